@@ -1,0 +1,1 @@
+"""Backends of overlayd: how packets cross the underlay."""

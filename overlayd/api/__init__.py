@@ -1,0 +1,1 @@
+"""What the daemon answers when asked about itself."""

@@ -1,0 +1,32 @@
+"""The command line: one file per verb, each with `configure(parser)` and `run(args) -> exit status`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from overlayd import __version__
+
+VERBS = {
+    "run": "the daemon of this node",
+    "status": "what the daemon of this node says about itself and its peers",
+    "config": "show, check or set the network config of the cluster",
+    "cleanup": "take away all that overlayd put into this host's kernel",
+    "lab": "a whole cluster on this machine, as network namespaces",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="overlayd", description="An overlay network daemon.")
+    parser.add_argument("--version", action="version", version=f"overlayd {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for verb, summary in VERBS.items():
+        sub = verbs.add_parser(verb, help=summary, description=summary)
+        if arguments[:1] == [verb]:  # the others stay unimported
+            import_module(f"overlayd.cli.{verb}").configure(sub)
+    args = parser.parse_args(arguments)
+    status: int = import_module(f"overlayd.cli.{args.verb}").run(args)
+    return status

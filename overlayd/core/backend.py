@@ -1,0 +1,87 @@
+"""The seam to the backends: policy as pure functions of the network view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar, Protocol, Self
+
+from overlayd.core.kernel import KernelState
+from overlayd.core.model import Attributes, Family, Lease, Mac, NetworkView, Subnet, Underlay
+
+
+class BackendOptionError(ValueError):
+    """An option of the `Backend` object in the network config is wrong; `key` names it."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"Backend.{key}: {reason}")
+        self.key = key
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a backend wants of the kernel.
+
+    `base` is what the node needs whoever its peers are; `peers` is what each peer needs on top; `refused`
+    says of a peer that can't be served why not, as the end of a sentence about that peer.  `device` names the
+    interface that overlay traffic leaves by, and `mtu` is what the pods may use, in bytes.
+    """
+
+    device: str
+    mtu: int
+    base: KernelState
+    peers: Mapping[Subnet, KernelState] = MappingProxyType({})
+    refused: Mapping[Subnet, str] = MappingProxyType({})
+
+    @property
+    def kernel(self) -> KernelState:
+        items = set(self.base.items)
+        for state in self.peers.values():
+            items |= state.items
+        return KernelState(frozenset(items))
+
+
+class Backend(Protocol):
+    """How packets cross the underlay.  Backends decide; they do no IO.  A third party adds one through the
+    entry point group `overlayd.backends`."""
+
+    kind: ClassVar[str]
+    """The `Type` in the network config and the BackendType in a lease."""
+
+    @classmethod
+    def parse(cls, options: Mapping[str, object]) -> Self:
+        """Read the `Backend` object, keys in lower case, `type` taken out.  Unknown keys are not its business
+        (see `known`).  Raises BackendOptionError."""
+        ...
+
+    @classmethod
+    def known(cls) -> frozenset[str]:
+        """The option keys that this backend reads, spelled as documented."""
+        ...
+
+    def overhead(self, family: Family) -> int:
+        """Bytes that encapsulation adds to a packet on an underlay of this family."""
+        ...
+
+    def advertise(self, underlay: Underlay, mac: Mac) -> Attributes:
+        """What peers must know to reach this node; the identity fields are the caller's to fill."""
+        ...
+
+    def desired(self, view: NetworkView) -> Wish:
+        """The whole wish for this view; never raises because of what a peer's lease holds."""
+        ...
+
+    def port(self) -> int | None:
+        """The UDP port that it must be able to bind on this host, None if it needs none."""
+        ...
+
+
+def refusal_of_type(peer: Lease, kind: str) -> str | None:
+    """Why a peer of another backend type cannot be served, or None if the types agree."""
+    theirs = peer.attributes.backend
+    if theirs == kind:
+        return None
+    return (
+        f"runs backend {theirs!r}, this node {kind!r}" if theirs else f"names no backend, this node runs {kind!r}"
+    )

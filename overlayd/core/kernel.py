@@ -1,0 +1,194 @@
+"""The kernel state that overlayd programs, as values.
+
+Each item is keyed as the kernel keys it: two items with one key cannot stand beside each other.  An item
+prints as the line that `ip` or `bridge` would show for it; status, logs and golden tests all use this text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
+
+from overlayd.core.model import Family, IPAddress, IPNetwork, Mac
+
+ROUTE_PROTOCOL = 111
+"""rtm_protocol of every route that overlayd adds (ASCII 'o').  linux/rtnetlink.h leaves the values above
+RTPROT_STATIC to user space; 111 is in none of iproute2's rt_protos lists."""
+
+Key = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Vxlan:
+    """A VXLAN device's own attributes (linux/if_link.h, IFLA_VXLAN_*).
+
+    A difference here means a new device; MAC, MTU and up/down of the link are changed in place.
+    """
+
+    vni: int
+    local: IPAddress
+    underlay: str
+    port: int = 8472
+    learning: bool = False
+    gbp: bool = False
+
+    def __str__(self) -> str:
+        flags = ("learning" if self.learning else "nolearning") + (" gbp" if self.gbp else "")
+        return f"vxlan id {self.vni} local {self.local} dev {self.underlay} dstport {self.port} {flags}"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A device of ours.  MTU in bytes."""
+
+    name: str
+    kind: Vxlan
+    mac: Mac
+    mtu: int
+    up: bool = True
+
+    @property
+    def key(self) -> Key:
+        return ("link", self.name)
+
+    def __str__(self) -> str:
+        state = "up" if self.up else "down"
+        return f"link {self.name} {self.kind} address {self.mac} mtu {self.mtu} {state}"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address on a device of ours, such as 10.244.3.0/32 on ovl.1."""
+
+    link: str
+    address: IPAddress
+    prefixlen: int
+
+    @property
+    def key(self) -> Key:
+        return ("address", self.link, self.address, self.prefixlen)
+
+    def __str__(self) -> str:
+        return f"address {self.address}/{self.prefixlen} dev {self.link}"
+
+
+@dataclass(frozen=True, slots=True)
+class FdbEntry:
+    """Inner MAC → underlay address of the VTEP (`bridge fdb … self permanent`)."""
+
+    link: str
+    mac: Mac
+    destination: IPAddress
+
+    @property
+    def key(self) -> Key:
+        return ("fdb", self.link, self.mac)
+
+    def __str__(self) -> str:
+        return f"fdb {self.mac} dev {self.link} dst {self.destination} self permanent"
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Overlay address of a peer's VTEP → its inner MAC (`ip neigh … nud permanent`)."""
+
+    link: str
+    address: IPAddress
+    mac: Mac
+
+    @property
+    def key(self) -> Key:
+        return ("neighbour", self.link, self.address)
+
+    def __str__(self) -> str:
+        return f"neighbour {self.address} lladdr {self.mac} dev {self.link} permanent"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A unicast route of the main table with our protocol number and metric 0."""
+
+    destination: IPNetwork
+    gateway: IPAddress
+    link: str
+    onlink: bool = False
+
+    @property
+    def key(self) -> Key:
+        return ("route", self.destination)
+
+    def __str__(self) -> str:
+        flag = " onlink" if self.onlink else ""
+        return f"route {self.destination} via {self.gateway} dev {self.link} proto {ROUTE_PROTOCOL}{flag}"
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """The kernel forwards packets of this family: net.ipv4.ip_forward is 1, or, where that switch cannot be
+    written, every interface but loopback forwards.  It is switched on, and never off again: others rely on it."""
+
+    family: Family
+
+    @property
+    def key(self) -> Key:
+        return ("forwarding", self.family)
+
+    def __str__(self) -> str:
+        return f"forwarding {self.family.name.lower()} on"
+
+
+Item = Forwarding | Link | Address | FdbEntry | Neighbour | Route
+
+_RANK: Mapping[type[Item], int] = MappingProxyType(
+    {Forwarding: 0, Link: 1, Address: 2, FdbEntry: 3, Neighbour: 4, Route: 5}
+)
+
+
+def rank(item: Item) -> int:
+    """The order of adding: forwarding, link, address, FDB entry, neighbour, route.  Removing is the reverse."""
+    return _RANK[type(item)]
+
+
+def _order(item: Item) -> tuple[object, ...]:
+    def sortable(part: object) -> tuple[int, str]:
+        if isinstance(part, IPv4Address | IPv6Address):
+            return (int(part), "")
+        if hasattr(part, "network_address"):
+            return (int(part.network_address), str(part))
+        return (0, str(part))
+
+    return (rank(item), *(sortable(part) for part in item.key[1:]))
+
+
+@dataclass(frozen=True, slots=True)
+class KernelState:
+    """A set of items with distinct keys.  Which of them exist in a kernel is a fact or a wish, never both."""
+
+    items: frozenset[Item] = frozenset()
+    by_key: Mapping[Key, Item] = field(init=False, repr=False, compare=False, hash=False)
+
+    def __post_init__(self) -> None:
+        by_key = {item.key: item for item in self.items}
+        if len(by_key) != len(self.items):
+            twice = sorted(str(item) for item in self.items if by_key[item.key] is not item)
+            raise ValueError(f"two items under one kernel key: {'; '.join(twice)}")
+        object.__setattr__(self, "by_key", MappingProxyType(by_key))
+
+    @classmethod
+    def of(cls, items: Iterable[Item]) -> KernelState:
+        return cls(frozenset(items))
+
+    def __or__(self, other: KernelState) -> KernelState:
+        return KernelState(self.items | other.items)
+
+    def __iter__(self) -> Iterator[Item]:
+        """In the order of adding, and within one kind by address: the order of every listing."""
+        return iter(sorted(self.items, key=_order))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))

@@ -16,6 +16,11 @@ CONFIG = "config"
 SUBNETS = "subnets/"
 
 
+def is_watched(name: str) -> bool:
+    """Whether snapshots and watches tell of the record with this name."""
+    return name == CONFIG or name.startswith(SUBNETS)
+
+
 class StoreError(Exception):
     """The store could not be asked.  Whether a write took effect is unknown."""
 

@@ -1,0 +1,149 @@
+"""The Store protocol in etcd's API v3."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from operator import attrgetter
+from typing import Any
+
+from overlayd.core.store import (
+    CONFIG,
+    Changes,
+    Committed,
+    Compacted,
+    Delete,
+    Field,
+    Grant,
+    Guard,
+    Put,
+    Refused,
+    Snapshot,
+    StoreError,
+    StoreRefused,
+    Transaction,
+)
+from overlayd.store.etcd.connection import Connection
+from overlayd.store.etcd.endpoints import group_endpoints, parse_endpoint
+from overlayd.store.etcd.keys import Keyspace, parse_prefix
+from overlayd.store.etcd.schema import rpc
+from overlayd.store.etcd.watch import open_watch, record
+
+PAGE = 128
+"""Records asked for at once: at etcd's limit of 1.5 MiB each they still fit into LARGEST_MESSAGE."""
+
+
+@asynccontextmanager
+async def open_etcd(endpoints: Sequence[str], prefix: str) -> AsyncGenerator[EtcdStore]:
+    """The store below a prefix of the etcd cluster whose members listen at `endpoints` (see parse_endpoint).
+
+    Opening it asks nothing of etcd.  Raises ValueError for a wrong endpoint or prefix.
+    """
+    if not endpoints:
+        raise ValueError("no etcd endpoint given; write it like http://10.99.255.1:2379")
+    targets = group_endpoints(map(parse_endpoint, endpoints))
+    keys = Keyspace(parse_prefix(prefix))
+    connections = [Connection(target, members) for target, members in targets.items()]
+    try:
+        yield EtcdStore(connections, keys)
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+class EtcdStore:
+    """See overlayd.core.store.Store.  Several connections lead to the same cluster: after a failure on one the
+    next call tries the next."""
+
+    def __init__(self, connections: Iterable[Connection], keys: Keyspace) -> None:
+        self._connections = deque(connections)
+        self._keys = keys
+
+    async def snapshot(self) -> Snapshot:
+        config = rpc.RangeRequest(key=self._keys.key(CONFIG))
+        first, end = self._keys.subnets
+        page = rpc.RangeRequest(key=first, range_end=end, limit=PAGE)
+        both = [rpc.RequestOp(request_range=config), rpc.RequestOp(request_range=page)]
+        answer = await self._ask("kv.Txn", rpc.TxnRequest(success=both))
+        revision = answer.header.revision
+        found, part = (response.response_range for response in answer.responses)
+        subnets = [*part.kvs]
+        while part.more:
+            after = subnets[-1].key + b"\0"
+            page = rpc.RangeRequest(key=after, range_end=end, limit=PAGE, revision=revision)
+            part = await self._ask("kv.Range", page)
+            subnets += part.kvs
+        return Snapshot(
+            revision,
+            next((record(self._keys, kv) for kv in found.kvs), None),
+            tuple(record(self._keys, kv) for kv in subnets),
+        )
+
+    async def grant(self, ttl: int) -> Grant:
+        answer = await self._ask("lease.LeaseGrant", rpc.LeaseGrantRequest(TTL=ttl))
+        return Grant(answer.ID, answer.TTL)
+
+    async def keepalive(self, lease_id: int) -> int:
+        answer = await self._ask("keep_alive", rpc.LeaseKeepAliveRequest(ID=lease_id))
+        return int(answer.TTL)
+
+    async def revoke(self, lease_id: int) -> None:
+        try:
+            await self._ask("lease.LeaseRevoke", rpc.LeaseRevokeRequest(ID=lease_id))
+        except StoreRefused as refused:
+            if not _is_missing_lease(refused):
+                raise
+
+    async def commit(self, transaction: Transaction) -> Committed | Refused:
+        request = rpc.TxnRequest(
+            compare=[self._compare(guard) for guard in transaction.guards],
+            success=[self._request(action) for action in transaction.actions],
+        )
+        answer = await self._ask("kv.Txn", request)
+        return (Committed if answer.succeeded else Refused)(answer.header.revision)
+
+    @asynccontextmanager
+    async def watch(self, after: int) -> AsyncGenerator[AsyncIterator[Changes]]:
+        connection = self._connections[0]
+        try:
+            async with open_watch(connection, self._keys, after) as changes:
+                yield changes
+        except StoreError as error:
+            self._turn_from(connection, error)
+            raise
+
+    async def _ask(self, method: str, request: Any) -> Any:
+        connection = self._connections[0]
+        try:
+            return await connection.ask(attrgetter(method)(connection), request)
+        except StoreError as error:
+            self._turn_from(connection, error)
+            raise
+
+    def _turn_from(self, connection: Connection, error: StoreError) -> None:
+        if not isinstance(error, StoreRefused | Compacted) and connection is self._connections[0]:
+            self._connections.rotate(-1)
+
+    def _compare(self, guard: Guard) -> Any:
+        key, equal = self._keys.key(guard.name), rpc.Compare.EQUAL
+        match guard.field:
+            case Field.CREATE_REVISION:
+                return rpc.Compare(key=key, result=equal, target=rpc.Compare.CREATE, create_revision=guard.equals)
+            case Field.MOD_REVISION:
+                return rpc.Compare(key=key, result=equal, target=rpc.Compare.MOD, mod_revision=guard.equals)
+            case Field.LEASE_ID:
+                return rpc.Compare(key=key, result=equal, target=rpc.Compare.LEASE, lease=guard.equals)
+
+    def _request(self, action: Put | Delete) -> Any:
+        key = self._keys.key(action.name)
+        match action:
+            case Put(value=value, lease_id=lease_id):
+                return rpc.RequestOp(request_put=rpc.PutRequest(key=key, value=value, lease=lease_id))
+            case Delete():
+                return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))
+
+
+def _is_missing_lease(refused: StoreRefused) -> bool:
+    cause: Any = refused.__cause__
+    return cause is not None and "lease not found" in cause.details()

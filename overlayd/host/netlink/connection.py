@@ -1,0 +1,181 @@
+"""One rtnetlink socket, driven by trio.
+
+The kernel works through a request while it is being sent, so its answer is there at once.  An exchange is
+therefore never cut short by a cancellation: half an answer left in the queue would only have to be thrown away
+by the next.  Every answer is told from the others by its sequence number.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import socket
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from overlayd.host.netlink import wire
+from overlayd.host.netlink.netns import in_netns
+from overlayd.host.netlink.wire import Message, Refusal, Request
+
+_SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
+_NETLINK_CAP_ACK = 10
+_NETLINK_EXT_ACK = 11
+_NETLINK_GET_STRICT_CHK = 12
+"""linux/socket.h and linux/netlink.h."""
+
+_SO_RCVBUFFORCE = 33
+"""asm-generic/socket.h; Python's socket module does not have it."""
+
+_RECEIVE_BUFFER = 4 << 20
+"""Bytes.  Room for some thousand notifications, or for one error on each message of a batch."""
+
+_DATAGRAM = 64 << 10
+"""Bytes.  The kernel never builds a larger answer than 32 KiB (netlink_dump in net/netlink/af_netlink.c)."""
+
+_BATCH = 100
+"""Requests in one send.  More gain nothing: by then the cost of the system call is spread thin."""
+
+_DUMP_ATTEMPTS = 10
+
+
+class Netlink:
+    """Requests to one network namespace."""
+
+    def __init__(self, sock: trio.socket.SocketType, netns: str | None) -> None:
+        self._sock = sock
+        self._lock = trio.Lock()
+        self._sequences = itertools.count(1)
+        self.netns = netns
+
+    async def execute(self, requests: Sequence[Request]) -> tuple[Refusal | None, ...]:
+        """Send requests in order; for each the kernel's refusal, or None where it was done.
+
+        OSError when the socket fails, which leaves unknown what was done.
+        """
+        outcomes: list[Refusal | None] = []
+        for start in range(0, len(requests), _BATCH):
+            async with self._exchange():
+                outcomes += await self._execute_batch(requests[start : start + _BATCH])
+        return tuple(outcomes)
+
+    async def execute_one(self, request: Request) -> Refusal | None:
+        (outcome,) = await self.execute((request,))
+        return outcome
+
+    async def _execute_batch(self, batch: Sequence[Request]) -> list[Refusal | None]:
+        """Errors are always reported, success only where an ACK is asked for: on the last one, as the end."""
+        first = self._take(len(batch))
+        last = first + len(batch) - 1
+        frames = [request.frame(first + i) for i, request in enumerate(batch[:-1])]
+        frames.append(batch[-1].frame(last, wire.NLM_F_ACK))
+        await self._sock.send(b"".join(frames))
+        outcomes: list[Refusal | None] = [None] * len(batch)
+        while True:
+            for message in await self._receive():
+                if message.kind == wire.NLMSG_ERROR and first <= message.sequence <= last:
+                    outcomes[message.sequence - first] = wire.refusal(message)
+                    if message.sequence == last:
+                        return outcomes
+
+    async def dump(self, kind: int, body: bytes) -> list[Message]:
+        """Everything that the kernel has of one kind, as it was at one instant.
+
+        OSError when it refuses, or when it changes so fast that no instant could be caught.
+        """
+        for _ in range(_DUMP_ATTEMPTS):
+            async with self._exchange():
+                answer = await self._dump_once(Request(kind, wire.NLM_F_DUMP, body))
+            if answer is not None:
+                return answer
+        raise OSError(
+            errno.EAGAIN, f"the kernel's tables changed during each of {_DUMP_ATTEMPTS} attempts to read them"
+        )
+
+    async def _dump_once(self, request: Request) -> list[Message] | None:
+        sequence = self._take(1)
+        await self._sock.send(request.frame(sequence))
+        answer: list[Message] = []
+        interrupted = False
+        while True:
+            for message in await self._receive():
+                if message.sequence != sequence:
+                    continue
+                interrupted = interrupted or bool(message.flags & wire.NLM_F_DUMP_INTR)
+                if message.kind in (wire.NLMSG_DONE, wire.NLMSG_ERROR):
+                    if refused := wire.refusal(message):
+                        raise refused.as_error()
+                    return None if interrupted else answer
+                answer.append(message)
+
+    @asynccontextmanager
+    async def _exchange(self) -> AsyncGenerator[None, None]:
+        async with self._lock:
+            with trio.CancelScope(shield=True):
+                yield
+
+    def _take(self, count: int) -> int:
+        """The first of `count` sequence numbers in a row.  They are 32 bits wide and 0 is never used."""
+        first = next(self._sequences)
+        if first + count >= 1 << 32:
+            self._sequences = itertools.count(1)
+            first = next(self._sequences)
+        self._sequences = itertools.count(first + count)
+        return first
+
+    async def _receive(self) -> list[Message]:
+        return await _receive(self._sock)
+
+
+class Notifications:
+    """What the kernel tells of changes that anyone makes."""
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        self._sock = sock
+
+    async def receive(self) -> list[Message] | None:
+        """The next ones, or None where some were lost because they came faster than they were read."""
+        try:
+            return await _receive(self._sock)
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:
+                return None
+            raise
+
+
+async def _receive(sock: trio.socket.SocketType) -> list[Message]:
+    data, _, flags, _ = await sock.recvmsg(_DATAGRAM)
+    if flags & socket.MSG_TRUNC:
+        raise OSError(errno.EMSGSIZE, f"the kernel sent a netlink datagram of more than {_DATAGRAM} bytes")
+    return list(wire.messages(data))
+
+
+@asynccontextmanager
+async def open_netlink(netns: str | None = None) -> AsyncGenerator[Netlink, None]:
+    """A connection to this network namespace, or to another one (see `in_netns`)."""
+    with trio.socket.from_stdlib_socket(in_netns(netns, _open_socket)) as sock:
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+            sock.setsockopt(_SOL_NETLINK, option, 1)
+        await sock.bind((0, 0))
+        yield Netlink(sock, netns)
+
+
+@asynccontextmanager
+async def open_notifications(netns: str | None, groups: Sequence[int]) -> AsyncGenerator[Notifications, None]:
+    """Changes from now on in these multicast groups (RTNLGRP_*)."""
+    with trio.socket.from_stdlib_socket(in_netns(netns, _open_socket)) as sock:
+        await sock.bind((0, 0))
+        for group in groups:
+            sock.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+        yield Notifications(sock)
+
+
+def _open_socket() -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # as much as an ordinary user gets
+    return sock

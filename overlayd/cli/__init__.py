@@ -18,6 +18,14 @@ VERBS = {
 }
 
 
+class CommandError(Exception):
+    """A command can't go on: the sentence goes to standard error, `status` becomes the exit status."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="overlayd", description="An overlay network daemon.")
     parser.add_argument("--version", action="version", version=f"overlayd {__version__}")
@@ -28,5 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[:1] == [verb]:  # the others stay unimported
             import_module(f"overlayd.cli.{verb}").configure(sub)
     args = parser.parse_args(arguments)
-    status: int = import_module(f"overlayd.cli.{args.verb}").run(args)
+    try:
+        status: int = import_module(f"overlayd.cli.{args.verb}").run(args)
+    except CommandError as error:
+        print(f"overlayd {args.verb}: {error}", file=sys.stderr)
+        return error.status
     return status

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, Self
 
 from overlayd.core.kernel import KernelState
@@ -31,8 +30,8 @@ class Wish:
     device: str
     mtu: int
     base: KernelState
-    peers: Mapping[Subnet, KernelState] = MappingProxyType({})
-    refused: Mapping[Subnet, str] = MappingProxyType({})
+    peers: Mapping[Subnet, KernelState] = field(default_factory=dict)
+    refused: Mapping[Subnet, str] = field(default_factory=dict)
 
     @property
     def kernel(self) -> KernelState:
@@ -50,14 +49,14 @@ class Backend(Protocol):
     """The `Type` in the network config and the BackendType in a lease."""
 
     @classmethod
-    def parse(cls, options: Mapping[str, object]) -> Self:
-        """Read the `Backend` object, keys in lower case, `type` taken out.  Unknown keys are not its business
-        (see `known`).  Raises BackendOptionError."""
+    def known(cls) -> frozenset[str]:
+        """The option keys that this backend reads, spelled as documented."""
         ...
 
     @classmethod
-    def known(cls) -> frozenset[str]:
-        """The option keys that this backend reads, spelled as documented."""
+    def parse(cls, options: Mapping[str, object]) -> Self:
+        """Read the `Backend` object, keys in lower case, `type` taken out; keys that are not `known` are
+        ignored here, others warn of them.  Raises BackendOptionError."""
         ...
 
     def overhead(self, family: Family) -> int:

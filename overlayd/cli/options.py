@@ -1,0 +1,139 @@
+"""Options that several verbs share.
+
+Every option can also come from the environment as OVERLAYD_<NAME>; the command line wins.  A wrong value is
+refused by name, wherever it came from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from overlayd.core.store import Store
+
+DEFAULT_ENDPOINTS = "http://127.0.0.1:2379"
+DEFAULT_PREFIX = "/coreos.com/network"
+DEFAULT_RUN_DIR = "/run/overlayd"
+DEFAULT_STATE_DIR = "/var/lib/overlayd"
+DEFAULT_SUBNET_FILE = "/run/flannel/subnet.env"
+"""Where flannel's CNI plugin looks."""
+
+
+def add_option(
+    parser: argparse.ArgumentParser,
+    flag: str,
+    *,
+    parse: Callable[[str], Any],
+    default: str | None,
+    help: str,  # noqa: A002 - argparse's own word
+    metavar: str | None = None,
+) -> None:
+    """Add `flag`, whose default is $OVERLAYD_<FLAG>, then `default`.  `parse` raises ValueError with a sentence
+    that says why the value won't do and what would."""
+    variable = "OVERLAYD_" + flag.lstrip("-").replace("-", "_").upper()
+
+    def converted(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    effective: Any = default
+    if variable in os.environ:
+        try:
+            effective = parse(os.environ[variable])
+        except ValueError as error:
+            parser.error(f"environment variable {variable}: {error}")
+    shown = f" (default: {default})" if default else ""
+    parser.add_argument(
+        flag, type=converted, default=effective, metavar=metavar, help=f"{help}{shown} [${variable}]"
+    )
+
+
+def add_store_options(parser: argparse.ArgumentParser) -> None:
+    """Where the cluster's state is kept: --etcd-endpoints and --etcd-prefix."""
+    add_option(
+        parser,
+        "--etcd-endpoints",
+        parse=parse_endpoints,
+        default=DEFAULT_ENDPOINTS,
+        help="etcd members, separated by commas",
+        metavar="URL,…",
+    )
+    add_option(
+        parser,
+        "--etcd-prefix",
+        parse=parse_prefix,
+        default=DEFAULT_PREFIX,
+        help="the cluster's keys stand under this prefix",
+        metavar="PREFIX",
+    )
+
+
+def add_run_dir_option(parser: argparse.ArgumentParser) -> None:
+    add_option(
+        parser,
+        "--run-dir",
+        parse=parse_path,
+        default=DEFAULT_RUN_DIR,
+        help="directory of the status socket",
+        metavar="DIR",
+    )
+
+
+def add_state_dir_option(parser: argparse.ArgumentParser) -> None:
+    add_option(
+        parser,
+        "--state-dir",
+        parse=parse_path,
+        default=DEFAULT_STATE_DIR,
+        help="directory of the node's identity; it must survive a reboot",
+        metavar="DIR",
+    )
+
+
+def add_subnet_file_option(parser: argparse.ArgumentParser) -> None:
+    add_option(
+        parser,
+        "--subnet-file",
+        parse=parse_path,
+        default=DEFAULT_SUBNET_FILE,
+        help="file that tells the CNI plugin the node's subnet and MTU",
+        metavar="FILE",
+    )
+
+
+def open_store(args: argparse.Namespace) -> AbstractAsyncContextManager[Store]:
+    """The store that the options name.  Opening does not talk to it yet."""
+    from overlayd.store.etcd import open_etcd
+
+    return open_etcd(args.etcd_endpoints, args.etcd_prefix)
+
+
+def parse_endpoints(text: str) -> tuple[str, ...]:
+    """A comma-separated list of etcd members, each checked, kept as written."""
+    from overlayd.store.etcd.endpoints import parse_endpoint
+
+    endpoints = tuple(part.strip() for part in text.split(","))
+    for endpoint in endpoints:
+        parse_endpoint(endpoint)
+    return endpoints
+
+
+def parse_prefix(text: str) -> str:
+    """A key prefix such as /coreos.com/network."""
+    from overlayd.store.etcd.keys import parse_prefix as parse
+
+    return parse(text)
+
+
+def parse_path(text: str) -> Path:
+    """An absolute path."""
+    path = Path(text)
+    if not path.is_absolute():
+        raise ValueError(f"{text!r} is relative: give a path that starts with '/'")
+    return path

@@ -1,0 +1,160 @@
+"""`overlayd run`: reads its options, opens the edges, and lets the daemon live until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import re
+import signal
+import socket
+from ipaddress import IPv4Address
+
+from overlayd.cli import CommandError
+from overlayd.cli.options import (
+    add_option,
+    add_run_dir_option,
+    add_state_dir_option,
+    add_store_options,
+    add_subnet_file_option,
+    open_store,
+)
+from overlayd.core.keeper import TTL_DEFAULT, TTL_MIN
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_store_options(parser)
+    add_option(
+        parser,
+        "--iface",
+        parse=parse_iface,
+        default=None,
+        help="interface of the underlay, by name or by an IPv4 address on it; that of the default route if absent",
+        metavar="NAME|IP",
+    )
+    add_option(
+        parser,
+        "--public-ip",
+        parse=parse_public_ip,
+        default=None,
+        help="IPv4 address that peers send to, if it is not the interface's own",
+        metavar="IP",
+    )
+    add_subnet_file_option(parser)
+    add_state_dir_option(parser)
+    add_run_dir_option(parser)
+    add_option(
+        parser,
+        "--lease-ttl",
+        parse=parse_ttl,
+        default=str(TTL_DEFAULT),
+        help=f"seconds that the subnet stays this node's without a sign of life, {TTL_MIN} at least",
+        metavar="SECONDS",
+    )
+    add_option(
+        parser,
+        "--node-name",
+        parse=parse_node_name,
+        default=socket.gethostname(),
+        help="what this node is called in everybody's status",
+        metavar="NAME",
+    )
+    add_option(
+        parser,
+        "--log-level",
+        parse=parse_log_level,
+        default="info",
+        help="how much to log: debug, info, warning or error",
+        metavar="LEVEL",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    import trio
+
+    from overlayd.host.identity import IdentityError
+    from overlayd.log import log_to
+
+    log_to(level=args.log_level)
+    try:
+        trio.run(_run, args)
+    except* IdentityError as errors:
+        raise CommandError(str(errors.exceptions[0])) from None
+    return 0
+
+
+async def _run(args: argparse.Namespace) -> None:
+    import trio
+
+    from overlayd.backends import load_backends
+    from overlayd.core.model import Underlay
+    from overlayd.core.problem import Problem
+    from overlayd.daemon import Daemon, Host, Network, Settings
+    from overlayd.host.clock import boottime
+    from overlayd.host.dataplane import open_dataplane
+    from overlayd.host.identity import hold_identity
+    from overlayd.host.netlink.connection import open_netlink
+    from overlayd.host.underlay import observe_underlay
+
+    async with open_netlink() as netlink, open_dataplane() as dataplane, open_store(args) as store:
+
+        async def underlay() -> Underlay:
+            return await observe_underlay(netlink, args.iface, args.public_ip)
+
+        async def preflight(network: Network, underlay: Underlay) -> tuple[Problem, ...]:
+            return ()
+
+        settings = Settings(args.node_name, args.etcd_prefix, args.subnet_file, args.run_dir, args.lease_ttl)
+        with hold_identity(args.state_dir) as identity:
+            host = Host(dataplane, underlay, preflight, boottime)
+            daemon = Daemon(settings, identity, store, host, load_backends(), random.Random(os.urandom(16)))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
+                await daemon.run()
+
+
+async def _stop_at_signal(daemon: object) -> None:
+    import trio
+
+    assert isinstance(daemon, trio.CancelScope)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            logging.getLogger("overlayd.cli").info("stopping", extra={"signal": signal.Signals(number).name})
+            daemon.cancel()
+
+
+def parse_iface(text: str) -> str:
+    """An interface name (15 bytes at most, linux/if.h IFNAMSIZ) or an IPv4 address."""
+    if not text or len(text.encode()) > 15 or re.search(r"[\s/]", text):
+        raise ValueError(f"{text!r} is neither an interface name nor an IPv4 address")
+    return text
+
+
+def parse_public_ip(text: str) -> IPv4Address:
+    try:
+        address = IPv4Address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IPv4 address like 203.0.113.7") from None
+    if address.is_unspecified or address.is_multicast or address.is_loopback or int(address) == 2**32 - 1:
+        raise ValueError(f"{text} can't be sent to by peers: give a unicast address of this host")
+    return address
+
+
+def parse_ttl(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or int(text) < TTL_MIN:
+        raise ValueError(f"{text!r} is not a number of seconds of at least {TTL_MIN}")
+    return int(text)
+
+
+def parse_node_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}", text, re.ASCII):
+        raise ValueError(f"{text!r} is not a node name: letters, digits, dots, hyphens; 253 at most")
+    return text
+
+
+def parse_log_level(text: str) -> int:
+    levels = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+    if text.lower() not in levels:
+        raise ValueError(f"{text!r} is not one of {', '.join(levels)}")
+    return levels[text.lower()]

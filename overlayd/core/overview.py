@@ -1,0 +1,146 @@
+"""Puts the daemon's parts together into one Status: pure, so that every sentence can be tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from overlayd.core.keeper import Belief, KeeperState, belief
+from overlayd.core.model import Family, Lease, Subnet, Underlay
+from overlayd.core.problem import Problem
+from overlayd.core.report import Report
+from overlayd.core.status import (
+    LeaseStatus,
+    PeerState,
+    PeerStatus,
+    ProblemStatus,
+    Status,
+    UnderlayStatus,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What does not change while a daemon runs."""
+
+    version: str
+    name: str
+    node_id: str
+    started: float
+    resync: float
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the parts know at one instant; None for what is not known yet."""
+
+    node: Node
+    at: float
+    keeper: KeeperState
+    leased_since: float
+    in_sync: bool
+    revision: int
+    network: str | None
+    backend: str | None
+    underlay: Underlay | None
+    peers: tuple[Lease, ...]
+    report: Report | None
+    problems: tuple[Problem, ...]
+
+
+def compose_status(facts: Facts, before: Mapping[str, PeerStatus]) -> Status:
+    """The status of this instant.  `before` is the last one's peers by subnet: `since` goes on where the state
+    did not change."""
+    wish = facts.report.aim.wish if facts.report is not None else None
+    held, underlay = facts.keeper.served, facts.underlay
+    until = None if held is None or held.is_reservation else facts.keeper.until
+    return Status(
+        version=facts.node.version,
+        at=facts.report.at if facts.report is not None else facts.node.started,
+        resync=facts.node.resync,
+        node=facts.node.name,
+        node_id=facts.node.node_id,
+        started=facts.node.started,
+        belief=belief(facts.keeper, facts.at).value,
+        in_sync=facts.in_sync,
+        revision=facts.revision,
+        network=facts.network,
+        lease=LeaseStatus(str(held.subnet), facts.leased_since, until) if held is not None else None,
+        backend=facts.backend,
+        device=wish.device if wish is not None else None,
+        mtu=wish.mtu if wish is not None else None,
+        underlay=UnderlayStatus(underlay.link, str(underlay.address), str(underlay.public_ip), underlay.mtu)
+        if underlay is not None
+        else None,
+        peers=tuple(_peer_status(peer, facts, before) for peer in facts.peers),
+        problems=tuple(
+            ProblemStatus(problem.code, problem.text, problem.remedy)
+            for problem in sorted({*facts.problems, *lease_problems(facts), *kernel_problems(facts.report)})
+        ),
+    )
+
+
+def _peer_status(peer: Lease, facts: Facts, before: Mapping[str, PeerStatus]) -> PeerStatus:
+    state, reason = judge_peer(peer.subnet, facts.report)
+    subnet = str(peer.subnet)
+    old = before.get(subnet)
+    since = old.since if old is not None and old.state is state else facts.at
+    public_ip = peer.attributes.public_ip(Family.IPV4) or peer.attributes.public_ip(Family.IPV6)
+    name = peer.attributes.node_name or str(public_ip)
+    return PeerStatus(name, subnet, str(public_ip), state, since, reason)
+
+
+def judge_peer(subnet: Subnet, report: Report | None) -> tuple[PeerState, str]:
+    """How far a peer's entries are, and why no farther."""
+    if report is None:
+        return PeerState.PENDING, "the kernel is not programmed yet"
+    if (refusal := report.aim.wish.refused.get(subnet)) is not None:
+        return PeerState.REFUSED, refusal
+    wanted = report.aim.wish.peers.get(subnet)
+    if wanted is None:
+        return PeerState.PENDING, "the kernel is not programmed yet"
+    if report.is_reached(wanted):
+        return PeerState.IN_SYNC, ""
+    for key in wanted.by_key:
+        if (setback := report.retries.setbacks.get(key)) is not None:
+            return PeerState.FAILED, f"the kernel refused to {setback.operation}: {setback.failure.reason}"
+    return PeerState.PENDING, report.trouble or "waits for what its entries depend on"
+
+
+def lease_problems(facts: Facts) -> Iterable[Problem]:
+    keeper = facts.keeper
+    match belief(keeper, facts.at):
+        case Belief.HELD:
+            pass
+        case Belief.FENCED:
+            yield Problem(
+                "lease-fenced",
+                "this node can't tell whether its lease still holds"
+                + (f": {keeper.complaint}" if keeper.complaint else ""),
+                "It goes on as before, and asks again",
+            )
+        case Belief.LOST:
+            yield Problem(
+                "lease-lost", f"the subnet of this node was lost to {keeper.lost_to}", "A new one is claimed"
+            )
+        case Belief.UNCLAIMED if keeper.complaint:
+            yield Problem("lease-unclaimed", f"this node has no subnet yet: {keeper.complaint}", "It asks again")
+    if keeper.exhausted:
+        yield Problem(
+            "out-of-subnets",
+            f"all subnets of {facts.network} are taken: this node waits for one",
+            "Remove a node that is gone (`overlayd cleanup --release` there), or enlarge the network",
+        )
+
+
+def kernel_problems(report: Report | None) -> Iterable[Problem]:
+    """What the kernel refuses, beyond the peers, who speak for themselves."""
+    if report is None:
+        return
+    if report.trouble:
+        yield Problem("kernel-silent", report.trouble)
+    base = report.aim.wish.base.by_key
+    for key, setback in report.retries.setbacks.items():
+        wanted_by_peer = key in report.aim.wish.kernel.by_key and key not in base
+        if not wanted_by_peer:
+            yield Problem("kernel-refused", f"the kernel refused to {setback.operation}: {setback.failure.reason}")

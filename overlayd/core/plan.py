@@ -1,0 +1,117 @@
+"""From a wish and an observation to the operations that turn one into the other.
+
+The order keeps one promise at every step: no route leads to a VTEP that is not there.  Routes that go, go
+first; then what is added, from the link upwards, routes last; then what else goes, from the top downwards.
+A plan is made of stages: the operations of one stage do not depend on one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from overlayd.core.dataplane import Operation, Verb
+from overlayd.core.kernel import (
+    Address,
+    FdbEntry,
+    Forwarding,
+    Item,
+    KernelState,
+    Key,
+    Link,
+    Neighbour,
+    Route,
+    rank,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Operations in order, stage by stage; empty when wish and observation agree."""
+
+    stages: tuple[tuple[Operation, ...], ...] = ()
+
+    def __iter__(self) -> Iterator[Operation]:
+        return (operation for stage in self.stages for operation in stage)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.stages))
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
+
+def diff(desired: KernelState, actual: KernelState, *, sweep: bool) -> Plan:
+    """The plan that makes `actual` into `desired`.
+
+    Without `sweep` nothing is removed but what stands in the way of something desired: the rule for the time
+    before the first snapshot, when absence from the wish means nothing yet.  Forwarding is never taken back.
+    """
+    doomed = {
+        item.name
+        for item in actual.items
+        if isinstance(item, Link)
+        and isinstance(wanted := desired.by_key.get(item.key), Link)
+        and wanted.kind != item.kind
+    }
+    present = {key: item for key, item in actual.by_key.items() if not _is_on(item, doomed)}
+
+    removals: list[Operation] = [
+        Operation(Verb.REMOVE, item) for item in actual.items if isinstance(item, Link) and item.name in doomed
+    ]
+    additions: list[Operation] = []
+    for key, item in desired.by_key.items():
+        was = present.get(key)
+        if was is None:
+            additions.append(Operation(Verb.ADD, item, needs=_needs(item, desired)))
+        elif was != item:
+            additions.append(Operation(Verb.CHANGE, item, was, _needs(item, desired)))
+    gone = [
+        item
+        for key, item in present.items()
+        if sweep and key not in desired.by_key and not isinstance(item, Forwarding)
+    ]
+    first = [Operation(Verb.REMOVE, item) for item in gone if isinstance(item, Route)]
+    last = [Operation(Verb.REMOVE, item) for item in gone if not isinstance(item, Route)]
+    stages = [
+        *_staged(first),
+        *_staged(removals),
+        *_staged(additions),
+        *reversed(_staged(last)),
+    ]
+    return Plan(tuple(stages))
+
+
+def _staged(operations: Iterable[Operation]) -> list[tuple[Operation, ...]]:
+    by_rank: dict[int, list[Operation]] = {}
+    for operation in operations:
+        by_rank.setdefault(rank(operation.item), []).append(operation)
+    order = {item: place for place, item in enumerate(KernelState.of(o.item for o in operations))}
+    return [tuple(sorted(by_rank[r], key=lambda o: order[o.item])) for r in sorted(by_rank)]
+
+
+def _is_on(item: Item, links: set[str]) -> bool:
+    """Whether the item is one of these links or vanishes with it."""
+    match item:
+        case Link(name=name):
+            return name in links
+        case Address(link=link) | FdbEntry(link=link) | Neighbour(link=link) | Route(link=link):
+            return link in links
+        case Forwarding():
+            return False
+
+
+def _needs(item: Item, desired: KernelState) -> frozenset[Key]:
+    """What must be in place before this item is of use: its link; below a route the neighbour, and below a
+    neighbour the FDB entry."""
+    keys: list[Key] = []
+    match item:
+        case Address(link=link) | FdbEntry(link=link):
+            keys = [("link", link)]
+        case Neighbour(link=link, mac=mac):
+            keys = [("link", link), ("fdb", link, mac)]
+        case Route(link=link, gateway=gateway):
+            keys = [("link", link), ("neighbour", link, gateway)]
+        case Link() | Forwarding():
+            pass
+    return frozenset(key for key in keys if key in desired.by_key)

@@ -1,0 +1,50 @@
+"""When a refused kernel operation may be tried again: sooner if it is new, later the more often it failed.
+
+Each key has its own clock, so one entry that the kernel refuses for ever never delays another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from overlayd.core.dataplane import Failure, Operation
+from overlayd.core.kernel import Key
+
+FIRST, LAST = 1.0, 60.0
+"""Seconds before the first retry, and what the doubling ends at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """An operation that failed `times` in a row; not to be tried again before `retry_at`."""
+
+    operation: Operation
+    failure: Failure
+    times: int
+    retry_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    setbacks: Mapping[Key, Setback] = field(default_factory=dict)
+
+    def is_due(self, operation: Operation, now: float) -> bool:
+        """Whether to try: always, if this very operation has not failed before."""
+        setback = self.setbacks.get(operation.item.key)
+        return setback is None or setback.operation != operation or now >= setback.retry_at
+
+    def after(self, outcomes: Mapping[Operation, Failure | None], wanted: set[Key], now: float) -> Retries:
+        """With the outcomes of a pass taken in; keys that no plan wants changed any more are forgotten."""
+        kept = {key: setback for key, setback in self.setbacks.items() if key in wanted}
+        for operation, failure in outcomes.items():
+            key = operation.item.key
+            before = kept.pop(key, None)
+            if failure is not None:
+                times = before.times + 1 if before is not None and before.operation == operation else 1
+                pause = min(FIRST * 2.0 ** (times - 1), LAST)
+                kept[key] = Setback(operation, failure, times, now + pause)
+        return Retries(kept)
+
+    def next_at(self) -> float | None:
+        return min((setback.retry_at for setback in self.setbacks.values()), default=None)

@@ -1,0 +1,132 @@
+"""What a daemon says about itself, and what may be concluded from it.
+
+A status is a fact about one instant, `at`; the judgement is made when somebody asks, at a later instant.  Old
+or missing facts are never called healthy: they are called unknown.
+
+All instants are seconds of CLOCK_BOOTTIME on the daemon's machine.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+STALE_AFTER = 2.0
+"""Resync intervals after which a status is too old to conclude anything from."""
+
+
+class Verdict(enum.IntEnum):
+    """The exit status of `overlayd status`."""
+
+    HEALTHY = 0
+    DEGRADED = 1
+    UNKNOWN = 2
+
+
+class PeerState(enum.Enum):
+    IN_SYNC = "in sync"
+    PENDING = "pending"
+    FAILED = "failed"
+    """The kernel refused an entry; it is tried again."""
+    REFUSED = "refused"
+    """Its lease holds what this node can't serve."""
+
+
+class PeerStatus(msgspec.Struct, frozen=True):
+    """One peer.  `since` is when it entered `state`; `reason` is "" for a peer in sync."""
+
+    node: str
+    subnet: str
+    public_ip: str
+    state: PeerState
+    since: float
+    reason: str = ""
+
+
+class LeaseStatus(msgspec.Struct, frozen=True):
+    """The own lease.  `until` is None for a reservation, which does not expire; `since` is when it was won."""
+
+    subnet: str
+    since: float
+    until: float | None
+
+
+class UnderlayStatus(msgspec.Struct, frozen=True):
+    """The interface below: its own address, its MTU in bytes, the address that peers are told."""
+
+    link: str
+    address: str
+    public_ip: str
+    mtu: int
+
+
+class ProblemStatus(msgspec.Struct, frozen=True):
+    code: str
+    text: str
+    remedy: str = ""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The whole answer.  None stands for what is not known yet."""
+
+    version: str
+    at: float
+    resync: float
+    node: str
+    node_id: str
+    started: float
+    belief: str
+    """unclaimed, held, fenced or lost, as of `at`."""
+    in_sync: bool
+    """Whether a whole snapshot of the store was absorbed."""
+    revision: int
+    network: str | None = None
+    lease: LeaseStatus | None = None
+    backend: str | None = None
+    device: str | None = None
+    mtu: int | None = None
+    underlay: UnderlayStatus | None = None
+    peers: tuple[PeerStatus, ...] = ()
+    problems: tuple[ProblemStatus, ...] = ()
+
+    @property
+    def peers_in_sync(self) -> int:
+        return sum(peer.state is PeerState.IN_SYNC for peer in self.peers)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A status as it was answered at `now`, with the judgement of that instant and its reason."""
+
+    now: float
+    verdict: Verdict
+    reason: str
+    status: Status
+
+
+def judge(status: Status, now: float) -> tuple[Verdict, str]:
+    """What the status says at `now`, and why, "" if it is healthy."""
+    age = now - status.at
+    if age > STALE_AFTER * status.resync:
+        return Verdict.UNKNOWN, f"the daemon last looked at the kernel {age:.0f} s ago"
+    lease = status.lease
+    if lease is not None and lease.until is not None and now >= lease.until:
+        return Verdict.UNKNOWN, (
+            f"the lease could not be renewed in time: since {now - lease.until:.0f} s ago "
+            "another node may have been given the subnet"
+        )
+    if lease is None or status.belief != "held":
+        return Verdict.DEGRADED, f"this node's lease is {status.belief}"
+    if not status.in_sync or status.device is None:
+        return Verdict.DEGRADED, "the network is not programmed yet"
+    out_of_sync = len(status.peers) - status.peers_in_sync
+    if out_of_sync:
+        return Verdict.DEGRADED, f"{out_of_sync} of {len(status.peers)} peers are not in sync"
+    if status.problems:
+        return Verdict.DEGRADED, "there are problems"
+    return Verdict.HEALTHY, ""
+
+
+def answer(status: Status, now: float) -> Answer:
+    verdict, reason = judge(status, now)
+    return Answer(now, verdict, reason, status)

@@ -1,0 +1,314 @@
+"""The daemon of one node: builds the parts and joins them in one nursery.
+
+Nothing else sees everything.  What the parts share is held here as plain values that are replaced whole:
+the LeaseBook, the network config, the underlay, the keeper's state, the reconciler's last report.  Each change
+rings the bells of those who depend on it; each of them then reads what it needs afresh.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import trio
+
+from overlayd import __version__
+from overlayd.api.status_socket import serve_status
+from overlayd.core.backend import Backend
+from overlayd.core.config import ConfigError, NetworkConfig, check_backend, parse_config
+from overlayd.core.dataplane import Dataplane, Scope
+from overlayd.core.keeper import Belief, KeeperState, Sighted, Sighting, belief
+from overlayd.core.leases import LeaseBook, absorb_changes, absorb_snapshot
+from overlayd.core.model import Attributes, Family, Lease, NetworkView, Underlay
+from overlayd.core.overview import Facts, Node, compose_status
+from overlayd.core.problem import Problem
+from overlayd.core.report import Aim, Report
+from overlayd.core.status import Answer, Status, answer
+from overlayd.core.store import Changes, Record, Store
+from overlayd.core.subnetenv import format_subnet_env
+from overlayd.core.underlay import UnderlayError
+from overlayd.feed import follow
+from overlayd.host.identity import Identity
+from overlayd.host.subnet_file import SubnetFile
+from overlayd.leasing import Leasing
+from overlayd.problems import Problems
+from overlayd.reconciler import RESYNC, Reconciler
+
+log = logging.getLogger("overlayd.daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator decided for this node; see `overlayd run --help`.  `lease_ttl` in seconds."""
+
+    node_name: str
+    etcd_prefix: str
+    subnet_file: Path
+    run_dir: Path
+    lease_ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network config as it was read, and the backend that it asks for."""
+
+    revision: int
+    config: NetworkConfig
+    backend: Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The edges to the machine, as functions that a simulation can replace.
+
+    `underlay` raises UnderlayError; `preflight` says what keeps a network from working on this host; `clock`
+    tells the seconds of CLOCK_BOOTTIME.
+    """
+
+    dataplane: Dataplane
+    underlay: Callable[[], Awaitable[Underlay]]
+    preflight: Callable[[Network, Underlay], Awaitable[tuple[Problem, ...]]]
+    clock: Callable[[], float]
+
+
+class Daemon:
+    """One node's daemon; `run` lasts until it is cancelled, and leaves forwarding as it is."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        identity: Identity,
+        store: Store,
+        host: Host,
+        backends: Mapping[str, type[Backend]],
+        chance: random.Random,
+    ) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._store = store
+        self._host = host
+        self._backends = backends
+        self._chance = chance
+        self._node = Node(__version__, settings.node_name, identity.node_id, host.clock(), RESYNC)
+        self._subnet_file = SubnetFile(settings.subnet_file)
+        self._problems = Problems()
+        self._problems.replace("identity", identity.problems)
+        self._book = LeaseBook()
+        self._network: Network | None = None
+        self._underlay: Underlay | None = None
+        self._cleared: tuple[int, Underlay] | None = None
+        self._report: Report | None = None
+        self._leased_since = 0.0
+        self._peers: tuple[Lease, ...] = ()
+        keeper = KeeperState(identity.node_id, settings.lease_ttl, self._subnet_file.find_subnet())
+        self._leasing = Leasing(store, keeper, self._seen, self._relist, self._lease_decided, host.clock, chance)
+        self._reconciler = Reconciler(host.dataplane, self._aim, self._reconciled, host.clock)
+        self._status: Status | None = None
+        self._compose()
+
+    async def run(self) -> None:
+        log.info("started", extra={"version": __version__, "node": self._node.name})
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_status, self._settings.run_dir, self._answer)
+            nursery.start_soon(follow, self._store, self._relist, self._absorb, self._store_trouble, self._chance)
+            nursery.start_soon(self._leasing.run)
+            nursery.start_soon(self._reconciler.run)
+
+    # From the store
+
+    async def _relist(self) -> int:
+        """Read the whole store; its revision."""
+        asked_at = self._book.revision
+        snapshot = await self._store.snapshot()
+        self._take(absorb_snapshot(self._book, snapshot, asked_at))
+        return snapshot.revision
+
+    def _absorb(self, changes: Changes) -> None:
+        self._take(absorb_changes(self._book, changes))
+
+    def _take(self, book: LeaseBook) -> None:
+        if book.entries == self._book.entries and book.in_sync == self._book.in_sync:
+            self._book = book
+            return
+        self._book = book
+        self._read_config(book.config)
+        config = self._network.config if self._network is not None else None
+        self._problems.replace("store-records", self._book.problems(config))
+        self._leasing.wake_up.ring()
+        self._reconciler.wake_up.ring()
+
+    def _store_trouble(self, reason: str) -> None:
+        self._problems.replace("store", [Problem("store-unreachable", reason)] if reason else ())
+        self._compose()
+
+    def _read_config(self, record: Record | None) -> None:
+        """Take over a new config if it is sound; else keep to the one before, and say what is wrong."""
+        key = f"{self._settings.etcd_prefix}/config"
+        if record is None:
+            trouble = Problem(
+                "no-config", f"there is no network config at {key}", "Write one: `overlayd config set FILE`"
+            )
+            self._problems.replace("config", [trouble])
+            return
+        if self._network is not None and self._network.revision == record.mod_revision:
+            self._problems.replace("config", ())
+            return
+        try:
+            config = parse_config(record.value)
+            self._network = Network(record.mod_revision, config, check_backend(config, self._backends))
+        except ConfigError as error:
+            trouble = Problem(
+                "config-invalid",
+                f"the network config at {key} can't be used: {'; '.join(str(error).splitlines())}",
+                "Mend it: `overlayd config check FILE`, then `overlayd config set FILE`",
+            )
+            self._problems.replace("config", [trouble])
+            return
+        self._problems.replace("config", ())
+        log.info(
+            "network config read",
+            extra={
+                "revision": record.mod_revision,
+                "backend": config.backend_type,
+                "network": config.ranges[0].network,
+            },
+        )
+
+    # To the store
+
+    def _seen(self) -> Sighted | None:
+        """What the keeper may decide on; nothing before this host has been found fit for the network."""
+        network, underlay, book = self._network, self._underlay, self._book
+        if network is None or underlay is None or self._cleared is None or not book.in_sync:
+            return None
+        sighting = Sighting(book.revision, network.revision, network.config, book.leases, book.taken)
+        return Sighted(sighting, self._attributes(network.backend, underlay))
+
+    def _attributes(self, backend: Backend, underlay: Underlay) -> Attributes:
+        advertised = backend.advertise(underlay, self._identity.mac)
+        return replace(advertised, node_id=self._identity.node_id, node_name=self._settings.node_name)
+
+    def _lease_decided(self, before: KeeperState, after: KeeperState) -> None:
+        now = self._host.clock()
+        old, new = before.served, after.served
+        if new is not None and (old is None or old.subnet != new.subnet):
+            self._leased_since = now
+            log.info("subnet leased", extra={"subnet": new.subnet})
+        if old is not None and new is None:
+            log.warning("subnet lost", extra={"subnet": old.subnet, "reason": f"it went to {after.lost_to}"})
+        was, is_now = belief(before, now), belief(after, now)
+        if was is not is_now:
+            log.info("lease belief changed", extra={"belief": is_now.value, "reason": after.complaint})
+        if old != new:
+            self._reconciler.wake_up.ring()
+        if after is not before:
+            self._compose()
+
+    # From and to the kernel
+
+    async def _aim(self) -> Aim | None:
+        await self._look_at_underlay()
+        network, underlay = self._network, self._underlay
+        if network is None or underlay is None or not await self._is_cleared(network, underlay):
+            self._compose()
+            return None
+        view = self._view(network, underlay)
+        self._note_peers(view.peers)
+        wish = network.backend.desired(view)
+        return Aim(wish, Scope(frozenset({underlay.link})), sweep=view.in_sync)
+
+    async def _look_at_underlay(self) -> None:
+        try:
+            underlay = await self._host.underlay()
+        except (UnderlayError, OSError) as error:
+            self._problems.replace("underlay", [Problem("no-underlay", str(error))])
+            return
+        self._problems.replace("underlay", ())
+        if underlay != self._underlay:
+            log.info(
+                "underlay found", extra={"link": underlay.link, "address": underlay.address, "mtu": underlay.mtu}
+            )
+            self._underlay = underlay
+            self._leasing.wake_up.ring()
+
+    async def _is_cleared(self, network: Network, underlay: Underlay) -> bool:
+        """Look before leaping into a new network or onto a new underlay; until all is well, ask again."""
+        if self._cleared == (network.revision, underlay):
+            return True
+        troubles = await self._host.preflight(network, underlay)
+        self._problems.replace("preflight", troubles)
+        if troubles:
+            return False
+        self._cleared = (network.revision, underlay)
+        self._leasing.wake_up.ring()
+        return True
+
+    def _view(self, network: Network, underlay: Underlay) -> NetworkView:
+        keeper = self._leasing.state
+        served = keeper.served
+
+        def is_own(lease: Lease) -> bool:
+            same = served is not None and lease.subnet == served.subnet
+            return same or lease.attributes.node_id == self._identity.node_id
+
+        peers = self._book.peers(network.config, is_own)
+        return NetworkView(network.config, underlay, self._identity.mac, served, peers, self._book.in_sync)
+
+    def _note_peers(self, peers: tuple[Lease, ...]) -> None:
+        before = {lease.subnet: lease.attributes for lease in self._peers}
+        after = {lease.subnet: lease.attributes for lease in peers}
+        for subnet, attributes in after.items():
+            if before.get(subnet) != attributes:
+                event = "peer changed" if subnet in before else "peer joined"
+                log.info(event, extra=_peer_fields(subnet, attributes))
+        for subnet in before.keys() - after.keys():
+            log.info("peer left", extra=_peer_fields(subnet, before[subnet]))
+        self._peers = peers
+
+    async def _reconciled(self, report: Report) -> None:
+        self._report = report
+        network, served = self._network, self._leasing.state.served
+        if belief(self._leasing.state, self._host.clock()) is Belief.LOST:
+            self._problems.replace("subnet-file", self._subnet_file.ensure(None))
+        elif network is not None and served is not None and report.is_reached(report.aim.wish.base):
+            text = format_subnet_env(network.config, served.subnet, report.aim.wish.mtu)
+            self._problems.replace("subnet-file", self._subnet_file.ensure(text))
+        self._compose()
+
+    # To whoever asks
+
+    def _compose(self) -> None:
+        """Replace the status by one of this moment."""
+        now, network = self._host.clock(), self._network
+        before = {peer.subnet: peer for peer in self._status.peers} if self._status is not None else {}
+        facts = Facts(
+            node=self._node,
+            at=now,
+            keeper=self._leasing.state,
+            leased_since=self._leased_since,
+            in_sync=self._book.in_sync,
+            revision=self._book.revision,
+            network=str(network.config.ranges[0].network) if network is not None else None,
+            backend=network.config.backend_type if network is not None else None,
+            underlay=self._underlay,
+            peers=self._peers,
+            report=self._report,
+            problems=self._problems.all(),
+        )
+        self._status = compose_status(facts, before)
+
+    def _answer(self) -> Answer:
+        assert self._status is not None
+        return answer(self._status, self._host.clock())
+
+
+def _peer_fields(subnet: object, attributes: Attributes) -> dict[str, object]:
+    return {
+        "node": attributes.node_name,
+        "subnet": subnet,
+        "public_ip": attributes.public_ip(Family.IPV4) or attributes.public_ip(Family.IPV6),
+        "backend": attributes.backend,
+    }

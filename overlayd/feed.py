@@ -1,0 +1,45 @@
+"""Follows the store: a snapshot, then every change after it, for ever.
+
+A broken watch is answered with a new snapshot, and even a healthy one is checked against a new snapshot now
+and then, so that a lost event is a delay and never a lasting difference.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from overlayd.core.store import Changes, Store, StoreError
+
+RELIST = 300.0
+"""Seconds after which a watch is checked against a new snapshot."""
+RETRY_FIRST, RETRY_LAST = 0.5, 15.0
+"""Seconds before the first retry, and what the doubling ends at."""
+
+
+async def follow(
+    store: Store,
+    relist: Callable[[], Awaitable[int]],
+    absorb: Callable[[Changes], None],
+    trouble: Callable[[str], None],
+    chance: random.Random,
+) -> None:
+    """Watch until cancelled.  `relist` reads the whole store and returns its revision, `absorb` takes what came
+    after it; `trouble` is told what keeps the store from answering, "" once it does."""
+    failures = 0
+    while True:
+        try:
+            revision = await relist()
+            trouble("")
+            failures = 0
+            with trio.move_on_after(RELIST):
+                async with store.watch(revision) as watch:
+                    async for changes in watch:
+                        absorb(changes)
+        except StoreError as error:
+            trouble(str(error))
+            pause = min(RETRY_FIRST * 2.0**failures, RETRY_LAST) * chance.uniform(0.5, 1.0)
+            failures += 1
+            await trio.sleep(pause)

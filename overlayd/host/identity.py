@@ -1,0 +1,143 @@
+"""Who this node is: an id and a MAC address that outlive the daemon, and the locks that make it the only one.
+
+The state directory holds `node.json`.  Where it can't be written the node runs on with an identity that lasts
+as long as the process, and says so: after a restart its own lease will look like a stranger's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from overlayd.core.model import Mac
+from overlayd.core.problem import Problem
+from overlayd.host.files import find_text, write_atomically
+
+ABSTRACT_LOCK = "\0overlayd"
+"""An abstract unix socket (unix(7)) belongs to one network namespace, just as the kernel state that a daemon
+programs: the name is free again when its holder ends, however it ends."""
+
+
+class IdentityError(Exception):
+    """Another daemon has this node, or the identity file can't be believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    node_id: str
+    mac: Mac
+    problems: tuple[Problem, ...] = ()
+
+
+class NodeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The contents of node.json."""
+
+    id: str
+    mac: str
+
+
+@contextmanager
+def hold_identity(state_dir: Path) -> Iterator[Identity]:
+    """The node's identity, locked for as long as the context is open; raises IdentityError."""
+    with _only_one_in_this_namespace():
+        try:
+            state_dir.mkdir(parents=True, exist_ok=True)
+            lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            yield _fleeting(state_dir, error)
+            return
+        try:
+            _lock(lock, state_dir)
+            yield _load_or_make(state_dir)
+        finally:
+            os.close(lock)
+
+
+def load_identity(state_dir: Path) -> Identity | None:
+    """The identity that is on disk, None if there is none; takes no lock."""
+    path = state_dir / "node.json"
+    if (text := find_text(path)) is None:
+        return None
+    try:
+        node = msgspec.json.decode(text, type=NodeFile)
+        if not node.id.isalnum() or len(node.id) > 64:
+            raise ValueError(f"id {node.id!r} is not a plain word of at most 64 characters")
+        mac = Mac.parse(node.mac)
+        if not mac.is_unicast:
+            raise ValueError(f"MAC {mac} is not a unicast address")
+    except (msgspec.DecodeError, ValueError) as error:
+        raise IdentityError(
+            f"{path} is damaged: {error}. Restore it, or remove it to make this a new node with a new subnet"
+        ) from error
+    return Identity(node.id, mac)
+
+
+def _load_or_make(state_dir: Path) -> Identity:
+    if (known := load_identity(state_dir)) is not None:
+        return known
+    fresh = _new()
+    text = msgspec.json.encode(NodeFile(fresh.node_id, str(fresh.mac))).decode() + "\n"
+    try:
+        write_atomically(state_dir / "node.json", text, 0o600)
+    except OSError as error:
+        return _fleeting(state_dir, error)
+    return fresh
+
+
+def _new() -> Identity:
+    return Identity(secrets.token_hex(16), Mac.local(secrets.token_bytes(6)))
+
+
+def _fleeting(state_dir: Path, error: OSError) -> Identity:
+    problem = Problem(
+        "state-dir-unwritable",
+        f"the identity of this node can't be kept in {state_dir}: {error.strerror}",
+        "Make the directory writable (--state-dir), or the node takes a new subnet at its next start",
+    )
+    fresh = _new()
+    return Identity(fresh.node_id, fresh.mac, (problem,))
+
+
+def _lock(descriptor: int, state_dir: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        raise IdentityError(
+            f"another overlayd (process {holder}) uses {state_dir}. Stop it, or give this one a --state-dir of its own"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
+@contextmanager
+def _only_one_in_this_namespace() -> Iterator[None]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
+        try:
+            lock.bind(ABSTRACT_LOCK)
+            lock.listen()
+        except OSError:
+            raise IdentityError(
+                f"another overlayd{_holder()} runs in this network namespace. Stop it first"
+            ) from None
+        yield
+
+
+def _holder() -> str:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(ABSTRACT_LOCK)
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        except OSError:
+            return ""
+        return f" (process {struct.unpack('3i', credentials)[0]})"

@@ -24,7 +24,8 @@ Key = tuple[object, ...]
 class Vxlan:
     """A VXLAN device's own attributes (linux/if_link.h, IFLA_VXLAN_*).
 
-    A difference here means a new device; MAC, MTU and up/down of the link are changed in place.
+    A difference here means a new device; MAC, MTU and up/down of the link are changed in place.  `extra` is
+    what else is set on a device, in the words of `ip -d link`, that overlayd never sets: no wish has any.
     """
 
     vni: int
@@ -33,10 +34,11 @@ class Vxlan:
     port: int = 8472
     learning: bool = False
     gbp: bool = False
+    extra: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        flags = ("learning" if self.learning else "nolearning") + (" gbp" if self.gbp else "")
-        return f"vxlan id {self.vni} local {self.local} dev {self.underlay} dstport {self.port} {flags}"
+        flags = ["learning" if self.learning else "nolearning", *(["gbp"] if self.gbp else []), *self.extra]
+        return f"vxlan id {self.vni} local {self.local} dev {self.underlay} dstport {self.port} {' '.join(flags)}"
 
 
 @dataclass(frozen=True, slots=True)

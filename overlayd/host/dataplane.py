@@ -13,8 +13,6 @@ from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-import trio
-
 from overlayd.core.dataplane import Dataplane, Failure, Hints, Operation, Scope, Verb
 from overlayd.core.kernel import (
     ROUTE_PROTOCOL,
@@ -144,7 +142,6 @@ class _KernelDataplane:
             answers = dict(zip(requests, await self._netlink.execute(list(requests.values())), strict=True))
 
     async def _apply_device(self, operation: Operation) -> Failure | None:
-        await trio.lowlevel.checkpoint()
         found = await read_links(self._netlink)
         if isinstance(operation.item, Forwarding):
             return await self._forward(operation, found)
@@ -199,6 +196,11 @@ class _KernelDataplane:
                 up=link.up if link.up != existing.up else None,
             )
         )
+        if refused and refused.errno == errno.EADDRINUSE:
+            port = link.kind.port
+            return Failure(
+                refused.errno, f"another socket has UDP port {port}; this shows which: ss -ulnp 'sport = :{port}'"
+            )
         return _failure(refused) if refused else None
 
     async def _forward(self, operation: Operation, found: Sequence[HostLink]) -> Failure | None:
@@ -251,9 +253,12 @@ def _as_item(link: HostLink) -> Link:
 def _fdb_entries(link: str, rows: Sequence[NeighbourRow]) -> list[Item]:
     destinations: dict[Mac, IPAddress] = {}
     for row in rows:
-        if row.is_static and row.mac is not None and row.destination is not None:
-            single = row.mac not in destinations and not row.special
-            destinations[row.mac] = row.destination if single else _NOWHERE
+        if not row.is_static or row.mac is None:
+            continue
+        if row.special or row.mac in destinations:
+            destinations[row.mac] = _NOWHERE
+        elif row.destination is not None:
+            destinations[row.mac] = row.destination
     return [FdbEntry(link, mac, destination) for mac, destination in destinations.items()]
 
 

@@ -8,7 +8,6 @@ by the next.  Every answer is told from the others by its sequence number.
 from __future__ import annotations
 
 import errno
-import itertools
 import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -47,7 +46,7 @@ class Netlink:
     def __init__(self, sock: trio.socket.SocketType, netns: str | None) -> None:
         self._sock = sock
         self._lock = trio.Lock()
-        self._sequences = itertools.count(1)
+        self._next = 1
         self.netns = netns
 
     async def execute(self, requests: Sequence[Request]) -> tuple[Refusal | None, ...]:
@@ -118,11 +117,10 @@ class Netlink:
 
     def _take(self, count: int) -> int:
         """The first of `count` sequence numbers in a row.  They are 32 bits wide and 0 is never used."""
-        first = next(self._sequences)
-        if first + count >= 1 << 32:
-            self._sequences = itertools.count(1)
-            first = next(self._sequences)
-        self._sequences = itertools.count(first + count)
+        if self._next + count > 1 << 32:
+            self._next = 1
+        first = self._next
+        self._next += count
         return first
 
     async def _receive(self) -> list[Message]:

@@ -23,10 +23,10 @@ NTF_SELF = 0x02
 
 NDA_DST = 1
 NDA_LLADDR = 2
-NDA_CACHEINFO = 3
 NDA_PORT = 6
 NDA_VNI = 7
 NDA_IFINDEX = 8
+NDA_NH_ID = 13
 
 RTA_DST = 1
 RTA_OIF = 4
@@ -123,8 +123,8 @@ def pack_routes_query(family: Family) -> bytes:
 
 
 class NeighbourRow(NamedTuple):
-    """An FDB entry or a neighbour as dumped.  `special` means an FDB destination with a port, VNI or interface
-    of its own."""
+    """An FDB entry or a neighbour as dumped.  `special` means an FDB entry whose destination has a port, VNI or
+    interface of its own, or is a nexthop group."""
 
     family: int
     ifindex: int
@@ -160,7 +160,7 @@ def neighbour_index(body: memoryview) -> int:
     return index
 
 
-_SPECIAL = frozenset((NDA_PORT, NDA_VNI, NDA_IFINDEX))
+_SPECIAL = frozenset((NDA_PORT, NDA_VNI, NDA_IFINDEX, NDA_NH_ID))
 
 
 class RouteRow(NamedTuple):

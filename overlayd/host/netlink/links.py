@@ -5,6 +5,7 @@ Only its message classes are used: it packs and reads, the socket is ours.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
 
@@ -106,7 +107,36 @@ def parse_vxlan(message: wire.Message, names: dict[int, str]) -> Vxlan:
         port=data.get_attr("IFLA_VXLAN_PORT") or 0,
         learning=bool(data.get_attr("IFLA_VXLAN_LEARNING")),
         gbp=data.get_attr("IFLA_VXLAN_GBP") is not None,
+        extra=tuple(_extra(data)),
     )
+
+
+_UNSET: tuple[tuple[str, str], ...] = (
+    ("IFLA_VXLAN_GROUP", "remote"),
+    ("IFLA_VXLAN_GROUP6", "remote"),
+    ("IFLA_VXLAN_TTL", "ttl"),
+    ("IFLA_VXLAN_TOS", "tos"),
+    ("IFLA_VXLAN_PROXY", "proxy"),
+    ("IFLA_VXLAN_RSC", "rsc"),
+    ("IFLA_VXLAN_L2MISS", "l2miss"),
+    ("IFLA_VXLAN_L3MISS", "l3miss"),
+    ("IFLA_VXLAN_REMCSUM_TX", "remcsumtx"),
+    ("IFLA_VXLAN_REMCSUM_RX", "remcsumrx"),
+    ("IFLA_VXLAN_COLLECT_METADATA", "external"),
+    ("IFLA_VXLAN_GPE", "gpe"),
+)
+"""What a device of ours leaves at nothing, and what `ip -d link` calls it."""
+
+
+def _extra(data: Any) -> Iterator[str]:
+    for attr, name in _UNSET:
+        value = data.get_attr(attr)
+        if value is True or value == 1:
+            yield name
+        elif value:
+            yield f"{name} {value}"
+    if data.get_attr("IFLA_VXLAN_UDP_CSUM") == 0:
+        yield "noudpcsum"
 
 
 def _link_message(index: int) -> Any:

@@ -45,7 +45,7 @@ def steps(operation: Operation, index_of: Mapping[str, int]) -> Steps:
         case Address():
             return _address(operation.verb, item, index)
         case FdbEntry():
-            return _fdb_entry(operation.verb, item, index)
+            return _fdb_entry(operation, item, index)
         case Neighbour():
             return _neighbour(operation.verb, item, index)
         case Route():
@@ -74,14 +74,16 @@ def _neighbour(verb: Verb, neighbour: Neighbour, index: int) -> Steps:
     return (yield Request(wire.RTM_NEWNEIGH, _SET, pack_neighbour(neighbour, index)))
 
 
-def _fdb_entry(verb: Verb, entry: FdbEntry, index: int) -> Steps:
-    """One MAC may have several destinations, of which the kernel's own "replace" replaces the first.  So what
-    stands in the way is removed whole."""
+def _fdb_entry(operation: Operation, entry: FdbEntry, index: int) -> Steps:
+    """The kernel replaces a MAC's one plain destination in place.  Where several stand, or a nexthop group, it
+    would replace the first or, with success, nothing: such an entry is removed whole."""
     remove = Request(wire.RTM_DELNEIGH, 0, pack_fdb_key(entry.mac, index))
-    add = Request(wire.RTM_NEWNEIGH, _NEW, pack_fdb_entry(entry, index))
-    if verb is Verb.REMOVE:
+    body = pack_fdb_entry(entry, index)
+    if operation.verb is Verb.REMOVE:
         return (yield from _remove(remove))
-    refused = yield add
+    if isinstance(operation.was, FdbEntry) and not operation.was.destination.is_unspecified:
+        return (yield Request(wire.RTM_NEWNEIGH, _SET, body))
+    refused = yield (add := Request(wire.RTM_NEWNEIGH, _NEW, body))
     if refused and refused.errno == errno.EEXIST:
         refused = (yield from _remove(remove)) or (yield add)
     return refused

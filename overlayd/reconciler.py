@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from overlayd.core.dataplane import Dataplane, Failure, Hints, Operation, Verb
-from overlayd.core.kernel import Key, KernelState
+from overlayd.core.kernel import KernelState, Key
 from overlayd.core.plan import Plan, diff
 from overlayd.core.report import Aim, Report
 from overlayd.core.retries import Retries

@@ -30,9 +30,7 @@ async def serve_status(
 ) -> None:
     """Answer on `<run_dir>/status.sock` until cancelled.  A socket that a killed daemon left is replaced; the
     caller makes sure that no other daemon lives here.  Raises OSError if the socket can't be made."""
-    path = run_dir / NAME
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
+    path = _free_path(run_dir)
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         await listening.bind(os.fspath(path))
         path.chmod(0o666)
@@ -50,6 +48,13 @@ async def serve_status(
             await trio.serve_listeners(give, [trio.SocketListener(listening)], task_status=task_status)  # type: ignore[arg-type]
         finally:
             path.unlink(missing_ok=True)
+
+
+def _free_path(run_dir: Path) -> Path:
+    path = run_dir / NAME
+    run_dir.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    return path
 
 
 async def query_status(run_dir: Path) -> Answer:

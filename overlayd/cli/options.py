@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -74,6 +75,17 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_iface_option(parser: argparse.ArgumentParser) -> None:
+    add_option(
+        parser,
+        "--iface",
+        parse=parse_iface,
+        default=None,
+        help="interface of the underlay, by name or by an IPv4 address on it; absent: that of the default route",
+        metavar="NAME|IP",
+    )
+
+
 def add_run_dir_option(parser: argparse.ArgumentParser) -> None:
     add_option(
         parser,
@@ -137,3 +149,10 @@ def parse_path(text: str) -> Path:
     if not path.is_absolute():
         raise ValueError(f"{text!r} is relative: give a path that starts with '/'")
     return path
+
+
+def parse_iface(text: str) -> str:
+    """An interface name (15 bytes at most, linux/if.h IFNAMSIZ) or an IPv4 address."""
+    if not text or len(text.encode()) > 15 or re.search(r"[\s/]", text):
+        raise ValueError(f"{text!r} is neither an interface name nor an IPv4 address")
+    return text

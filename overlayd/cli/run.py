@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 
 from overlayd.cli import CommandError
 from overlayd.cli.options import (
+    add_iface_option,
     add_option,
     add_run_dir_option,
     add_state_dir_option,
@@ -25,14 +26,7 @@ from overlayd.core.keeper import TTL_DEFAULT, TTL_MIN
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_store_options(parser)
-    add_option(
-        parser,
-        "--iface",
-        parse=parse_iface,
-        default=None,
-        help="interface of the underlay, by name or by an IPv4 address on it; that of the default route if absent",
-        metavar="NAME|IP",
-    )
+    add_iface_option(parser)
     add_option(
         parser,
         "--public-ip",
@@ -122,13 +116,6 @@ async def _stop_at_signal(daemon: object) -> None:
         async for number in signals:
             logging.getLogger("overlayd.cli").info("stopping", extra={"signal": signal.Signals(number).name})
             daemon.cancel()
-
-
-def parse_iface(text: str) -> str:
-    """An interface name (15 bytes at most, linux/if.h IFNAMSIZ) or an IPv4 address."""
-    if not text or len(text.encode()) > 15 or re.search(r"[\s/]", text):
-        raise ValueError(f"{text!r} is neither an interface name nor an IPv4 address")
-    return text
 
 
 def parse_public_ip(text: str) -> IPv4Address:

@@ -315,7 +315,7 @@ def _decide(state: KeeperState, now: float, chance: float) -> Command | _Exhaust
     keep = held or next(iter(usable), None)
     for lease in own:
         if keep is None or lease.subnet != keep.subnet:
-            return AskCommit(_release(lease), None)
+            return AskCommit(release(lease), None)
     if held is not None:
         return None if held.attributes == wanted else _rewrite(held, wanted, held.lease_id)
     if not state.lease_id or now >= state.until:
@@ -362,5 +362,6 @@ def _rewrite(lease: Lease, wanted: Attributes, lease_id: int) -> AskCommit:
     return AskCommit(Transaction(_guards(lease), (put,)), replace(lease, attributes=wanted, lease_id=lease_id))
 
 
-def _release(lease: Lease) -> Transaction:
+def release(lease: Lease) -> Transaction:
+    """Deletes the key of this very lease; refused if it has become another's meanwhile."""
     return Transaction(_guards(lease), (Delete(format_subnet_name(lease.subnet)),))

@@ -48,7 +48,7 @@ class NodeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @contextmanager
 def hold_identity(state_dir: Path) -> Iterator[Identity]:
     """The node's identity, locked for as long as the context is open; raises IdentityError."""
-    with _only_one_in_this_namespace():
+    with hold_namespace():
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
             lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -113,14 +113,16 @@ def _lock(descriptor: int, state_dir: Path) -> None:
     except BlockingIOError:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
         raise IdentityError(
-            f"another overlayd (process {holder}) uses {state_dir}. Stop it, or give this one a --state-dir of its own"
+            f"another overlayd (process {holder}) uses {state_dir}. "
+            "Stop it, or give this one a --state-dir of its own"
         ) from None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
 @contextmanager
-def _only_one_in_this_namespace() -> Iterator[None]:
+def hold_namespace() -> Iterator[None]:
+    """Be the only overlayd that programs this network namespace; raises IdentityError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
         try:
             lock.bind(ABSTRACT_LOCK)

@@ -1,0 +1,105 @@
+"""`overlayd cleanup`: takes away all that overlayd put into this host's kernel, and nothing else.
+
+Stopping the daemon leaves forwarding as it is; this is how a node leaves for good.  With `--release` its lease
+goes too, so that the peers forget it at once instead of when the lease runs out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from overlayd.cli import CommandError
+from overlayd.cli.options import (
+    add_iface_option,
+    add_run_dir_option,
+    add_state_dir_option,
+    add_store_options,
+    add_subnet_file_option,
+    open_store,
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_store_options(parser)
+    add_iface_option(parser)
+    add_subnet_file_option(parser)
+    add_state_dir_option(parser)
+    add_run_dir_option(parser)
+    parser.add_argument("--release", action="store_true", help="also give this node's lease back to the store")
+
+
+def run(args: argparse.Namespace) -> int:
+    import trio
+
+    from overlayd.core.store import StoreError
+    from overlayd.host.identity import IdentityError, hold_namespace
+
+    try:
+        with hold_namespace():
+            trio.run(_clean_kernel, args.iface)
+            for path in (args.subnet_file, args.run_dir / "status.sock"):
+                _remove_file(path)
+            if args.release:
+                trio.run(_release, args)
+    except IdentityError as error:
+        raise CommandError(str(error)) from error
+    except StoreError as error:
+        raise CommandError(f"the kernel is clean, but the lease was not released: {error}", 2) from error
+    return 0
+
+
+async def _clean_kernel(iface: str | None) -> None:
+    from overlayd.core.dataplane import Scope
+    from overlayd.core.kernel import KernelState
+    from overlayd.core.plan import diff
+    from overlayd.core.underlay import UnderlayError
+    from overlayd.host.dataplane import open_dataplane
+    from overlayd.host.netlink.connection import open_netlink
+    from overlayd.host.underlay import observe_underlay
+
+    async with open_netlink() as netlink, open_dataplane() as dataplane:
+        try:
+            scope = Scope(frozenset({(await observe_underlay(netlink, iface, None)).link}))
+        except UnderlayError as error:
+            if iface is not None:
+                raise CommandError(str(error)) from error
+            scope = Scope()  # no underlay, so no routes of ours by it
+        failed = []
+        for stage in diff(KernelState(), await dataplane.observe(scope), sweep=True).stages:
+            for operation, failure in zip(stage, await dataplane.apply(stage), strict=True):
+                if failure is None:
+                    print(f"removed {operation.item}")
+                else:
+                    failed.append(f"{operation.item}: {failure.reason}")
+        if failed:
+            raise CommandError("the kernel refused to remove " + "; ".join(failed))
+
+
+def _remove_file(path: Path) -> None:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CommandError(f"{path} can't be removed: {error.strerror}") from error
+    print(f"removed {path}")
+
+
+async def _release(args: argparse.Namespace) -> None:
+    from overlayd.core.keeper import release
+    from overlayd.core.leases import LeaseBook, absorb_snapshot
+    from overlayd.core.store import Refused
+    from overlayd.host.identity import load_identity
+
+    if (identity := load_identity(args.state_dir)) is None:
+        raise CommandError(f"nothing to release: {args.state_dir} holds no identity, so no lease is this node's")
+    async with open_store(args) as store:
+        book = absorb_snapshot(LeaseBook(), await store.snapshot(), asked_at=0)
+        own = [lease for lease in book.leases if lease.attributes.node_id == identity.node_id]
+        for lease in own:
+            if isinstance(await store.commit(release(lease)), Refused):
+                raise CommandError(f"lease {lease.subnet} changed meanwhile: run this again")
+            print(f"released {lease.subnet}")
+        if not own:
+            print("there is no lease of this node in the store")

@@ -1,0 +1,113 @@
+"""`overlayd status`: asks the running daemon, and says what it says.
+
+Exit status 0 healthy, 1 degraded, 2 cannot tell.  What could not be asked or is too old is never healthy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+
+from overlayd.cli.options import add_run_dir_option
+from overlayd.core.status import Answer, PeerStatus, Verdict
+
+HEADLINES = {Verdict.HEALTHY: "healthy", Verdict.DEGRADED: "degraded", Verdict.UNKNOWN: "cannot tell"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_run_dir_option(parser)
+    parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    import msgspec
+    import trio
+
+    from overlayd.api.status_socket import StatusUnavailableError, query_status
+
+    try:
+        answer = trio.run(query_status, args.run_dir)
+    except StatusUnavailableError as error:
+        if args.json:
+            print(msgspec.json.encode({"verdict": Verdict.UNKNOWN, "reason": str(error), "status": None}).decode())
+        else:
+            print(f"cannot tell: {error}", file=sys.stderr)
+        return Verdict.UNKNOWN
+    if args.json:
+        print(msgspec.json.format(msgspec.json.encode(answer)).decode())
+    else:
+        print(render(answer))
+    return answer.verdict
+
+
+def render(answer: Answer) -> str:
+    """The answer for a terminal: the verdict, the node, its peers, and last, if there are any, the problems."""
+    return "\n".join(_lines(answer))
+
+
+def _lines(answer: Answer) -> Iterator[str]:
+    status, now = answer.status, answer.now
+    reason = f": {answer.reason}" if answer.reason else ""
+    yield f"{HEADLINES[answer.verdict]}{reason}"
+    yield ""
+    underlay = status.underlay
+    where = f"  {underlay.address} on {underlay.link}, MTU {underlay.mtu}" if underlay is not None else ""
+    if underlay is not None and underlay.public_ip != underlay.address:
+        where += f", known to peers as {underlay.public_ip}"
+    yield f"node     {status.node}{where}"
+    yield f"lease    {_lease(answer)}"
+    if status.network is not None:
+        yield f"network  {status.network}"
+    if status.backend is not None:
+        device = f" on {status.device}, MTU {status.mtu}" if status.device is not None else ""
+        yield f"backend  {status.backend}{device}"
+    known = "" if status.in_sync else "  (the store has not been read yet)"
+    yield f"peers    {status.peers_in_sync}/{len(status.peers)}{known}"
+    if status.peers:
+        yield ""
+        yield from _table([("NODE", "SUBNET", "UNDERLAY", "STATE", "SINCE", ""), *_rows(status.peers, now)])
+    if status.problems:
+        yield ""
+        yield "problems"
+        for problem in status.problems:
+            yield f"  {problem.text}  [{problem.code}]"
+            if problem.remedy:
+                yield f"    → {problem.remedy}"
+
+
+def _lease(answer: Answer) -> str:
+    lease, belief, now = answer.status.lease, answer.status.belief, answer.now
+    if lease is None:
+        return f"none ({belief})"
+    if lease.until is None:
+        left = "reserved, does not expire"
+    elif lease.until > now:
+        left = f"{age(lease.until - now)} left"
+    else:
+        left = f"ran out {age(now - lease.until)} ago"
+    return f"{lease.subnet}  {belief} for {age(now - lease.since)}, {left}"
+
+
+def _rows(peers: Sequence[PeerStatus], now: float) -> Iterator[tuple[str, ...]]:
+    for peer in peers:
+        yield (peer.node, peer.subnet, peer.public_ip, peer.state.value, age(now - peer.since), peer.reason)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def age(seconds: float) -> str:
+    """A span of time in its two largest units: 42s, 3m 20s, 5h 1m, 12d 3h."""
+    rest = max(0, int(seconds))
+    units = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+    counts = []
+    for name, size in units:
+        count, rest = divmod(rest, size)
+        counts.append((count, name))
+    first = next((place for place, (count, _) in enumerate(counts) if count), len(counts) - 1)
+    shown = [f"{count}{name}" for count, name in counts[first : first + 2] if count]
+    return " ".join(shown) or "0s"

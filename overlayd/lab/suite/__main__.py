@@ -1,0 +1,80 @@
+"""`python -m overlayd.lab.suite [--json] [CHECK…]`, inside a lab.
+
+Exit status 0: everything that applies passed; 1: something failed; 2: nothing could be checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+
+import trio
+
+from overlayd.lab.facts import Facts, read_facts
+from overlayd.lab.suite import page
+from overlayd.lab.suite.bench import Limits, NoAnswer
+from overlayd.lab.suite.catalogue import UnknownCheck, chosen
+from overlayd.lab.suite.run import run
+from overlayd.lab.suite.stage import NotReady, Stage
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m overlayd.lab.suite", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("checks", nargs="*", metavar="CHECK", help="the checks to run; all where none is named")
+    args = parser.parse_args()
+    show: Show = _ignore if args.json else _printer()
+    try:
+        checks = chosen(args.checks)
+        stage = Stage.of(_facts())
+        show(page.heading(stage))
+        report = trio.run(run, stage, checks, Limits(), lambda result: show(page.lines_of_check(result)))
+    except (UnknownCheck, NotReady, NoAnswer, OSError) as error:
+        print(f"overlayd lab test: {error}", file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps(report.as_json(), indent=2))
+    else:
+        show([()])
+        show(page.matrix(report, shutil.get_terminal_size().columns))
+        show([()])
+        show(page.verdict(report))
+    return report.exit_status
+
+
+def _facts() -> Facts:
+    """Raises NotReady outside of a lab."""
+    try:
+        return read_facts()
+    except FileNotFoundError as error:
+        raise NotReady(f"{error.filename} is missing: this runs in a lab, by `overlayd lab test`") from error
+
+
+Show = Callable[[Iterable[page.Line]], None]
+
+
+def _ignore(lines: Iterable[page.Line]) -> None:
+    pass
+
+
+def _printer() -> Show:
+    """In colour on a terminal, plain elsewhere."""
+    if not sys.stdout.isatty():
+        return lambda lines: print(*map(page.plain, lines), sep="\n", flush=True)
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+
+    def show(lines: Iterable[page.Line]) -> None:
+        for line in lines:
+            console.print(Text.assemble(*line), soft_wrap=True)
+
+    return show
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Which checks there are: for each its name, what it shows, between whom, and what asks.
+
+They run in this order, one after the other, each over all of its pairs at once.  Each has a port of its own, so
+that a fault can be made that hits just one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from overlayd.lab.suite.bench import Limits, Outcomes
+from overlayd.lab.suite.contact import TCP, UDP, Contact, echo, translated
+from overlayd.lab.suite.path import exact_mtu, routers
+from overlayd.lab.suite.stage import Pair, Stage, every_pair
+
+
+@dataclass(frozen=True)
+class Check:
+    """`needs` is what a lab must have for there to be any pair, with the option that gives it."""
+
+    name: str
+    title: str
+    pairs: Callable[[Stage], tuple[Pair, ...]]
+    needs: str
+    ask: Callable[[Stage, tuple[Pair, ...], Limits], Awaitable[Outcomes]]
+
+
+def across_nodes(stage: Stage) -> tuple[Pair, ...]:
+    return tuple(p for p in every_pair(stage.pods, stage.pods) if p.source.node != p.target.node)
+
+
+def within_nodes(stage: Stage) -> tuple[Pair, ...]:
+    return tuple(p for p in every_pair(stage.pods, stage.pods) if p.source.node == p.target.node)
+
+
+def nodes_to_pods(stage: Stage) -> tuple[Pair, ...]:
+    return every_pair(stage.nodes, stage.pods)
+
+
+def pods_to_nodes(stage: Stage) -> tuple[Pair, ...]:
+    return every_pair(stage.pods, stage.nodes)
+
+
+TWO_NODES = "two nodes with a pod each: `overlayd lab up --nodes 2`"
+TWO_PODS = "two pods on a node: `overlayd lab up --pods 2`"
+A_POD = "a pod: `overlayd lab up --pods 1`"
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        "pod-pod-tcp",
+        "pods on different nodes reach each other over TCP",
+        across_nodes,
+        TWO_NODES,
+        Contact(port=7001, over=[TCP]),
+    ),
+    Check(
+        "pod-pod-udp",
+        "pods on different nodes reach each other over UDP",
+        across_nodes,
+        TWO_NODES,
+        Contact(port=7002, over=[UDP]),
+    ),
+    Check("pod-pod-icmp", "pods on different nodes ping each other", across_nodes, TWO_NODES, echo),
+    Check(
+        "same-node",
+        "pods on one node reach each other",
+        within_nodes,
+        TWO_PODS,
+        Contact(port=7004, over=[TCP, UDP]),
+    ),
+    Check(
+        "node-pod",
+        "nodes reach the pods on every node",
+        nodes_to_pods,
+        A_POD,
+        Contact(port=7005, over=[TCP, UDP]),
+    ),
+    Check(
+        "pod-node",
+        "pods reach their own and every other node",
+        pods_to_nodes,
+        A_POD,
+        Contact(port=7006, over=[TCP]),
+    ),
+    Check(
+        "no-nat",
+        "the server sees the client pod's own address",
+        across_nodes,
+        TWO_NODES,
+        Contact(port=7007, over=[TCP, UDP], judge=translated),
+    ),
+    Check(
+        "large-tcp",
+        "2,000 bytes and 60 kB over TCP arrive unchanged, each way",
+        across_nodes,
+        TWO_NODES,
+        Contact(port=7008, over=[TCP], sizes=[2_000, 60_000], at_once=16),
+    ),
+    Check(
+        "large-udp",
+        "2,000 bytes and 60 kB over UDP arrive unchanged, each way, in fragments",
+        across_nodes,
+        TWO_NODES,
+        Contact(port=7009, over=[UDP], sizes=[2_000, 60_000], at_once=8),
+    ),
+    Check(
+        "mtu-exact",
+        "the MTU carries just what it says; a byte more is refused, never lost in silence",
+        across_nodes,
+        TWO_NODES,
+        exact_mtu,
+    ),
+    Check("ttl", "a traceroute sees the nodes on the way", across_nodes, TWO_NODES, routers),
+)
+
+
+class UnknownCheck(ValueError):
+    """There is no check of this name; the text lists those that there are."""
+
+
+def chosen(names: list[str]) -> tuple[Check, ...]:
+    """The checks of these names in the order of the catalogue; all of them where none is named."""
+    known = [check.name for check in CHECKS]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UnknownCheck(f"no check is called {', '.join(unknown)}; the checks are {', '.join(known)}")
+    return tuple(check for check in CHECKS if not names or check.name in names)

@@ -1,0 +1,51 @@
+"""ICMP echo as bytes (RFC 792), for a raw socket: what is sent holds no IP header, what is received does."""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+_HEADER = struct.Struct("!BBHHH")
+"""Type, code, checksum, identifier, sequence number."""
+
+
+class Kind(enum.IntEnum):
+    """ICMP message types (RFC 792)."""
+
+    REPLY = 0
+    REQUEST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """An echo request or reply, as it came from `source`."""
+
+    kind: Kind
+    source: IPv4Address
+    payload: bytes
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071)."""
+    padded = data + b"\0" * (len(data) % 2)
+    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def echo_request(identifier: int, sequence: int, payload: bytes) -> bytes:
+    blank = _HEADER.pack(Kind.REQUEST, 0, 0, identifier, sequence) + payload
+    return _HEADER.pack(Kind.REQUEST, 0, checksum(blank), identifier, sequence) + payload
+
+
+def find_echo(packet: bytes) -> Echo | None:
+    """The echo in what a raw socket received, IP header (RFC 791) first; None where it holds none."""
+    if len(packet) < 20 or packet[0] >> 4 != 4:
+        return None
+    message = packet[(packet[0] & 0x0F) * 4 :]
+    if len(message) < _HEADER.size or message[0] not in (Kind.REPLY, Kind.REQUEST):
+        return None
+    return Echo(Kind(message[0]), IPv4Address(packet[12:16]), message[_HEADER.size :])

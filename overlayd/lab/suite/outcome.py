@@ -1,0 +1,101 @@
+"""What came of the checks, as a value.
+
+The rule of this file: green must be earned.  A result without a single pair that passed is not green, and a
+result without pairs has to say why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """`reason` is the end of a sentence about the pair, as specific as could be found out."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotApplicable:
+    """This lab cannot show it; `reason` says what lab could."""
+
+    reason: str
+
+
+PairNames = tuple[str, str]
+"""Who asked whom."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One check: either outcomes, one for every pair that the check asks for, or why it does not apply."""
+
+    name: str
+    title: str
+    outcomes: Mapping[PairNames, Passed | Failed]
+    not_applicable: NotApplicable | None = None
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if bool(self.outcomes) is (self.not_applicable is not None):
+            raise ValueError(f"{self.name}: either outcomes or a reason why there are none, not both or neither")
+
+    @property
+    def passed(self) -> int:
+        return sum(isinstance(outcome, Passed) for outcome in self.outcomes.values())
+
+    @property
+    def failures(self) -> dict[PairNames, Failed]:
+        return {pair: outcome for pair, outcome in self.outcomes.items() if isinstance(outcome, Failed)}
+
+    @property
+    def word(self) -> str:
+        if self.not_applicable is not None:
+            return "not applicable"
+        return "failed" if self.failures else "passed"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that a run found out.  `lab` and `backend` say where."""
+
+    lab: str
+    backend: str
+    results: tuple[Result, ...]
+
+    @property
+    def exit_status(self) -> int:
+        """0: all that applies passed; 1: something failed; 2: nothing could be checked."""
+        if any(result.failures for result in self.results):
+            return 1
+        return 0 if any(result.passed for result in self.results) else 2
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "lab": self.lab,
+            "backend": self.backend,
+            "exit_status": self.exit_status,
+            "checks": [_result_as_json(result) for result in self.results],
+        }
+
+
+def _result_as_json(result: Result) -> dict[str, Any]:
+    record: dict[str, Any] = {"name": result.name, "title": result.title, "outcome": result.word}
+    if result.not_applicable is not None:
+        record["reason"] = result.not_applicable.reason
+    record["seconds"] = round(result.seconds, 3)
+    record["pairs"] = [
+        {"from": source, "to": target, "passed": True}
+        if isinstance(outcome, Passed)
+        else {"from": source, "to": target, "passed": False, "reason": outcome.reason}
+        for (source, target), outcome in result.outcomes.items()
+    ]
+    return record

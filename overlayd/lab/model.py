@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import PurePosixPath
+from pathlib import Path
 
 UNDERLAY = IPv4Network("10.99.0.0/16")
-HOME = PurePosixPath("/run/lab")
+HOME = Path("/run/lab")
 """The lab's own tmpfs, seen in its mount namespace alone: it goes when the lab goes."""
 
 
@@ -34,9 +34,44 @@ class LabSpec:
     def all_pods(self) -> tuple[Pod, ...]:
         return tuple(Pod(node, k) for node in self.all_nodes for k in range(1, self.pods + 1))
 
+    @cached_property
+    def all_etcd_members(self) -> tuple[EtcdMember, ...]:
+        return tuple(EtcdMember(m) for m in range(1, self.etcd_members + 1))
+
     @property
     def etcd_endpoints(self) -> tuple[str, ...]:
-        return tuple(f"http://{UNDERLAY[255 * 256 + m]}:2379" for m in range(1, self.etcd_members + 1))
+        return tuple(member.client_url for member in self.all_etcd_members)
+
+
+@dataclass(frozen=True)
+class EtcdMember:
+    """An etcd server in the lab's root namespace, with an address of its own on the underlay."""
+
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"etcd{self.number}"
+
+    @property
+    def address(self) -> IPv4Address:
+        return UNDERLAY[255 * 256 + self.number]
+
+    @property
+    def client_url(self) -> str:
+        return f"http://{self.address}:2379"
+
+    @property
+    def peer_url(self) -> str:
+        return f"http://{self.address}:2380"
+
+    @property
+    def home(self) -> Path:
+        return HOME / self.name
+
+    @property
+    def log_file(self) -> Path:
+        return self.home / "etcd.log"
 
 
 @dataclass(frozen=True)
@@ -54,23 +89,23 @@ class Node:
         return UNDERLAY[self.number]
 
     @property
-    def home(self) -> PurePosixPath:
+    def home(self) -> Path:
         return HOME / self.name
 
     @property
-    def run_dir(self) -> PurePosixPath:
+    def run_dir(self) -> Path:
         return self.home / "run"
 
     @property
-    def state_dir(self) -> PurePosixPath:
+    def state_dir(self) -> Path:
         return self.home / "state"
 
     @property
-    def subnet_file(self) -> PurePosixPath:
+    def subnet_file(self) -> Path:
         return self.home / "subnet.env"
 
     @property
-    def log_file(self) -> PurePosixPath:
+    def log_file(self) -> Path:
         return self.home / "overlayd.log"
 
 

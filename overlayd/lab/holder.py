@@ -1,0 +1,206 @@
+"""The process that a lab is: PID 1 of its namespaces, `python -m overlayd.lab.holder SPEC LIFELINE`.
+
+While it lives the lab is up; in the instant it ends, the kernel kills every process of its PID namespace and
+with the last of them go the network namespaces, the mounts and the tmpfs with all files.  Nothing needs to be
+cleaned up, so nothing can be left behind.
+
+It starts as an ordinary process with its end of the lifeline (a socket pair, see lifeline.py) in hand, takes the
+lab's name (see control.py) while it still stands in the host's network namespace, then leaves for namespaces of
+its own and forks: the child is the holder, the parent but waits for its end.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import trio
+
+from overlayd.lab.blueprint import program_environment
+from overlayd.lab.building import Builder, BuildError
+from overlayd.lab.control import CONTROL_SOCKET, LabError, socket_name
+from overlayd.lab.door import Door
+from overlayd.lab.house import House
+from overlayd.lab.lifeline import DETACH, Failed, News, Up, encode
+from overlayd.lab.model import HOME, LabSpec
+from overlayd.lab.namespaces import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_REC,
+    Forbidden,
+    mount,
+    unshare_world,
+)
+from overlayd.lab.processes import Spawner
+
+log = logging.getLogger("overlayd.lab")
+
+
+def main(arguments: list[str]) -> int:
+    spec = msgspec.json.decode(arguments[0], type=LabSpec)
+    lifeline = socket.socket(fileno=int(arguments[1]))
+    lifeline.set_inheritable(False)
+    try:
+        name = take_name(spec)
+        unshare_world()
+        child = os.fork()
+    except (LabError, Forbidden, OSError) as error:
+        lifeline.sendall(encode(Failed(str(error))))
+        return 1
+    if child:
+        lifeline.close()
+        name.close()
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status) & 0xFF
+    return live(spec, lifeline, name)
+
+
+def take_name(spec: LabSpec) -> socket.socket:
+    """The abstract socket that makes this process the lab of that name.  It does not listen yet: a client is
+    shown the credentials of the process that calls listen(2), which must be the holder."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(socket_name(spec.name))
+    except OSError as error:
+        sock.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise LabError(
+            f"a lab named {spec.name!r} is up already: `overlayd lab down --name {spec.name}` ends it, "
+            "and `--name` gives a second one another name"
+        ) from error
+    return sock
+
+
+def live(spec: LabSpec, lifeline: socket.socket, name: socket.socket) -> int:
+    """The holder's whole life."""
+    try:
+        furnish_file_system()
+        log.info("lab %s: %s", spec.name, spec)
+        trio.run(hold, spec, lifeline, name)
+    except BaseException as error:  # whatever it is, it reaches whoever waits for the lab
+        log.exception("the holder failed")
+        lines = tuple(traceback.format_exc().splitlines())
+        with suppress(OSError):  # after the lab was detached nobody waits
+            lifeline.sendall(encode(Failed(f"the lab's holder failed: {error!r}", lines)))
+        raise
+    return 0
+
+
+def furnish_file_system() -> None:
+    """A /proc and a /sys that show the lab, and an empty /run with the lab's home in it."""
+    needed = (sys.prefix, sys.base_prefix, *sys.path)
+    hidden = {Path(p).resolve().parts[2] for p in needed if Path(p).resolve().is_relative_to("/run/")}
+    kept = {entry: os.open(f"/run/{entry}", os.O_PATH | os.O_CLOEXEC) for entry in hidden}
+    os.chdir("/")
+    mount("none", "/", "", MS_REC | MS_PRIVATE)
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
+    for entry, fd in kept.items():  # the interpreter or the package may itself live under /run
+        Path("/run", entry).mkdir()
+        mount(f"/proc/self/fd/{fd}", f"/run/{entry}", "", MS_BIND | MS_REC)
+        os.close(fd)
+    for directory in (HOME, HOME / "tmp", HOME / "build"):
+        directory.mkdir()
+    environment = program_environment(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
+    output = os.open(HOME / "holder.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    for standard in (1, 2):
+        os.dup2(output, standard)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+
+
+async def hold(spec: LabSpec, lifeline: socket.socket, name: socket.socket) -> None:
+    """Make the lab and keep it until it is asked to end, by the lifeline, by a request or by a signal."""
+    thread = Thread(lifeline)
+    spawner = Spawner(os.environ)
+    async with trio.open_nursery() as nursery:
+        end = nursery.cancel_scope.cancel
+        nursery.start_soon(spawner.reap)
+        nursery.start_soon(end_on_signal, end)
+        house = House(spec, spawner)
+        door = Door(house, end)
+        await nursery.start(door.serve, name)
+        await nursery.start(door.serve, bind_control_socket())
+        nursery.start_soon(build, house, thread, end)
+        if not await thread.wait_detached():
+            log.info("the lifeline ended before it said that the lab may stay")
+            end()
+
+
+async def build(house: House, thread: Thread, end: Callable[[], None]) -> None:
+    try:
+        await Builder(house, thread.tell).build()
+    except* BuildError as group:
+        failure = first_of(group)
+        log.error("%s", failure)  # noqa: TRY400 - a sentence that needs no traceback
+        await thread.tell(Failed(str(failure), failure.log))
+        end()
+    else:
+        await thread.tell(Up(house.facts))
+
+
+def first_of(group: BaseExceptionGroup[BuildError]) -> BuildError:
+    """The first of the failures that came together."""
+    error = group.exceptions[0]
+    return first_of(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def bind_control_socket() -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(CONTROL_SOCKET))
+    return sock
+
+
+async def end_on_signal(end: Callable[[], None]) -> None:
+    """`kill` from the host ends a lab, too; a PID 1 would ignore a signal that it does not catch."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for signum in signals:
+            log.info("ended by %s", signal.Signals(signum).name)
+            end()
+
+
+class Thread:
+    """The holder's end of the lifeline."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self._turn = trio.Lock()
+
+    async def tell(self, news: News) -> None:
+        # If nobody listens any more, then what follows from that is said by wait_detached.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async with self._turn:
+                await self._stream.send_all(encode(news))
+
+    async def wait_detached(self) -> bool:
+        """True once the other end said that the lab may stay, False if it closed without a word."""
+        async with self._stream:
+            heard = b""
+            while not heard.endswith(DETACH):
+                try:
+                    chunk = await self._stream.receive_some()
+                except trio.BrokenResourceError:
+                    return False
+                if not chunk:
+                    return False
+                heard += chunk
+        return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

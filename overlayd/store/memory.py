@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
@@ -94,8 +94,7 @@ class MemoryStore:
 
     @asynccontextmanager
     async def watch(self, after: int) -> AsyncGenerator[AsyncIterator[Changes]]:
-        async with aclosing(self._changes(after)) as changes:
-            yield changes
+        yield _Watch(self, after)
 
     def compact(self, revision: int) -> None:
         """Forget the history before this revision, as etcd's compaction does."""
@@ -104,21 +103,22 @@ class MemoryStore:
         self._compacted = revision
         self._history = {number: changes for number, changes in self._history.items() if number >= revision}
 
-    async def _changes(self, seen: int) -> AsyncGenerator[Changes]:
-        await self._arrive()
-        if seen > self._revision:
-            raise StoreError(f"the store stands at revision {self._revision}, before revision {seen}")
-        yield Changes(seen, ())
+    async def next_changes(self, seen: int) -> Changes:
+        """What the first revision after `seen` changed, once there is one."""
         while True:
             await self._arrive()
             if seen + 1 < self._compacted:
                 raise Compacted(f"the store has compacted its history before revision {self._compacted}")
             if seen < self._revision:
-                seen += 1
-                yield self._history[seen]
-            else:
-                with trio.move_on_at(min((lease.deadline for lease in self._leases.values()), default=math.inf)):
-                    await self._changed.wait()
+                return self._history[seen + 1]
+            with trio.move_on_at(min((lease.deadline for lease in self._leases.values()), default=math.inf)):
+                await self._changed.wait()
+
+    async def sign_of_life(self, seen: int) -> Changes:
+        await self._arrive()
+        if seen > self._revision:
+            raise StoreError(f"the store stands at revision {self._revision}, before revision {seen}")
+        return Changes(seen, ())
 
     async def _arrive(self) -> None:
         """What every request begins with: it can be cancelled, and it finds no lease past its deadline."""
@@ -157,6 +157,24 @@ class MemoryStore:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+
+
+class _Watch:
+    """One reader's place in the history.  Like etcd's, it begins with a sign of life."""
+
+    def __init__(self, store: MemoryStore, after: int) -> None:
+        self._store = store
+        self._seen = after
+        self._begun = False
+
+    def __aiter__(self) -> _Watch:
+        return self
+
+    async def __anext__(self) -> Changes:
+        changes = await (self._store.next_changes if self._begun else self._store.sign_of_life)(self._seen)
+        self._begun = True
+        self._seen = changes.revision
+        return changes
 
 
 def _refuse_ambiguity(actions: Iterable[Put | Delete]) -> None:

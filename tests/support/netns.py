@@ -36,9 +36,10 @@ def node(address: str = "10.99.0.1/16") -> Iterator[str]:
     """A namespace with an underlay: `eth0` with an address, up; `wire`, the other end of it, stands there too."""
     with netns() as name:
         ip(name, "link add eth0 mtu 1500 type veth peer name wire")
+        for link in ("eth0", "wire"):
+            ip(name, f"link set {link} addrgenmode none")  # no fe80:: that comes up a second later
+            ip(name, f"link set {link} up")
         ip(name, f"address add {address} dev eth0")
-        ip(name, "link set eth0 up")
-        ip(name, "link set wire up")
         yield name
 
 
@@ -48,8 +49,9 @@ def two_nodes() -> Iterator[tuple[str, str]]:
     with netns("a") as a, netns("b") as b:
         ip(a, f"link add eth0 mtu 1500 type veth peer name eth0 mtu 1500 netns {b}")
         for number, name in enumerate((a, b), start=1):
-            ip(name, f"address add 10.99.0.{number}/16 dev eth0")
+            ip(name, "link set eth0 addrgenmode none")
             ip(name, "link set eth0 up")
+            ip(name, f"address add 10.99.0.{number}/16 dev eth0")
         yield a, b
 
 

@@ -1,0 +1,287 @@
+"""A kernel in memory: the same Dataplane, with the same consequences, for tests that need no root.
+
+It passes the contract tests of the real one, and does what the kernel does behind a daemon's back: a link that
+goes down takes its routes and neighbours with it and leaves addresses and FDB entries; a new MAC flushes the
+neighbours; a device's last address takes the routes; a deleted device takes everything.  A test plays the rest
+of the world by the methods under "the outside", and makes the kernel refuse by `fail_next`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
+
+import trio
+
+from overlayd.core.dataplane import Failure, Hints, Operation, Scope, Verb
+from overlayd.core.kernel import (
+    ROUTE_PROTOCOL,
+    Address,
+    FdbEntry,
+    Forwarding,
+    Item,
+    KernelState,
+    Link,
+    Neighbour,
+    Route,
+)
+from overlayd.core.model import Family, IPAddress, IPNetwork, Mac
+from overlayd.core.underlay import is_our_device_name
+
+
+@dataclass(frozen=True)
+class ForeignLink:
+    """A device that is not a vxlan device."""
+
+    name: str
+    mtu: int = 1500
+    up: bool = True
+
+
+@dataclass(frozen=True)
+class ForeignRoute:
+    """A route as the table has it, whoever's; `gateway` None for a connected one."""
+
+    destination: IPNetwork
+    link: str
+    gateway: IPAddress | None = None
+    protocol: int = 4
+    onlink: bool = False
+
+
+@dataclass
+class FakeKernel:
+    """The state is open to look at; `applied` is every operation tried, in order, with its outcome."""
+
+    links: dict[str, Link | ForeignLink] = field(default_factory=dict)
+    addresses: set[Address] = field(default_factory=set)
+    fdb: dict[tuple[str, Mac], FdbEntry] = field(default_factory=dict)
+    neighbours: dict[tuple[str, IPAddress], Neighbour] = field(default_factory=dict)
+    routes: dict[IPNetwork, list[ForeignRoute]] = field(default_factory=dict)
+    forwarding: bool = False
+    applied: list[tuple[Operation, Failure | None]] = field(default_factory=list)
+    _refusals: list[tuple[Callable[[Operation], bool], Failure]] = field(default_factory=list)
+    _listeners: list[_FakeHints] = field(default_factory=list)
+
+    # --- the Dataplane
+
+    async def observe(self, scope: Scope) -> KernelState:
+        await trio.lowlevel.checkpoint()
+        ours = {name for name, link in self.links.items() if self._is_ours(name)}
+        items: list[Item] = [link for link in self.links.values() if isinstance(link, Link) and link.name in ours]
+        if self.forwarding:
+            items.append(Forwarding(Family.IPV4))
+        items += [address for address in self.addresses if address.link in ours]
+        items += [entry for entry in self.fdb.values() if entry.link in ours]
+        items += [neighbour for neighbour in self.neighbours.values() if neighbour.link in ours]
+        for first, *_ in self.routes.values():
+            in_scope = first.gateway is not None and first.link in scope.underlay
+            if first.protocol == ROUTE_PROTOCOL and (first.link in ours or in_scope):
+                gateway = first.gateway or IPv4Address(0)
+                items.append(Route(first.destination, gateway, first.link, first.onlink))
+        return KernelState.of(items)
+
+    async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:
+        await trio.lowlevel.checkpoint()
+        outcomes = tuple(map(self._apply_one, operations))
+        self.applied += zip(operations, outcomes, strict=True)
+        self._changed()
+        return outcomes
+
+    @asynccontextmanager
+    async def changes(self) -> AsyncGenerator[Hints, None]:
+        hints = _FakeHints()
+        self._listeners.append(hints)
+        try:
+            yield hints
+        finally:
+            self._listeners.remove(hints)
+
+    # --- the outside
+
+    def fail_next(
+        self, matches: Callable[[Operation], bool], number: int = errno.ENOBUFS, reason: str = "", times: int = 1
+    ) -> None:
+        """Refuse the next `times` operations that match, with this errno value."""
+        self._refusals += [(matches, Failure(number, reason or os.strerror(number)))] * times
+
+    def add_link(self, link: Link | ForeignLink) -> None:
+        self.links[link.name] = link
+        self._changed()
+
+    def delete_link(self, name: str) -> None:
+        """Delete a device, and those that run over it."""
+        self._delete_link(name)
+        self._changed()
+
+    def set_link(
+        self, name: str, *, up: bool | None = None, mac: Mac | None = None, mtu: int | None = None
+    ) -> None:
+        self._set_link(name, up=up, mac=mac, mtu=mtu)
+        self._changed()
+
+    def put(self, item: Address | FdbEntry | Neighbour) -> None:
+        """Put an entry in place, over what stands there."""
+        self._put(item)
+        self._changed()
+
+    def delete(self, item: Item) -> None:
+        """Delete what has this item's key, as an operator would by hand; of routes the first of ours."""
+        refused = self._remove(item)
+        assert refused is None, refused
+        self._changed()
+
+    def add_route(self, route: ForeignRoute, *, in_front: bool = True) -> None:
+        routes = self.routes.setdefault(route.destination, [])
+        routes.insert(0 if in_front else len(routes), route)
+        self._changed()
+
+    def hint(self) -> None:
+        """Let everyone who listens believe that something has changed."""
+        self._changed()
+
+    # --- the kernel's rules
+
+    def _is_ours(self, name: str) -> bool:
+        return isinstance(self.links.get(name), Link) and is_our_device_name(name)
+
+    def _apply_one(self, operation: Operation) -> Failure | None:
+        for position, (matches, failure) in enumerate(self._refusals):
+            if matches(operation):
+                del self._refusals[position]
+                return failure
+        if operation.verb is Verb.REMOVE:
+            return self._remove(operation.item)
+        match operation.item:
+            case Forwarding():
+                self.forwarding = True
+                return None
+            case Link() as link:
+                return self._apply_link(link, operation.verb)
+            case Route() as route:
+                return self._apply_route(route, operation.was)
+            case item:
+                return self._put(item)
+
+    def _apply_link(self, link: Link, verb: Verb) -> Failure | None:
+        existing = self.links.get(link.name)
+        if existing is None:
+            if verb is Verb.CHANGE:
+                return Failure(errno.ENODEV, f"{link.name} is gone")
+            if link.kind.underlay not in self.links:
+                return Failure(errno.ENODEV, f"there is no interface {link.kind.underlay!r}")
+            self.links[link.name] = link
+            return None
+        if isinstance(existing, ForeignLink):
+            return Failure(errno.EEXIST, "another device of this name exists, and it is not overlayd's")
+        if existing.kind != link.kind:
+            return Failure(errno.EEXIST, f"it exists as {existing.kind} and has to be removed first")
+        self._set_link(link.name, up=link.up, mac=link.mac, mtu=link.mtu)
+        return None
+
+    def _apply_route(self, route: Route, was: Item | None) -> Failure | None:
+        if (link := self.links.get(route.link)) is None:
+            return _no_link(route.link)
+        if not link.up:
+            return Failure(errno.ENETDOWN, "Device for nexthop is not up")
+        if isinstance(was, Route):
+            self._remove(was)
+        self._remove(route)
+        ours = ForeignRoute(route.destination, route.link, route.gateway, ROUTE_PROTOCOL, route.onlink)
+        self.routes.setdefault(route.destination, []).insert(0, ours)
+        return None
+
+    def _put(self, item: Address | FdbEntry | Neighbour) -> Failure | None:
+        if item.link not in self.links:
+            return _no_link(item.link)
+        match item:
+            case Address():
+                self.addresses.add(item)
+            case FdbEntry():
+                self.fdb[item.link, item.mac] = item
+            case Neighbour():
+                self.neighbours[item.link, item.address] = item
+        return None
+
+    def _remove(self, item: Item) -> Failure | None:
+        match item:
+            case Link():
+                if self._is_ours(item.name):
+                    self._delete_link(item.name)
+            case Address():
+                self.addresses.discard(item)
+                if not any(address.link == item.link for address in self.addresses):
+                    self._drop_routes(item.link)
+                    self._drop_neighbours(item.link)
+            case FdbEntry():
+                self.fdb.pop((item.link, item.mac), None)
+            case Neighbour():
+                self.neighbours.pop((item.link, item.address), None)
+            case Route():
+                self._remove_route(item)
+            case Forwarding():
+                pass  # it stays on: others rely on it
+        return None
+
+    def _remove_route(self, route: Route) -> None:
+        """The first of ours by this gateway and link."""
+        routes = self.routes.get(route.destination, [])
+        for position, other in enumerate(routes):
+            same = (other.link, other.gateway or IPv4Address(0)) == (route.link, route.gateway)
+            if same and other.protocol == ROUTE_PROTOCOL:
+                del routes[position]
+                break
+        if not routes:
+            self.routes.pop(route.destination, None)
+
+    def _set_link(self, name: str, *, up: bool | None, mac: Mac | None, mtu: int | None) -> None:
+        before = self.links[name]
+        after = replace(before, up=before.up if up is None else up, mtu=mtu or before.mtu)
+        if isinstance(after, Link) and mac:
+            after = replace(after, mac=mac)
+        self.links[name] = after
+        if before.up and not after.up:
+            self._drop_routes(name)
+            self._drop_neighbours(name)
+        elif isinstance(before, Link) and mac not in (None, before.mac):
+            self._drop_neighbours(name)
+
+    def _delete_link(self, name: str) -> None:
+        self.links.pop(name, None)
+        self._drop_routes(name)
+        self._drop_neighbours(name)
+        self.addresses = {address for address in self.addresses if address.link != name}
+        self.fdb = {key: entry for key, entry in self.fdb.items() if entry.link != name}
+        above = [
+            link.name for link in self.links.values() if isinstance(link, Link) and link.kind.underlay == name
+        ]
+        for tunnel in above:
+            self._delete_link(tunnel)
+
+    def _drop_routes(self, name: str) -> None:
+        left = {to: [route for route in routes if route.link != name] for to, routes in self.routes.items()}
+        self.routes = {to: routes for to, routes in left.items() if routes}
+
+    def _drop_neighbours(self, name: str) -> None:
+        self.neighbours = {key: entry for key, entry in self.neighbours.items() if entry.link != name}
+
+    def _changed(self) -> None:
+        for hints in self._listeners:
+            hints.changed.set()
+
+
+class _FakeHints:
+    def __init__(self) -> None:
+        self.changed = trio.Event()
+
+    async def wait(self) -> None:
+        await self.changed.wait()
+        self.changed = trio.Event()
+
+
+def _no_link(name: str) -> Failure:
+    return Failure(errno.ENODEV, f"no interface {name}")

@@ -1,0 +1,69 @@
+"""A small overlay as kernel items: this node, and peers by number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network
+
+from overlayd.core.dataplane import Dataplane, Operation, Scope, Verb
+from overlayd.core.kernel import Address, FdbEntry, Forwarding, Item, KernelState, Link, Neighbour, Route, Vxlan
+from overlayd.core.model import Family, Mac
+
+DEVICE = "ovl.1"
+FORWARDING = Forwarding(Family.IPV4)
+
+
+def link(number: int = 1, underlay: str = "eth0") -> Link:
+    """The tunnel device of the node at 10.99.0.<number>."""
+    kind = Vxlan(vni=1, local=IPv4Address(f"10.99.0.{number}"), underlay=underlay)
+    return Link(DEVICE, kind, mac(number), 1450)
+
+
+def address(number: int = 1) -> Address:
+    return Address(DEVICE, subnet(number).network_address, 32)
+
+
+def subnet(number: int) -> IPv4Network:
+    return IPv4Network(f"10.244.{number}.0/24")
+
+
+def mac(number: int) -> Mac:
+    return Mac(bytes([2, 0, 0, 0, 0, number]))
+
+
+def fdb_entry(number: int) -> FdbEntry:
+    return FdbEntry(DEVICE, mac(number), IPv4Address(f"10.99.0.{number}"))
+
+
+def neighbour(number: int) -> Neighbour:
+    return Neighbour(DEVICE, subnet(number).network_address, mac(number))
+
+
+def route(number: int) -> Route:
+    return Route(subnet(number), subnet(number).network_address, DEVICE, onlink=True)
+
+
+def peer(number: int) -> tuple[Item, ...]:
+    return (fdb_entry(number), neighbour(number), route(number))
+
+
+def node(number: int = 1, peers: Iterable[int] = ()) -> KernelState:
+    items: list[Item] = [FORWARDING, link(number), address(number)]
+    for other in peers:
+        items += peer(other)
+    return KernelState.of(items)
+
+
+def adding(items: Iterable[Item]) -> list[Operation]:
+    return [Operation(Verb.ADD, item) for item in items]
+
+
+def removing(items: Iterable[Item]) -> list[Operation]:
+    return [Operation(Verb.REMOVE, item) for item in items]
+
+
+async def install(dataplane: Dataplane, state: KernelState) -> None:
+    """Put it all in place, in the order of adding; nothing may be refused."""
+    outcomes = await dataplane.apply(adding(state))
+    assert not any(outcomes), outcomes
+    assert await dataplane.observe(Scope()) == state

@@ -1,0 +1,123 @@
+"""The world around a dataplane, played by a test: the same moves on the fake kernel and on the real one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address, ip_network
+from typing import Protocol
+
+from overlayd.core.dataplane import Dataplane
+from overlayd.core.kernel import FdbEntry, Item, Link, Neighbour, Route
+from overlayd.core.model import IPNetwork, Mac
+from overlayd.host.dataplane import open_dataplane
+from overlayd.testing.kernel import FakeKernel, ForeignLink, ForeignRoute
+from support.netns import bridge, ip, node
+
+
+class World(Protocol):
+    """A node with `eth0` (10.99.0.1/16) and `wire`, both up, and nothing of ours."""
+
+    @property
+    def dataplane(self) -> Dataplane: ...
+
+    def set_link(self, name: str, *, up: bool | None = None, mac: Mac | None = None) -> None: ...
+
+    def delete_link(self, name: str) -> None: ...
+
+    def add_foreign_link(self, name: str) -> None: ...
+
+    def put_route(self, route: ForeignRoute, *, in_front: bool = True) -> None: ...
+
+    def routes(self, destination: IPNetwork) -> list[ForeignRoute]:
+        """In the kernel's order, the one in effect first."""
+        ...
+
+    def delete(self, item: Item) -> None: ...
+
+    def put(self, item: FdbEntry | Neighbour) -> None: ...
+
+
+class FakeWorld:
+    def __init__(self) -> None:
+        self.dataplane = FakeKernel()
+        for name in ("eth0", "wire"):
+            self.dataplane.add_link(ForeignLink(name))
+        self.set_link = self.dataplane.set_link
+        self.delete_link = self.dataplane.delete_link
+        self.put_route = self.dataplane.add_route
+        self.delete = self.dataplane.delete
+        self.put = self.dataplane.put
+
+    def add_foreign_link(self, name: str) -> None:
+        self.dataplane.add_link(ForeignLink(name))
+
+    def routes(self, destination: IPNetwork) -> list[ForeignRoute]:
+        return list(self.dataplane.routes.get(destination, []))
+
+
+class RealWorld:
+    def __init__(self, netns: str, dataplane: Dataplane) -> None:
+        self.netns = netns
+        self.dataplane = dataplane
+
+    def set_link(self, name: str, *, up: bool | None = None, mac: Mac | None = None) -> None:
+        if mac is not None:
+            ip(self.netns, f"link set {name} address {mac}")
+        if up is not None:
+            ip(self.netns, f"link set {name} {'up' if up else 'down'}")
+
+    def delete_link(self, name: str) -> None:
+        ip(self.netns, f"link delete {name}")
+
+    def add_foreign_link(self, name: str) -> None:
+        ip(self.netns, f"link add {name} type bridge")
+        ip(self.netns, f"link set {name} up")
+
+    def put_route(self, route: ForeignRoute, *, in_front: bool = True) -> None:
+        via = f"via {route.gateway}" if route.gateway else ""
+        onlink = "onlink" if route.onlink else ""
+        ip(
+            self.netns,
+            f"route {'prepend' if in_front else 'append'} {route.destination} {via} dev {route.link} "
+            f"proto {route.protocol} {onlink}",
+        )
+
+    def routes(self, destination: IPNetwork) -> list[ForeignRoute]:
+        return [
+            ForeignRoute(
+                ip_network(row["dst"]),
+                row["dev"],
+                ip_address(row["gateway"]) if "gateway" in row else None,
+                int(row["protocol"]),
+                "onlink" in row["flags"],
+            )
+            for row in json.loads(ip(self.netns, f"-N -j route show exact {destination}"))
+        ]
+
+    def delete(self, item: Item) -> None:
+        match item:
+            case Link():
+                self.delete_link(item.name)
+            case FdbEntry():
+                bridge(self.netns, f"fdb delete {item.mac} dev {item.link}")
+            case Neighbour():
+                ip(self.netns, f"neighbour delete {item.address} dev {item.link}")
+            case Route():
+                ip(self.netns, f"route delete {item.destination} via {item.gateway} dev {item.link} proto 111")
+            case _:
+                raise NotImplementedError(item)
+
+    def put(self, item: FdbEntry | Neighbour) -> None:
+        if isinstance(item, FdbEntry):
+            bridge(self.netns, f"fdb replace {item.mac} dev {item.link} dst {item.destination} self permanent")
+        else:
+            ip(self.netns, f"neighbour replace {item.address} lladdr {item.mac} dev {item.link} nud permanent")
+
+
+@asynccontextmanager
+async def open_real_world() -> AsyncIterator[RealWorld]:
+    with node() as netns:
+        async with open_dataplane(netns) as dataplane:
+            yield RealWorld(netns, dataplane)

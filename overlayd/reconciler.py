@@ -90,6 +90,8 @@ class Reconciler:
                     missing.add(operation.item.key)
                 else:
                     ready.append(operation)
+            if not ready:
+                continue
             for operation, failure in zip(ready, await self._dataplane.apply(ready), strict=True):
                 outcomes[operation] = failure
                 if failure is not None and operation.verb is not Verb.REMOVE:

@@ -18,6 +18,8 @@ from overlayd.core.model import Attributes, Family, IPAddress, IPNetwork, Lease,
 from overlayd.core.store import SUBNETS, Record
 from overlayd.core.untrusted import JsonError, folded, parse_json, quoted
 
+NAME_LIMIT = 80
+"""Characters in a key; the longest has 71."""
 WORD_LIMIT = 253
 """Characters in a node's name, its id, or a backend's type: the longest host name (RFC 1035 section 2.3.4)."""
 
@@ -32,7 +34,8 @@ class RecordError(ValueError):
 
 def parse_subnet_name(name: str) -> Subnet:
     """Read `subnets/10.244.3.0-24` or `subnets/10.244.22.0-24&fd00:10:244:15::-64`.  Raises RecordError."""
-    match = _NAME.fullmatch(name.removeprefix(SUBNETS)) if name.startswith(SUBNETS) else None
+    plain = name.startswith(SUBNETS) and len(name) <= NAME_LIMIT
+    match = _NAME.fullmatch(name.removeprefix(SUBNETS)) if plain else None
     if match is None:
         raise RecordError(f"is not named like {SUBNETS}10.244.3.0-24")
     address, length, address6, length6 = match.groups()
@@ -125,7 +128,7 @@ def _address(key: str, given: object, kind: type[IPv4Address | IPv6Address]) -> 
     if given is None or given == _ABSENT:
         return None
     try:
-        address = kind(given if isinstance(given, str) else "")
+        address = kind(given if isinstance(given, str) and "%" not in given else "")
     except ValueError as error:
         raise RecordError(
             f"gives {key} {quoted(given)}, which is no IPv{4 if kind is IPv4Address else 6} address"

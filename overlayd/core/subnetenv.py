@@ -63,7 +63,10 @@ def _prefix(family: Family, name: str, value: str) -> IPNetwork:
     try:
         prefix = kind(value).network
     except ValueError as error:
-        raise SubnetEnvError(f"{name} is {quoted(value)}: {error}") from error
+        example = {Family.IPV4: "10.244.3.1/24", Family.IPV6: "fd00:10:244:3::1/64"}[family]
+        raise SubnetEnvError(f"{name} is {quoted(value)}, not an address like {example}") from error
+    if prefix.prefixlen > prefix.max_prefixlen - 2:
+        raise SubnetEnvError(f"{name} is {quoted(value)}, which leaves fewer than four addresses")
     if value != _first_usable(prefix):
         raise SubnetEnvError(
             f"{name} is {quoted(value)}, not the first address of {prefix}: {_first_usable(prefix)}"

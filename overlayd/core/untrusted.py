@@ -29,12 +29,11 @@ class JsonError(ValueError):
 
 def quoted(value: object, limit: int = QUOTE_LIMIT) -> str:
     """A foreign value as it may stand in a message: one line, short, nothing that a terminal would obey."""
-    if isinstance(value, bytes):
-        value = value[: limit + 1].decode("utf-8", "backslashreplace")
-    if not isinstance(value, str):
-        text = json.dumps(value)
-        return text if len(text) <= limit else f"{text[:limit]}…"
-    return repr(value if len(value) <= limit else f"{value[:limit]}…")
+    if isinstance(value, str):
+        text, end = repr(value[: limit + 1]), "'"
+    else:
+        text, end = json.dumps(value).replace("\x7f", "\\u007f"), ""
+    return text if len(text) <= limit + 2 else f"{text[:limit]}…{end}"
 
 
 def parse_json(raw: bytes | str) -> tuple[object, tuple[str, ...]]:
@@ -44,7 +43,7 @@ def parse_json(raw: bytes | str) -> tuple[object, tuple[str, ...]]:
     """
     size = len(raw) if isinstance(raw, bytes) else len(raw.encode("utf-8", "surrogatepass"))
     if size > SIZE_LIMIT:
-        raise JsonError(f"is too large: {size} bytes, at most {SIZE_LIMIT} are read")
+        raise JsonError(f"is larger than {SIZE_LIMIT} bytes")
     try:
         text = raw.decode() if isinstance(raw, bytes) else raw
     except UnicodeDecodeError as error:

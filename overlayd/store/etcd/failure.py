@@ -21,6 +21,9 @@ _REFUSALS = frozenset(
 )
 """Asking the same again gets the same answer."""
 
+_ITS_CLOCK_RAN_OUT = "context deadline exceeded"
+"""etcd is told the deadline too, and sometimes says this (code UNKNOWN) before our own clock runs out."""
+
 _NO_CONNECTION: Mapping[str, str] = MappingProxyType(
     {
         "connection refused": "refuses the connection: nothing listens there, or a firewall answers for it",
@@ -36,15 +39,15 @@ _NO_CONNECTION: Mapping[str, str] = MappingProxyType(
 """What the text of UNAVAILABLE contains when gRPC and not etcd says it, and what it means."""
 
 
-def describe_silence(where: str, seconds: float) -> StoreError:
+def no_answer(where: str, seconds: float) -> StoreError:
     return StoreError(f"etcd at {where} did not answer within {seconds:g} s")
 
 
 def translate(where: str, error: Any, seconds: float) -> StoreError:
     """The StoreError for a gRPC error of a call to `where`, which was given `seconds` to answer."""
     code, details = error.code(), error.details() or "it gave no reason"
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return describe_silence(where, seconds)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED or details == _ITS_CLOCK_RAN_OUT:
+        return no_answer(where, seconds)
     said = details.removeprefix("etcdserver: ")
     if code is grpc.StatusCode.OUT_OF_RANGE and "compacted" in said:
         return Compacted(f"etcd at {where} has compacted the revision that was asked for")

@@ -18,7 +18,7 @@ import trio
 
 from overlayd.core.store import Change, Changes, Compacted, Deleted, Record, StoreError, is_watched
 from overlayd.store.etcd.connection import DEADLINE, Connection
-from overlayd.store.etcd.failure import describe_silence, translate
+from overlayd.store.etcd.failure import no_answer, translate
 from overlayd.store.etcd.keys import Keyspace
 from overlayd.store.etcd.schema import rpc
 
@@ -151,5 +151,5 @@ class _Watch:
             with trio.move_on_after(IDLE if self._created else DEADLINE):
                 return await self._receive.receive()
             if not self._created:
-                raise describe_silence(self._connection.where, DEADLINE)
+                raise no_answer(self._connection.where, DEADLINE)
             self._requests.put(_PROGRESS)

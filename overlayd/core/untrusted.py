@@ -69,10 +69,9 @@ def parse_json(raw: bytes | str) -> tuple[object, tuple[str, ...]]:
     try:
         value = json.loads(text, object_pairs_hook=members, parse_constant=_refuse, parse_float=_finite)
     except json.JSONDecodeError as error:
-        raise JsonError(
-            f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-            f" (near {quoted(text[error.pos : error.pos + 20])})"
-        ) from error
+        rest = text[error.pos : error.pos + 20]
+        near = f" (near {quoted(rest)})" if rest else ""
+        raise JsonError(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}{near}") from error
     except JsonError:
         raise
     except ValueError as error:  # a number with more digits than int() reads

@@ -1,0 +1,255 @@
+"""`overlayd config`: what the cluster's network config says, what a new one would mean, and writing it safely.
+
+`check` needs no store.  `set` writes nothing that `check` would refuse, nothing over a change that it has not
+seen, and, unless forced, nothing that takes subnets away from nodes that hold them.
+
+Exit status 0 done, 1 the config is no good (or there is none), 2 the store can't be asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from overlayd.cli import CommandError
+from overlayd.cli.options import add_store_options, open_store
+from overlayd.core.backend import Backend
+from overlayd.core.config import ConfigError, NetworkConfig, check_backend, parse_config, unknown_options
+from overlayd.core.leases import LeaseBook, absorb_snapshot
+from overlayd.core.model import Family, Lease
+from overlayd.core.store import (
+    CONFIG,
+    Committed,
+    Field,
+    Guard,
+    Put,
+    Refused,
+    Snapshot,
+    StoreError,
+    StoreRefused,
+    Transaction,
+)
+from overlayd.core.subnets import find_misfit, subnet_at
+from overlayd.core.untrusted import SIZE_LIMIT
+
+INVALID, UNREACHABLE = 1, 2
+NAMED = 5
+"""Leases that `set` names one by one; the rest are counted."""
+EXAMPLE = """echo '{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}' | overlayd config set -"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    show = actions.add_parser("show", help="print the config that is stored, and what it means")
+    check = actions.add_parser("check", help="say what is wrong in a config, or what it means")
+    set_ = actions.add_parser("set", help="check a config, then store it")
+    for action in (check, set_):
+        action.add_argument("file", metavar="FILE", help="the config as JSON; - reads standard input")
+    set_.add_argument("--force", action="store_true", help="store it even if nodes lose their subnets by it")
+    for action in (show, check, set_):
+        action.add_argument("--json", action="store_true", help="print facts as JSON")
+    for action in (show, set_):
+        add_store_options(action)
+
+
+def run(args: argparse.Namespace) -> int:
+    import trio
+
+    actions = {"show": _show, "check": _check, "set": _set}
+    try:
+        trio.run(actions[args.action], args)
+    except ConfigError as error:
+        if args.json:
+            print(json.dumps({"faults": [dataclasses.asdict(fault) for fault in error.faults]}, indent=2))
+        where = "what is stored" if args.action == "show" else _where(args.file)
+        faults = "".join(f"\n  {line}" for line in str(error).splitlines())
+        raise CommandError(f"{where} is no valid network config:{faults}", INVALID) from error
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """A config that was found good, and what it says."""
+
+    config: NetworkConfig
+    backend: Backend
+
+    @classmethod
+    def of(cls, raw: bytes) -> Meaning:
+        """Raises ConfigError."""
+        from overlayd.backends import load_backends
+
+        config = parse_config(raw)
+        return cls(config, check_backend(config, load_backends()))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return (*self.config.warnings, *unknown_options(self.config, self.backend))
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The backend's options as they are in effect, defaults among them."""
+        if not dataclasses.is_dataclass(self.backend):
+            return self.config.options
+        documented = {key.lower(): key for key in self.backend.known()}
+        effective = dataclasses.asdict(self.backend)
+        return {documented.get(name.replace("_", ""), name): value for name, value in effective.items()}
+
+    @property
+    def overhead(self) -> dict[str, int]:
+        return {family.name.lower(): self.backend.overhead(family) for family in Family}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        ranges = [
+            {
+                "network": str(span.network),
+                "subnet_len": span.subnet_len,
+                "first": str(span.first),
+                "last": str(span.last),
+                "subnets": span.capacity,
+            }
+            for span in self.config.ranges
+        ]
+        return {
+            "ranges": ranges,
+            "subnets": self.config.capacity,
+            "backend": {"type": self.config.backend_type, "options": self.options, "overhead": self.overhead},
+            "warnings": list(self.warnings),
+        }
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        config = self.config
+        for span in config.ranges:
+            yield f"network   {span.network}, a /{span.subnet_len} for each node"
+        yield f"subnets   {config.capacity:,}: {subnet_at(config, 0)} to {subnet_at(config, config.capacity - 1)}"
+        options = ", ".join(f"{key} {_plain(value)}" for key, value in self.options.items())
+        yield f"backend   {config.backend_type}" + (f" ({options})" if options else "")
+        overhead = self.overhead
+        yield (
+            f"overhead  {overhead['ipv4']} bytes per packet over an IPv4 underlay"
+            f" (MTU 1500 leaves {1500 - overhead['ipv4']}), {overhead['ipv6']} over IPv6"
+        )
+        for warning in self.warnings:
+            yield f"warning   {warning}"
+
+
+async def _check(args: argparse.Namespace) -> None:
+    meaning = Meaning.of(_read(args.file))
+    _print(meaning.facts, meaning.text, as_json=args.json)
+
+
+async def _show(args: argparse.Namespace) -> None:
+    record = (await _snapshot(args)).config
+    if record is None:
+        where = f"{args.etcd_prefix}/{CONFIG}"
+        raise CommandError(f"there is no network config at {where}; set one, for example:\n  {EXAMPLE}", INVALID)
+    text = _harmless(record.value)
+    if not args.json:
+        print(f"{text}\n")
+    meaning = Meaning.of(record.value)
+    facts = {"config": text, "revision": record.mod_revision, **meaning.facts}
+    _print(facts, meaning.text, as_json=args.json)
+
+
+async def _set(args: argparse.Namespace) -> None:
+    value = _read(args.file).strip()
+    meaning = Meaning.of(value)
+    snapshot = await _snapshot(args)
+    evicted = find_evicted(snapshot, meaning.config)
+    if evicted and not args.force:
+        raise CommandError(
+            f"{describe_evicted(evicted)}; nothing was written.  Add --force if that is what you want", INVALID
+        )
+    before = snapshot.config
+    if before is not None and before.value == value:
+        revision = before.mod_revision
+    else:
+        revision = await _write(args, value, before.mod_revision if before is not None else 0)
+    if evicted:
+        print(f"warning: {describe_evicted(evicted)}", file=sys.stderr)
+    facts = {"revision": revision, "evicted": [str(lease.subnet) for lease in evicted], **meaning.facts}
+    _print(facts, f"stored at revision {revision}\n\n{meaning.text}", as_json=args.json)
+
+
+def find_evicted(snapshot: Snapshot, config: NetworkConfig) -> tuple[Lease, ...]:
+    """The leases that a node could not hold under this config."""
+    leases = absorb_snapshot(LeaseBook(), snapshot, asked_at=0).leases
+    return tuple(lease for lease in leases if find_misfit(config, lease.subnet) is not None)
+
+
+def describe_evicted(evicted: Sequence[Lease]) -> str:
+    named = [f"{lease.subnet} of {lease.attributes.node_name or lease.attributes.identity}" for lease in evicted]
+    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    nodes = "1 node loses its subnet" if len(named) == 1 else f"{len(named)} nodes lose their subnets"
+    return f"{nodes} by this config: {', '.join(named[:NAMED])}{more}"
+
+
+async def _snapshot(args: argparse.Namespace) -> Snapshot:
+    try:
+        async with open_store(args) as store:
+            return await store.snapshot()
+    except StoreError as error:
+        raise CommandError(str(error), UNREACHABLE) from error
+
+
+async def _write(args: argparse.Namespace, value: bytes, mod_revision: int) -> int:
+    """Replace the config that was last changed at `mod_revision` (0: there was none); the new revision."""
+    guard = Guard(CONFIG, Field.MOD_REVISION, mod_revision)
+    try:
+        async with open_store(args) as store:
+            outcome = await store.commit(Transaction((guard,), (Put(CONFIG, value, lease_id=0),)))
+    except StoreRefused as error:
+        raise CommandError(f"{error}; nothing was written", UNREACHABLE) from error
+    except StoreError as error:
+        raise CommandError(
+            f"{error}; the config may or may not have been written: `overlayd config show` tells", UNREACHABLE
+        ) from error
+    match outcome:
+        case Committed(revision=revision):
+            return revision
+        case Refused():
+            raise CommandError(
+                "somebody else changed the config in this moment; nothing was written."
+                "  Look at theirs (`overlayd config show`), then try again",
+                INVALID,
+            )
+
+
+def _read(file: str) -> bytes:
+    """One byte more than is ever accepted is enough to refuse it."""
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(SIZE_LIMIT + 1)
+        with open(file, "rb") as source:
+            return source.read(SIZE_LIMIT + 1)
+    except OSError as error:
+        raise CommandError(f"can't read {_where(file)}: {error.strerror}", INVALID) from error
+
+
+def _where(file: str) -> str:
+    return "standard input" if file == "-" else file
+
+
+def _harmless(value: bytes) -> str:
+    """Stored text as it stands, but for what a terminal would obey."""
+    text = value.decode("utf-8", "backslashreplace").rstrip()
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "automatic"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _print(facts: dict[str, Any], text: str, *, as_json: bool) -> None:
+    print(json.dumps(facts, indent=2) if as_json else text)

@@ -9,6 +9,7 @@ import argparse
 import json
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 
 import trio
@@ -35,6 +36,11 @@ def main() -> int:
     except (UnknownCheck, NotReady, NoAnswer, OSError) as error:
         print(f"overlayd lab test: {error}", file=sys.stderr)
         return 2
+    except BaseException as error:  # noqa: BLE001 - it is shown, and an exit status of 1 would say too much
+        if not _is_interrupt(error):
+            traceback.print_exc()
+        print("overlayd lab test: ended early; what is not listed was not checked", file=sys.stderr)
+        return 2
     if args.json:
         print(json.dumps(report.as_json(), indent=2))
     else:
@@ -43,6 +49,12 @@ def main() -> int:
         show([()])
         show(page.verdict(report))
     return report.exit_status
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(KeyboardInterrupt) is not None
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _facts() -> Facts:

@@ -1,7 +1,6 @@
 """Which checks there are: for each its name, what it shows, between whom, and what asks.
 
-They run in this order, one after the other, each over all of its pairs at once.  Each has a port of its own, so
-that a fault can be made that hits just one of them.
+They run in this order, one after the other, each over all of its pairs at once.
 """
 
 from __future__ import annotations
@@ -11,7 +10,9 @@ from dataclasses import dataclass
 
 from overlayd.lab.suite.bench import Limits, Outcomes
 from overlayd.lab.suite.contact import TCP, UDP, Contact, echo, translated
+from overlayd.lab.suite.leave import leave
 from overlayd.lab.suite.path import exact_mtu, routers
+from overlayd.lab.suite.ports import Port
 from overlayd.lab.suite.stage import Pair, Stage, every_pair
 
 
@@ -42,6 +43,10 @@ def pods_to_nodes(stage: Stage) -> tuple[Pair, ...]:
     return every_pair(stage.pods, stage.nodes)
 
 
+def last_node_leaves(stage: Stage) -> tuple[Pair, ...]:
+    return every_pair(stage.nodes[:-1], stage.nodes[-1:])
+
+
 TWO_NODES = "two nodes with a pod each: `overlayd lab up --nodes 2`"
 TWO_PODS = "two pods on a node: `overlayd lab up --pods 2`"
 A_POD = "a pod: `overlayd lab up --pods 1`"
@@ -52,14 +57,14 @@ CHECKS: tuple[Check, ...] = (
         "pods on different nodes reach each other over TCP",
         across_nodes,
         TWO_NODES,
-        Contact(port=7001, over=[TCP]),
+        Contact(port=Port.POD_POD_TCP, over=[TCP]),
     ),
     Check(
         "pod-pod-udp",
         "pods on different nodes reach each other over UDP",
         across_nodes,
         TWO_NODES,
-        Contact(port=7002, over=[UDP]),
+        Contact(port=Port.POD_POD_UDP, over=[UDP]),
     ),
     Check("pod-pod-icmp", "pods on different nodes ping each other", across_nodes, TWO_NODES, echo),
     Check(
@@ -67,42 +72,42 @@ CHECKS: tuple[Check, ...] = (
         "pods on one node reach each other",
         within_nodes,
         TWO_PODS,
-        Contact(port=7004, over=[TCP, UDP]),
+        Contact(port=Port.SAME_NODE, over=[TCP, UDP]),
     ),
     Check(
         "node-pod",
         "nodes reach the pods on every node",
         nodes_to_pods,
         A_POD,
-        Contact(port=7005, over=[TCP, UDP]),
+        Contact(port=Port.NODE_POD, over=[TCP, UDP]),
     ),
     Check(
         "pod-node",
         "pods reach their own and every other node",
         pods_to_nodes,
         A_POD,
-        Contact(port=7006, over=[TCP]),
+        Contact(port=Port.POD_NODE, over=[TCP]),
     ),
     Check(
         "no-nat",
         "the server sees the client pod's own address",
         across_nodes,
         TWO_NODES,
-        Contact(port=7007, over=[TCP, UDP], judge=translated),
+        Contact(port=Port.NO_NAT, over=[TCP, UDP], judge=translated),
     ),
     Check(
         "large-tcp",
         "2,000 bytes and 60 kB over TCP arrive unchanged, each way",
         across_nodes,
         TWO_NODES,
-        Contact(port=7008, over=[TCP], sizes=[2_000, 60_000], at_once=16),
+        Contact(port=Port.LARGE_TCP, over=[TCP], sizes=[2_000, 60_000], at_once=16),
     ),
     Check(
         "large-udp",
         "2,000 bytes and 60 kB over UDP arrive unchanged, each way, in fragments",
         across_nodes,
         TWO_NODES,
-        Contact(port=7009, over=[UDP], sizes=[2_000, 60_000], at_once=8),
+        Contact(port=Port.LARGE_UDP, over=[UDP], sizes=[2_000, 60_000], at_once=8),
     ),
     Check(
         "mtu-exact",
@@ -112,6 +117,7 @@ CHECKS: tuple[Check, ...] = (
         exact_mtu,
     ),
     Check("ttl", "a traceroute sees the nodes on the way", across_nodes, TWO_NODES, routers),
+    Check("leave", "a node that leaves is forgotten by every other", last_node_leaves, TWO_NODES, leave),
 )
 
 

@@ -13,6 +13,7 @@ from overlayd.lab.suite.ask import ask_tcp, ask_udp, connect, fresh_nonce, next_
 from overlayd.lab.suite.bench import Limits, NoAnswer, Outcomes, ask_each, open_socket
 from overlayd.lab.suite.exchange import Answer, Question
 from overlayd.lab.suite.icmp import Kind, echo_request, find_echo
+from overlayd.lab.suite.ports import Port
 from overlayd.lab.suite.responder import Book, responding
 from overlayd.lab.suite.stage import Endpoint, Pair, Stage
 
@@ -27,7 +28,7 @@ class Contact:
     `judge` says what else is wrong with an answer that came from the right end, complete and unchanged.
     """
 
-    port: int
+    port: Port
     over: Sequence[socket.SocketKind]
     sizes: Sequence[int] = (0,)
     at_once: int | None = None
@@ -115,12 +116,13 @@ async def echo(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outcome
 
 async def _echo(pair: Pair, witness: Witness, limits: Limits) -> str | None:
     nonce = fresh_nonce()
+    identifier = int(nonce[:4], 16)  # a new one each time: address translators know a ping by it
     target = pair.target
     with open_socket(pair.source, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
         connect(sock, pair, 0)
         for sequence in range(1, limits.tries + 1):
             with trio.move_on_after(limits.answer / limits.tries):
-                send(sock, echo_request(0, sequence, nonce.encode()))
+                send(sock, echo_request(identifier, sequence, nonce.encode()))
                 await _wait_reply(sock, nonce)
                 witness.look(target)
                 if witness.book.arrived.get(nonce) != target.name:

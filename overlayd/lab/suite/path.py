@@ -17,11 +17,9 @@ from overlayd.lab.suite.bench import Limits, NoAnswer, Outcomes, ask_each, open_
 from overlayd.lab.suite.bounce import Bounce
 from overlayd.lab.suite.exchange import Question
 from overlayd.lab.suite.outcome import Failed, Passed
+from overlayd.lab.suite.ports import Port
 from overlayd.lab.suite.responder import Book, responding
 from overlayd.lab.suite.stage import Endpoint, Pair, Stage
-
-MTU_PORT = 7010
-TTL_PORT = 7011
 
 _HEADERS = 28
 """Bytes before the payload of a UDP datagram: IP header 20 (RFC 791), UDP header 8 (RFC 768)."""
@@ -41,7 +39,7 @@ async def exact_mtu(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Ou
     """A datagram of just the overlay's MTU passes whole; one byte more is refused by the pod's own kernel, and
     from a pod with a larger MTU its node says that fragmentation is needed."""
     outcomes: Outcomes = {}
-    async with responding((pair.target for pair in pairs), socket.SOCK_DGRAM, MTU_PORT) as book:
+    async with responding((pair.target for pair in pairs), socket.SOCK_DGRAM, Port.MTU_EXACT) as book:
 
         async def fits(pair: Pair) -> str | None:
             return await _fits_exactly(pair, book, limits)
@@ -69,12 +67,12 @@ async def _fits_exactly(pair: Pair, book: Book, limits: Limits) -> str | None:
         return f"{pair.source.name} has an MTU of {device}, the overlay carries {mtu}"
     exact = Question.of_size(fresh_nonce(), mtu - _HEADERS)
     try:
-        await ask_udp(pair, MTU_PORT, exact, book, limits, whole=True)
+        await ask_udp(pair, Port.MTU_EXACT, exact, book, limits, whole=True)
     except NoAnswer as nothing:
         return f"a packet of {mtu} bytes: {nothing}"
     with open_socket(pair.source, socket.SOCK_DGRAM) as sock:
         forbid_fragments(sock)
-        connect(sock, pair, MTU_PORT)
+        connect(sock, pair, Port.MTU_EXACT)
         try:
             sock.send(bytes(mtu + 1 - _HEADERS))
         except OSError as error:
@@ -89,7 +87,7 @@ async def _bounces_beyond(pair: Pair, stage: Stage, limits: Limits) -> str | Non
     question = Question.of_size(fresh_nonce(), mtu + 1 - _HEADERS).encode()
     with open_socket(pair.source, socket.SOCK_DGRAM) as sock:
         forbid_fragments(sock)
-        connect(sock, pair, MTU_PORT)
+        connect(sock, pair, Port.MTU_EXACT)
         for _ in range(limits.tries):
             with trio.move_on_after(limits.answer / limits.tries):
                 send(sock, question)
@@ -147,7 +145,7 @@ async def routers(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outc
     The first router is asked once for each source, not for each pair: a kernel sends such messages to one
     destination at one a second, after a burst of 6 (net.ipv4.icmp_ratelimit)."""
     outcomes: Outcomes = {}
-    async with responding((pair.target for pair in pairs), socket.SOCK_DGRAM, TTL_PORT):
+    async with responding((pair.target for pair in pairs), socket.SOCK_DGRAM, Port.TTL):
 
         async def beyond_first(pair: Pair) -> str | None:
             return await _why_wrong_way(pair, stage, limits)
@@ -203,7 +201,7 @@ async def _end_of(pair: Pair, ttl: int, limits: Limits) -> bytes | Bounce:
     """Where a datagram with this TTL ends: the target's answer, or what a router says.  Raises NoAnswer."""
     with open_socket(pair.source, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
-        connect(sock, pair, TTL_PORT)
+        connect(sock, pair, Port.TTL)
         for _ in range(limits.tries):
             with trio.move_on_after(limits.answer / limits.tries):
                 send(sock, Question(fresh_nonce()).encode())

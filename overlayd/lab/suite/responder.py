@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
 import trio
 
-from overlayd.lab.suite.bench import open_socket
+from overlayd.lab.suite.bench import NoAnswer, open_socket
 from overlayd.lab.suite.bounce import why
 from overlayd.lab.suite.exchange import MOST, ExchangeError, answer_to
 from overlayd.lab.suite.stage import Endpoint
@@ -53,20 +53,33 @@ async def responding(
 ) -> AsyncGenerator[Book, None]:
     """While open, each of the targets answers on this port, whichever of its addresses is asked.
 
-    Raises NoAnswer where a namespace cannot be entered, OSError where the port is taken."""
+    Raises NoAnswer where a namespace cannot be entered or the port is taken."""
     book = Book()
     serve = _serve_tcp if kind == socket.SOCK_STREAM else _serve_udp
-    async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-        for target in dict.fromkeys(targets):
-            sock = stack.enter_context(trio.socket.from_stdlib_socket(open_socket(target, kind)))
-            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            await sock.bind(("0.0.0.0", port))
-            if kind == socket.SOCK_STREAM:
-                sock.listen(1024)
-            nursery.start_soon(serve, sock, target.name, book)
-        yield book
-        nursery.cancel_scope.cancel()
+    with ExitStack() as stack:
+        sockets: dict[str, socket.socket] = {}
+        for target in targets:
+            if target.name not in sockets:
+                sockets[target.name] = stack.enter_context(_bound(target, kind, port))
+        async with trio.open_nursery() as nursery:
+            for name, sock in sockets.items():
+                nursery.start_soon(serve, trio.socket.from_stdlib_socket(sock), name, book)
+            yield book
+            nursery.cancel_scope.cancel()
+
+
+def _bound(target: Endpoint, kind: socket.SocketKind, port: int) -> socket.socket:
+    sock = open_socket(target, kind)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(("0.0.0.0", port))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise NoAnswer(f"{target.name} cannot listen on port {port}: {why(error.errno or 0)}") from error
+    return sock
 
 
 async def _serve_tcp(sock: trio.socket.SocketType, name: str, book: Book) -> None:

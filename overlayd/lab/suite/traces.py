@@ -1,0 +1,66 @@
+"""What one node's kernel says of another node: the routes, neighbours and FDB entries that name it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, ip_address
+
+from overlayd.core.model import Family
+from overlayd.host.netlink import wire
+from overlayd.host.netlink.connection import open_netlink
+from overlayd.host.netlink.entries import (
+    AF_BRIDGE,
+    NeighbourRow,
+    RouteRow,
+    pack_neighbours_query,
+    pack_routes_query,
+    parse_neighbour,
+    parse_route,
+)
+
+ANY_LINK = 0
+"""An interface index that filters nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The main routing table, the IPv4 neighbours and the forwarding databases of a network namespace."""
+
+    routes: tuple[RouteRow, ...]
+    neighbours: tuple[NeighbourRow, ...]
+    fdb: tuple[NeighbourRow, ...]
+
+
+async def read_tables(netns: str) -> Tables:
+    """Raises OSError where the namespace cannot be entered or its kernel will not tell."""
+    async with open_netlink(netns) as netlink:
+        routes = await netlink.dump(wire.RTM_GETROUTE, pack_routes_query(Family.IPV4))
+        neighbours = await netlink.dump(wire.RTM_GETNEIGH, pack_neighbours_query(Family.IPV4, ANY_LINK))
+        fdb = await netlink.dump(wire.RTM_GETNEIGH, pack_neighbours_query(AF_BRIDGE, ANY_LINK))
+    return Tables(
+        tuple(parse_route(message.body) for message in routes),
+        tuple(parse_neighbour(message.body) for message in neighbours),
+        tuple(parse_neighbour(message.body) for message in fdb),
+    )
+
+
+def traces(tables: Tables, subnet: IPv4Network, underlay: IPv4Address) -> frozenset[str]:
+    """What names a peer with this subnet and this underlay address, in words such as `ip` and `bridge` use."""
+    return frozenset([*_routes(tables.routes, subnet), *_neighbours(tables.neighbours, subnet)]) | frozenset(
+        f"FDB entry {row.mac} dst {row.destination}" for row in tables.fdb if row.destination == underlay
+    )
+
+
+def _routes(rows: Iterable[RouteRow], subnet: IPv4Network) -> Iterable[str]:
+    for row in rows:
+        destination = ip_address(row.destination)
+        if row.prefixlen >= subnet.prefixlen and destination in subnet:
+            via = f" via {ip_address(row.gateway)}" if row.gateway is not None else ""
+            yield f"route {destination}/{row.prefixlen}{via}"
+
+
+def _neighbours(rows: Iterable[NeighbourRow], subnet: IPv4Network) -> Iterable[str]:
+    for row in rows:
+        if row.is_static and row.destination is not None and row.destination in subnet:
+            yield f"neighbour {row.destination} lladdr {row.mac}"

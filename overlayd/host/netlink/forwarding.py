@@ -18,7 +18,7 @@ from overlayd.host.netlink.connection import Netlink
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.netlink.wire import Refusal, Request, attribute, attributes
 
-_SWITCH = Path("/proc/sys/net/ipv4/ip_forward")
+SWITCH = Path("/proc/sys/net/ipv4/ip_forward")
 """Of the network namespace of the thread that opens it."""
 
 _NETCONFMSG = struct.Struct("=B3x")
@@ -50,7 +50,7 @@ async def forwards(netlink: Netlink, links: Iterable[HostLink]) -> bool:
 async def switch_on(netlink: Netlink, links: Iterable[HostLink]) -> tuple[str, Refusal] | None:
     """Forward from now on.  None, or what could not be set (a name for the operator) and why."""
     try:
-        in_netns(netlink.netns, lambda: _SWITCH.write_text("1\n"))
+        in_netns(netlink.netns, lambda: SWITCH.write_text("1\n"))
     except OSError:  # then by the other way, which says for itself what is wrong
         others = [link for link in links if not link.loopback]
         outcomes = await netlink.execute([_set_forwarding(link.index) for link in others])

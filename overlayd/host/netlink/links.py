@@ -76,6 +76,19 @@ def delete_link(index: int) -> Request:
     return Request(wire.RTM_DELLINK, 0, _encode(_link_message(index), []))
 
 
+def ask_for_nothing() -> Request:
+    """Always refused: with EPERM where devices may not be changed, else since it names none."""
+    return Request(wire.RTM_SETLINK, 0, _encode(ifinfmsg(), []))
+
+
+def ask_for_half_a_vxlan() -> Request:
+    """Always refused: with EOPNOTSUPP where the kernel has no vxlan devices (it has tried to load the module by
+    then), else since the VNI is missing (vxlan_validate in drivers/net/vxlan)."""
+    info = {"attrs": [("IFLA_INFO_KIND", "vxlan")]}
+    body = _encode(ifinfmsg(), [("IFLA_IFNAME", "ovl.probe"), ("IFLA_LINKINFO", info)])
+    return Request(wire.RTM_NEWLINK, wire.NLM_F_CREATE | wire.NLM_F_EXCL, body)
+
+
 def add_address(address: Address, index: int) -> Request:
     """`ip address replace`: no error where it is there already."""
     local = str(address.address)

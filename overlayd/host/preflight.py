@@ -1,0 +1,58 @@
+"""Finding out what `core.preflight` judges, without leaving a trace."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from overlayd.core.preflight import Findings, Intent, judge
+from overlayd.core.problem import Problem
+from overlayd.host.netlink import forwarding, links
+from overlayd.host.netlink.connection import Netlink
+from overlayd.host.netlink.facts import read_host_facts
+from overlayd.host.netlink.netns import in_netns
+from overlayd.host.netlink.wire import Request
+
+
+async def preflight(netlink: Netlink, intent: Intent) -> tuple[Problem, ...]:
+    """Every reason why the intent can't be carried out on this host, none if there is none.
+
+    Nothing is changed by asking.  Raises OSError where the kernel can't be asked.
+    """
+    host = await read_host_facts(netlink)
+    privileged = await _refused_with(netlink, links.ask_for_nothing()) != errno.EPERM
+    has_vxlan = (
+        intent.vni is None or await _refused_with(netlink, links.ask_for_half_a_vxlan()) != errno.EOPNOTSUPP
+    )
+    found = Findings(
+        host=host,
+        privileged=privileged,
+        has_vxlan=has_vxlan,
+        port_free=in_netns(netlink.netns, lambda: _is_free(intent.port)),
+        forwards=await forwarding.forwards(netlink, host.links),
+        # with the privilege there is always the way by each interface
+        can_forward=privileged or in_netns(netlink.netns, lambda: os.access(forwarding.SWITCH, os.W_OK)),
+    )
+    return judge(intent, found)
+
+
+async def _refused_with(netlink: Netlink, request: Request) -> int:
+    refused = await netlink.execute_one(request)
+    return refused.errno if refused else 0
+
+
+def _is_free(port: int | None) -> bool:
+    """Whether the port, if any, can be bound as a vxlan device binds it: on every address."""
+    if port is None:
+        return True
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            if error.errno == errno.EACCES:  # a low port, and no right to it: the kernel itself needs none
+                return True
+            raise
+    return True

@@ -1,0 +1,143 @@
+"""The underlay and the preflight, as found on a real host."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from overlayd.core.preflight import Intent
+from overlayd.core.underlay import UnderlayError
+from overlayd.host.dataplane import open_dataplane
+from overlayd.host.netlink.connection import Netlink, open_netlink
+from overlayd.host.netlink.netns import in_netns
+from overlayd.host.preflight import preflight
+from overlayd.host.underlay import observe_underlay
+from support.netns import ip, node
+from support.overlay import install
+from support.overlay import node as state_of
+
+NETWORK = IPv4Network("10.244.0.0/16")
+
+
+@dataclass
+class Host:
+    name: str
+    netlink: Netlink
+
+    async def codes(self, network: IPv4Network = NETWORK, port: int = 8472, vni: int | None = 1) -> list[str]:
+        underlay = await observe_underlay(self.netlink, "eth0", None)
+        problems = await preflight(self.netlink, Intent(network, 24, underlay, port, vni))
+        return [problem.code for problem in problems]
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[Host]:
+    with node() as name:
+        async with open_netlink(name) as netlink:
+            yield Host(name, netlink)
+
+
+async def test_the_underlay_is_observed(host: Host) -> None:
+    ip(host.name, "address add 10.99.0.9/16 dev eth0")
+    ip(host.name, "route add default via 10.99.255.254")
+    ip(host.name, "route add 10.50.0.0/16 dev eth0")
+    found = await observe_underlay(host.netlink, None, IPv4Address("198.51.100.7"))
+    assert (found.link, found.address, found.mtu) == ("eth0", IPv4Address("10.99.0.1"), 1500)
+    assert found.networks == (IPv4Network("10.50.0.0/16"), IPv4Network("10.99.0.0/16"))
+    assert found.public_ip == IPv4Address("198.51.100.7")
+    assert await observe_underlay(host.netlink, "10.99.0.9", None) == replace(
+        found, address=IPv4Address("10.99.0.9"), public_ip=IPv4Address("10.99.0.9")
+    )
+
+
+async def test_the_underlay_follows_a_default_route_of_several_nexthops(host: Host) -> None:
+    ip(host.name, "route add default nexthop via 10.99.0.253 dev eth0 nexthop via 10.99.0.254 dev eth0")
+    assert (await observe_underlay(host.netlink, None, None)).link == "eth0"
+
+
+async def test_the_interfaces_that_there_are_are_named(host: Host) -> None:
+    with pytest.raises(UnderlayError, match=r"'eth7' does not exist; there are .*eth0 \(10\.99\.0\.1/16\)"):
+        await observe_underlay(host.netlink, "eth7", None)
+
+
+async def test_an_ordinary_host_passes_and_nothing_is_left_behind(host: Host) -> None:
+    before = ip(host.name, "-d link show")
+    assert await host.codes() == []
+    assert ip(host.name, "-d link show") == before
+
+
+async def test_a_node_with_its_overlay_and_pods_passes_again(host: Host) -> None:
+    async with open_dataplane(host.name) as dataplane:
+        await install(dataplane, state_of(1, peers=(2, 3)))
+    ip(host.name, "link add cni0 type bridge")
+    ip(host.name, "link set cni0 up")
+    ip(host.name, "address add 10.244.1.1/24 dev cni0")
+    assert await host.codes() == []
+
+
+async def test_a_network_over_the_underlay_is_refused(host: Host) -> None:
+    assert await host.codes(IPv4Network("10.99.0.0/16")) == ["network-overlap"]
+
+
+async def test_a_foreign_route_into_the_network_is_refused(host: Host) -> None:
+    ip(host.name, "route add 10.244.9.0/24 via 10.99.0.7")
+    assert await host.codes() == ["network-overlap"]
+
+
+async def test_a_flannel_on_this_node_is_named(host: Host) -> None:
+    ip(host.name, "link add flannel.1 type vxlan id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning")
+    assert await host.codes() == ["vxlan-taken"]
+    ip(host.name, "link set flannel.1 up")
+    assert await host.codes() == ["vxlan-taken"]
+    assert await host.codes(vni=2) == []
+    assert await host.codes(port=4789) == []
+
+
+async def test_a_taken_port_is_found(host: Host) -> None:
+    with in_netns(host.name, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as holder:
+        holder.bind(("127.0.0.1", 8472))
+        assert await host.codes() == ["port-taken"]
+        assert await host.codes(port=4789) == []
+    assert await host.codes() == []
+
+
+@pytest.mark.parametrize("forwarding", ["0", "1"])
+async def test_a_process_without_the_privilege_is_told_what_it_lacks(host: Host, forwarding: str) -> None:
+    in_netns(host.name, lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text(forwarding))
+    read_only = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"'
+    wrapper = ["unshare", "--mount", "sh", "-c", read_only, "sh", "setpriv", "--bounding-set=-net_admin"]
+    done = subprocess.run(  # noqa: ASYNC221 - nothing else runs
+        [*wrapper, sys.executable, "-c", PREFLIGHT, host.name],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ,
+    )
+    expected = ["not-privileged"] + (["forwarding-off"] if forwarding == "0" else [])
+    assert done.stdout.split() == expected, done.stderr
+
+
+PREFLIGHT = """
+import sys, trio
+from ipaddress import IPv4Network
+from overlayd.core.preflight import Intent
+from overlayd.host.netlink.connection import open_netlink
+from overlayd.host.preflight import preflight
+from overlayd.host.underlay import observe_underlay
+
+async def main(name):
+    async with open_netlink(name) as netlink:
+        underlay = await observe_underlay(netlink, "eth0", None)
+        for problem in await preflight(netlink, Intent(IPv4Network("10.244.0.0/16"), 24, underlay, 8472, 1)):
+            print(problem.code)
+
+trio.run(main, sys.argv[1])
+"""

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
 
 from overlayd import __version__
-from overlayd.api.status_socket import serve_status
 from overlayd.core.backend import Backend
 from overlayd.core.config import ConfigError, NetworkConfig, check_backend, parse_config
 from overlayd.core.dataplane import Dataplane, Scope
@@ -26,7 +25,7 @@ from overlayd.core.model import Attributes, Family, Lease, NetworkView, Underlay
 from overlayd.core.overview import Facts, Node, compose_status
 from overlayd.core.problem import Problem
 from overlayd.core.report import Aim, Report
-from overlayd.core.status import Answer, Status, answer
+from overlayd.core.status import Answer, PeerStatus, Status, answer
 from overlayd.core.store import Changes, Record, Store
 from overlayd.core.subnetenv import format_subnet_env
 from overlayd.core.underlay import UnderlayError
@@ -47,7 +46,6 @@ class Settings:
     node_name: str
     etcd_prefix: str
     subnet_file: Path
-    run_dir: Path
     lease_ttl: int
 
 
@@ -106,13 +104,11 @@ class Daemon:
         keeper = KeeperState(identity.node_id, settings.lease_ttl, self._subnet_file.find_subnet())
         self._leasing = Leasing(store, keeper, self._seen, self._relist, self._lease_decided, host.clock, chance)
         self._reconciler = Reconciler(host.dataplane, self._aim, self._reconciled, host.clock)
-        self._status: Status | None = None
-        self._compose()
+        self._status = self._compose_after(())
 
     async def run(self) -> None:
         log.info("started", extra={"version": __version__, "node": self._node.name})
         async with trio.open_nursery() as nursery:
-            await nursery.start(serve_status, self._settings.run_dir, self._answer)
             nursery.start_soon(follow, self._store, self._relist, self._absorb, self._store_trouble, self._chance)
             nursery.start_soon(self._leasing.run)
             nursery.start_soon(self._reconciler.run)
@@ -282,11 +278,13 @@ class Daemon:
 
     def _compose(self) -> None:
         """Replace the status by one of this moment."""
-        now, network = self._host.clock(), self._network
-        before = {peer.subnet: peer for peer in self._status.peers} if self._status is not None else {}
+        self._status = self._compose_after(self._status.peers)
+
+    def _compose_after(self, peers_before: Iterable[PeerStatus]) -> Status:
+        network = self._network
         facts = Facts(
             node=self._node,
-            at=now,
+            at=self._host.clock(),
             keeper=self._leasing.state,
             leased_since=self._leased_since,
             in_sync=self._book.in_sync,
@@ -298,11 +296,15 @@ class Daemon:
             report=self._report,
             problems=self._problems.all(),
         )
-        self._status = compose_status(facts, before)
+        return compose_status(facts, {peer.subnet: peer for peer in peers_before})
 
-    def _answer(self) -> Answer:
-        assert self._status is not None
+    def answer(self) -> Answer:
+        """What this daemon says when asked now; touches neither the kernel nor the store."""
         return answer(self._status, self._host.clock())
+
+    @property
+    def keeper(self) -> KeeperState:
+        return self._leasing.state
 
 
 def _peer_fields(subnet: object, attributes: Attributes) -> dict[str, object]:

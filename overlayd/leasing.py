@@ -54,18 +54,19 @@ class Leasing:
         self._decided = decided
         self._clock = clock
         self._chance = chance
+        self._stepped_at = clock()
 
     async def run(self) -> None:
         while True:
             command = self._step(self._seen() or Tick())
             while command is not None:
                 command = self._step(await self._perform(command))
-            at = wake_at(self.state)
+            at = wake_at(self.state, self._stepped_at)
             await self.wake_up.wait(None if at is None else at - self._clock())
 
     def _step(self, event: Event) -> Command | None:
-        before = self.state
-        self.state, command = step(before, event, self._clock(), self._chance.random())
+        before, self._stepped_at = self.state, self._clock()
+        self.state, command = step(before, event, self._stepped_at, self._chance.random())
         self._decided(before, self.state)
         return command
 

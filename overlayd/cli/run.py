@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
 async def _run(args: argparse.Namespace) -> None:
     import trio
 
+    from overlayd.api.status_socket import serve_status
     from overlayd.backends import load_backends
     from overlayd.core.model import Underlay
     from overlayd.core.problem import Problem
@@ -99,12 +100,13 @@ async def _run(args: argparse.Namespace) -> None:
         async def preflight(network: Network, underlay: Underlay) -> tuple[Problem, ...]:
             return ()
 
-        settings = Settings(args.node_name, args.etcd_prefix, args.subnet_file, args.run_dir, args.lease_ttl)
+        settings = Settings(args.node_name, args.etcd_prefix, args.subnet_file, args.lease_ttl)
         with hold_identity(args.state_dir) as identity:
             host = Host(dataplane, underlay, preflight, boottime)
             daemon = Daemon(settings, identity, store, host, load_backends(), random.Random(os.urandom(16)))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
+                await nursery.start(serve_status, args.run_dir, daemon.answer)
                 await daemon.run()
 
 

@@ -189,14 +189,13 @@ def belief(state: KeeperState, now: float) -> Belief:
     return Belief.FENCED
 
 
-def wake_at(state: KeeperState) -> float | None:
-    """When the next Tick is due, None if only an event can bring anything new."""
-    if state.pending is not None or state.wanted is None:
-        return None
+def wake_at(state: KeeperState, stepped_at: float) -> float | None:
+    """When the next Tick is due, None if only an event can bring anything new.  What was due at `stepped_at`,
+    the time of the last step, has had its chance then."""
     times = [state.retry_at] if state.failures else []
-    if state.held is not None and not state.held.is_reservation:
-        times.append(max(state.renew_at, state.retry_at))
-    return min(times, default=None)
+    if state.lease_id:
+        times.append(max(state.renew_at, state.retry_at) if state.failures else state.renew_at)
+    return min((time for time in times if time > stepped_at), default=None)
 
 
 def step(state: KeeperState, event: Event, now: float, chance: float) -> tuple[KeeperState, Command | None]:
@@ -259,8 +258,11 @@ def _hold(state: KeeperState, result: Lease, revision: int) -> KeeperState:
 
 
 def _gone(state: KeeperState) -> KeeperState:
-    """Our record is no longer there, and no one else's is in its place: serve on, and claim it again."""
-    return replace(state, held=None, last=state.held or state.last)
+    """Our record is no longer there, and no one else's is in its place: serve on, and claim it again, once it
+    is known whether the grant is still alive."""
+    if state.held is None:
+        return state
+    return replace(state, held=None, last=state.held, renew_at=0.0)
 
 
 def _recognise(state: KeeperState) -> KeeperState:
@@ -302,8 +304,7 @@ def _decide(state: KeeperState, now: float, chance: float) -> Command | _Exhaust
         return None
     if state.failures and now < state.retry_at:
         return None
-    held = state.held
-    if held is not None and not held.is_reservation and now >= state.renew_at:
+    if state.lease_id and now >= state.renew_at:
         return AskKeepalive(state.lease_id)
     if state.doubtful or sighting.revision < state.need_revision:
         return AskSighting()
@@ -312,13 +313,13 @@ def _decide(state: KeeperState, now: float, chance: float) -> Command | _Exhaust
         (lease for lease in sighting.leases if _is_ours(state, lease)), key=lambda lease: lease.create_revision
     )
     usable = [lease for lease in own if _may_be_used(sighting, lease, own)]
-    keep = held or next(iter(usable), None)
+    keep = state.held or next(iter(usable), None)
     for lease in own:
         if keep is None or lease.subnet != keep.subnet:
             return AskCommit(release(lease), None)
-    if held is not None:
+    if (held := state.held) is not None:
         return None if held.attributes == wanted else _rewrite(held, wanted, held.lease_id)
-    if not state.lease_id or now >= state.until:
+    if not state.lease_id:
         return AskGrant(state.ttl)
     if keep is not None:
         return _rewrite(keep, wanted, 0 if keep.is_reservation else state.lease_id)

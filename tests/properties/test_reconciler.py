@@ -136,7 +136,7 @@ def _kernel() -> WatchedKernel:
 
 
 @given(st.lists(st.tuples(disturbances, st.sampled_from([0.5, 5.0, 40.0])), max_size=8))
-@settings(max_examples=60)
+@settings(max_examples=200)
 def test_the_kernel_ends_at_the_wish(events: list[tuple[Disturbance, float]]) -> None:
     async def main() -> None:
         world = World(_kernel())

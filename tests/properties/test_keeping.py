@@ -1,0 +1,75 @@
+"""Several daemons on one store, over bad lines: no subnet is ever held twice, and in calm everyone has one."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overlayd.core.keeper import Belief
+from overlayd.store.memory import MemoryStore
+from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, write_config
+
+SMALL = b'{"Network":"10.244.0.0/21","SubnetLen":24,"SubnetMin":"10.244.1.0","SubnetMax":"10.244.4.0"}'
+"""Four subnets for five nodes: somebody always waits for one to come free, and takes it at once."""
+NODES, SUBNETS, TTL = 5, 4, 30
+
+delays = st.sampled_from([0.0, 0.1, 2.0, 6.0])
+"""Seconds at most that a message is under way."""
+troubles = st.lists(
+    st.tuples(
+        st.sampled_from(["cut", "mend", "lossy", "sound", "restart", "wait"]),
+        st.integers(0, NODES - 1),
+        delays,
+        st.sampled_from([0.2, 3.0, 30.0, 90.0]),
+    ),
+    max_size=12,
+)
+
+
+@given(troubles, delays, st.integers(0, 10_000))
+@settings(max_examples=60)
+def test_no_subnet_is_held_twice(events: list[tuple[str, int, float, float]], delay: float, seed: int) -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        await write_config(store, SMALL)
+        with tempfile.TemporaryDirectory() as home:
+            nodes = [SimulatedNode(number, store, Path(home), seed, TTL) for number in range(1, NODES + 1)]
+            lives: list[trio.CancelScope] = []
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_watch_promise, nodes)
+                for node in nodes:
+                    node.line.delay = delay
+                    lives.append(await nursery.start(node.run))
+                for event, which, line_delay, pause in events:
+                    line = nodes[which].line
+                    line.delay = line_delay
+                    match event:
+                        case "cut" | "mend":
+                            line.cut = event == "cut"
+                        case "lossy" | "sound":
+                            line.lose = 0.3 if event == "lossy" else 0.0
+                        case "restart":
+                            lives[which].cancel()
+                            await trio.sleep(pause)
+                            lives[which] = await nursery.start(nodes[which].run)
+                    await trio.sleep(pause)
+                for node in nodes:
+                    node.line.cut, node.line.lose, node.line.delay = False, 0.0, 0.0
+                await trio.sleep(4 * TTL)
+                holders = [node for node in nodes if node.belief is Belief.HELD]
+                assert len({node.keeper.held.subnet for node in holders if node.keeper.held}) == SUBNETS
+                assert [node.keeper.exhausted for node in nodes if node not in holders] == [True]
+                nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def _watch_promise(nodes: list[SimulatedNode]) -> None:
+    while True:
+        assert_no_subnet_is_held_twice(nodes)
+        await trio.sleep(0.25)

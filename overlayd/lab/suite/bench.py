@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import trio
 
 from overlayd.host.netlink.netns import in_netns
+from overlayd.lab.suite.bounce import why
 from overlayd.lab.suite.outcome import Failed, Passed
 from overlayd.lab.suite.stage import Endpoint, Pair
 
@@ -43,7 +44,7 @@ def open_socket(endpoint: Endpoint, kind: socket.SocketKind, protocol: int = 0) 
     try:
         sock = in_netns(endpoint.name, lambda: socket.socket(socket.AF_INET, kind, protocol))
     except OSError as error:
-        raise NoAnswer(f"no socket in {endpoint.name}: {error.strerror or error}") from error
+        raise NoAnswer(f"cannot enter {endpoint.name}: {why(error.errno or 0)}") from error
     sock.setblocking(False)
     return sock
 

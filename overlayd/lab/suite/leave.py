@@ -103,7 +103,10 @@ async def absence(stage: Stage, leaver: Node) -> AsyncGenerator[None, None]:
 
     The subnet file is put back first: it is where a daemon reads which subnet it had, and that is the one that
     the pods of this node live in.  Raises CannotLeave."""
-    remembered = leaver.subnet_file.read_bytes()
+    try:
+        remembered = leaver.subnet_file.read_bytes()
+    except OSError as error:
+        raise CannotLeave(f"{leaver.name} has no subnet file: {error.strerror}") from error
     await _control(Ask.STOP, leaver)
     try:
         await _clean_up(stage, leaver)

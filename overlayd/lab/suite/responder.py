@@ -19,11 +19,9 @@ from overlayd.lab.suite.bounce import why
 from overlayd.lab.suite.exchange import MOST, ExchangeError, answer_to
 from overlayd.lab.suite.stage import Endpoint
 
-_SO_RCVBUFFORCE = 33
-"""asm-generic/socket.h; Python's socket module does not have it."""
 _RECEIVE_BUFFER = 8 << 20
-"""Bytes.  The kernel counts whole pages: a datagram of 60 kB in fragments takes twice its size, and many pairs ask
-at once."""
+"""Bytes, of which the kernel grants what net.core.rmem_max allows.  It counts whole pages, so a datagram of 60 kB
+that came in fragments takes twice its size, and several pairs may ask one responder at once."""
 _PATIENCE = 30.0
 """Seconds that a responder holds a connection open for a question to be complete."""
 
@@ -70,7 +68,7 @@ async def responding(
 
 def _bound(target: Endpoint, kind: socket.SocketKind, port: int) -> socket.socket:
     sock = open_socket(target, kind)
-    sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind(("0.0.0.0", port))

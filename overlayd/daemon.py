@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import trio
@@ -23,6 +24,7 @@ from overlayd.core.keeper import Belief, KeeperState, Sighted, Sighting, belief
 from overlayd.core.leases import LeaseBook, absorb_changes, absorb_snapshot
 from overlayd.core.model import Attributes, Family, Lease, NetworkView, Underlay
 from overlayd.core.overview import Facts, Node, compose_status
+from overlayd.core.preflight import Intent
 from overlayd.core.problem import Problem
 from overlayd.core.report import Aim, Report
 from overlayd.core.status import Answer, PeerStatus, Status, answer
@@ -57,18 +59,24 @@ class Network:
     config: NetworkConfig
     backend: Backend
 
+    def intent(self, underlay: Underlay) -> Intent:
+        """What the host is about to be asked for."""
+        span, needs = self.config.ranges[0], self.backend.needs()
+        assert isinstance(span.network, IPv4Network)
+        return Intent(span.network, span.subnet_len, underlay, needs.port, needs.vni)
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
     """The edges to the machine, as functions that a simulation can replace.
 
-    `underlay` raises UnderlayError; `preflight` says what keeps a network from working on this host; `clock`
+    `underlay` raises UnderlayError; `preflight` says what keeps it from being carried out; `clock`
     tells the seconds of CLOCK_BOOTTIME.
     """
 
     dataplane: Dataplane
     underlay: Callable[[], Awaitable[Underlay]]
-    preflight: Callable[[Network, Underlay], Awaitable[tuple[Problem, ...]]]
+    preflight: Callable[[Intent], Awaitable[tuple[Problem, ...]]]
     clock: Callable[[], float]
 
 
@@ -97,7 +105,8 @@ class Daemon:
         self._book = LeaseBook()
         self._network: Network | None = None
         self._underlay: Underlay | None = None
-        self._cleared: tuple[int, Underlay] | None = None
+        self._cleared: object = None
+        """What `_is_cleared` last found this host fit for."""
         self._report: Report | None = None
         self._leased_since = 0.0
         self._peers: tuple[Lease, ...] = ()
@@ -231,14 +240,19 @@ class Daemon:
             self._leasing.wake_up.ring()
 
     async def _is_cleared(self, network: Network, underlay: Underlay) -> bool:
-        """Look before leaping into a new network or onto a new underlay; until all is well, ask again."""
-        if self._cleared == (network.revision, underlay):
+        """Look before leaping into a new network or onto a new underlay; until all is well, look again."""
+        intent = network.intent(underlay)
+        place = (intent.network, intent.port, intent.vni, underlay.link, underlay.address)
+        if self._cleared == place:
             return True
-        troubles = await self._host.preflight(network, underlay)
+        try:
+            troubles = await self._host.preflight(intent)
+        except OSError as error:
+            troubles = (Problem("kernel-silent", f"the kernel can't be asked: {error}"),)
         self._problems.replace("preflight", troubles)
         if troubles:
             return False
-        self._cleared = (network.revision, underlay)
+        self._cleared = place
         self._leasing.wake_up.ring()
         return True
 

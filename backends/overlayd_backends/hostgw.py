@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from overlayd.core.backend import Wish
+from overlayd.core.backend import Needs, Wish
 from overlayd.core.kernel import Forwarding, KernelState, Route
 from overlayd.core.model import Attributes, Family, Lease, Mac, NetworkView, Subnet, Underlay
 from overlayd_backends.peers import NotServedError, is_on_link, whereabouts
@@ -32,8 +32,8 @@ class HostGw:
     def overhead(self, family: Family) -> int:
         return 0
 
-    def port(self) -> int | None:
-        return None
+    def needs(self) -> Needs:
+        return Needs()
 
     def advertise(self, underlay: Underlay, mac: Mac) -> Attributes:
         return Attributes(public_ips=(underlay.public_ip,), backend=self.kind)

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import msgspec
 
-from overlayd.core.backend import BackendOptionError, Wish
+from overlayd.core.backend import BackendOptionError, Needs, Wish
 from overlayd.core.kernel import (
     Address,
     FdbEntry,
@@ -53,7 +53,7 @@ class Vxlan:
     kind: ClassVar[str] = "vxlan"
 
     vni: int = 1
-    udp_port: int = 8472
+    port: int = 8472
     mtu: int | None = None
     gbp: bool = False
     learning: bool = False
@@ -71,7 +71,7 @@ class Vxlan:
             raise BackendOptionError("MTU", f"{mtu} leaves no room for packets: it must be at least {MTU_MIN}")
         return cls(
             vni=number(options, "VNI", default.vni, 1, VNI_MAX),
-            udp_port=number(options, "Port", default.udp_port, 1, 65535),
+            port=number(options, "Port", default.port, 1, 65535),
             mtu=mtu or None,
             gbp=flag(options, "GBP"),
             learning=flag(options, "Learning"),
@@ -85,8 +85,8 @@ class Vxlan:
     def overhead(self, family: Family) -> int:
         return ENCAP + IP_HEADER[family]
 
-    def port(self) -> int | None:
-        return self.udp_port
+    def needs(self) -> Needs:
+        return Needs(self.port, self.vni)
 
     def advertise(self, underlay: Underlay, mac: Mac) -> Attributes:
         data = msgspec.json.encode(VtepData(VNI=self.vni, VtepMAC=str(mac))).decode()
@@ -97,7 +97,7 @@ class Vxlan:
             vni=self.vni,
             local=view.underlay.address,
             underlay=view.underlay.link,
-            port=self.udp_port,
+            port=self.port,
             learning=self.learning,
             gbp=self.gbp,
         )

@@ -84,12 +84,14 @@ async def _run(args: argparse.Namespace) -> None:
     from overlayd.api.status_socket import serve_status
     from overlayd.backends import load_backends
     from overlayd.core.model import Underlay
+    from overlayd.core.preflight import Intent
     from overlayd.core.problem import Problem
-    from overlayd.daemon import Daemon, Host, Network, Settings
+    from overlayd.daemon import Daemon, Host, Settings
     from overlayd.host.clock import boottime
     from overlayd.host.dataplane import open_dataplane
     from overlayd.host.identity import hold_identity
     from overlayd.host.netlink.connection import open_netlink
+    from overlayd.host.preflight import preflight as judge_host
     from overlayd.host.underlay import observe_underlay
 
     async with open_netlink() as netlink, open_dataplane() as dataplane, open_store(args) as store:
@@ -97,8 +99,8 @@ async def _run(args: argparse.Namespace) -> None:
         async def underlay() -> Underlay:
             return await observe_underlay(netlink, args.iface, args.public_ip)
 
-        async def preflight(network: Network, underlay: Underlay) -> tuple[Problem, ...]:
-            return ()
+        async def preflight(intent: Intent) -> tuple[Problem, ...]:
+            return await judge_host(netlink, intent)
 
         settings = Settings(args.node_name, args.etcd_prefix, args.subnet_file, args.lease_ttl)
         with hold_identity(args.state_dir) as identity:

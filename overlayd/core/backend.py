@@ -19,6 +19,14 @@ class BackendOptionError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """A UDP port, None for none; the VNI of a vxlan device of the kernel, None for no such device."""
+
+    port: int | None = None
+    vni: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Wish:
     """What a backend wants of the kernel.
 
@@ -71,8 +79,8 @@ class Backend(Protocol):
         """The whole wish for this view; never raises because of what a peer's lease holds."""
         ...
 
-    def port(self) -> int | None:
-        """The UDP port that it must be able to bind on this host, None if it needs none."""
+    def needs(self) -> Needs:
+        """What this host must have to spare for it."""
         ...
 
 

@@ -19,6 +19,7 @@ import trio
 from overlayd.backends import load_backends
 from overlayd.core.keeper import Belief, KeeperState, belief
 from overlayd.core.model import Mac, Underlay
+from overlayd.core.preflight import Intent
 from overlayd.core.problem import Problem
 from overlayd.core.store import (
     CONFIG,
@@ -32,7 +33,7 @@ from overlayd.core.store import (
     StoreError,
     Transaction,
 )
-from overlayd.daemon import Daemon, Host, Network, Settings
+from overlayd.daemon import Daemon, Host, Settings
 from overlayd.host.identity import Identity
 from overlayd.store.memory import MemoryStore
 from overlayd.testing.kernel import FakeKernel, ForeignLink
@@ -116,7 +117,7 @@ class SimulatedNode:
     async def _underlay(self) -> Underlay:
         return Underlay("eth0", self.address, (IPv4Network("10.99.0.0/16"),), 1500, self.address)
 
-    async def _preflight(self, network: Network, underlay: Underlay) -> tuple[Problem, ...]:
+    async def _preflight(self, intent: Intent) -> tuple[Problem, ...]:
         return self.preflight
 
     async def run(self, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED) -> None:

@@ -98,7 +98,7 @@ class _KernelDataplane:
         found: list[Item] = []
         seen = set()
         for row in await read_route_rows(self._netlink):
-            if row.tos or row.metric:
+            if row.tos:  # for traffic of one class alone
                 continue
             key = (row.destination, row.prefixlen)
             in_effect = key not in seen

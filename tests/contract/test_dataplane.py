@@ -76,6 +76,13 @@ async def test_a_peer_is_removed_alone_and_removing_again_succeeds(world: World)
         assert await observed(world) == node(1, peers=(3,))
 
 
+async def test_an_address_is_removed_and_removing_again_succeeds(world: World) -> None:
+    await install(world.dataplane, node(1))
+    for _ in range(2):
+        await done(world, *removing([address(1)]))
+        assert await observed(world) == KernelState.of([FORWARDING, link(1)])
+
+
 async def test_everything_is_removed_in_reverse_and_forwarding_stays(world: World) -> None:
     state = node(1, peers=(2,))
     await install(world.dataplane, state)

@@ -146,6 +146,7 @@ route add 10.50.0.0/16 via 10.99.0.50
 route add 10.51.0.0/16 dev wire proto 111
 route add 10.52.0.0/16 via 10.9.9.2 dev ovl.9 proto 111
 route add 10.244.2.0/24 dev wire metric 10
+route add 10.244.2.0/24 dev wire tos 0x10
 route add 10.244.2.0/24 dev wire
 route add 10.244.2.0/24 via 10.99.0.2 dev eth0 proto 111 table 100
 route add 10.244.3.0/24 via 10.99.0.50
@@ -153,7 +154,8 @@ route add blackhole 10.244.4.0/24 proto 111"""
 
 ON_OUR_DEVICE = f"""\
 route add 10.60.0.0/16 dev {DEVICE}
-route add 10.61.0.0/16 via 10.61.0.0 dev {DEVICE} onlink proto static"""
+route add 10.61.0.0/16 via 10.61.0.0 dev {DEVICE} onlink proto static
+route add local 10.62.0.0/16 dev {DEVICE} proto 111 table main"""
 
 
 async def test_foreign_state_and_decoys_stay_byte_for_byte_and_are_never_observed(world: RealWorld) -> None:
@@ -176,6 +178,7 @@ async def test_foreign_state_and_decoys_stay_byte_for_byte_and_are_never_observe
     assert [line.split()[0] for line in ip(world.netns, f"route show dev {DEVICE}").splitlines()] == [
         "10.60.0.0/16",
         "10.61.0.0/16",
+        "local",
         "10.244.3.0/24",
     ]
     left = await world.dataplane.observe(scope)

@@ -125,6 +125,14 @@ async def test_the_neighbours_of_foreign_devices_are_no_news() -> None:
                     await hints.wait()
 
 
+async def test_another_mtu_of_the_underlay_is_news() -> None:
+    with node() as name:
+        async with open_dataplane(name) as dataplane, dataplane.changes() as hints:
+            ip(name, "link set eth0 mtu 1400")
+            with trio.fail_after(10):
+                await hints.wait()
+
+
 async def test_switching_forwarding_off_is_news() -> None:
     with node() as name:
         async with open_dataplane(name) as dataplane:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from overlayd.lab.model import LabSpec
 from overlayd.lab.suite import page
 from overlayd.lab.suite.catalogue import CHECKS, UnknownCheck, chosen
 from overlayd.lab.suite.outcome import Failed, NotApplicable, Passed, Report, Result
+from overlayd.lab.suite.sabotage import SABOTAGES
 from overlayd.lab.suite.stage import NotReady, Stage
 
 GOOD = Result("pod-pod-tcp", "pods reach each other", {("pod1-1", "pod2-1"): Passed()})
@@ -140,3 +142,11 @@ def test_checks_are_chosen_by_name_and_unknown_names_list_the_known() -> None:
     assert [check.name for check in chosen(["ttl", "pod-pod-tcp"])] == ["pod-pod-tcp", "ttl"]
     with pytest.raises(UnknownCheck, match=r"no check is called ping; the checks are pod-pod-tcp, .*ttl"):
         chosen(["ping", "ttl"])
+
+
+def test_the_documentation_has_every_check_and_every_sabotage() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "checks.md").read_text()
+    rows = {cells[1].strip(" `"): cells for line in text.splitlines() if len(cells := line.split("|")) == 6}
+    assert [name for name in rows if name in {check.name for check in CHECKS}] == [check.name for check in CHECKS]
+    for sabotage in SABOTAGES:
+        assert sabotage.fault in rows[sabotage.check][4].strip().split("; ")

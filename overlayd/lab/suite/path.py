@@ -14,7 +14,7 @@ import trio
 from overlayd.host.netlink.netns import in_netns
 from overlayd.lab.suite.ask import ask_udp, connect, forbid_fragments, fresh_nonce, next_datagram, send
 from overlayd.lab.suite.bench import Limits, NoAnswer, Outcomes, ask_each, open_socket
-from overlayd.lab.suite.bounce import Bounce
+from overlayd.lab.suite.bounce import Bounce, why
 from overlayd.lab.suite.exchange import Question
 from overlayd.lab.suite.outcome import Failed, Passed
 from overlayd.lab.suite.ports import Port
@@ -50,8 +50,9 @@ async def exact_mtu(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Ou
         async def ask_from(source: Endpoint, own: list[Pair]) -> None:
             found = await ask_each(own, fits, limits.at_once)
             fitting = [pair for pair in own if isinstance(found[pair], Passed)]
-            with larger_mtu(source):
-                found |= await ask_each(fitting, bounces, limits.at_once)
+            if fitting:
+                with larger_mtu(source):
+                    found |= await ask_each(fitting, bounces, limits.at_once)
             outcomes.update(found)
 
         async with trio.open_nursery() as nursery:
@@ -78,7 +79,7 @@ async def _fits_exactly(pair: Pair, book: Book, limits: Limits) -> str | None:
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
                 return None
-            raise
+            raise NoAnswer(f"{mtu + 1} bytes not sent: {why(error.errno or 0)}") from error
     return f"{mtu + 1} bytes could be sent unfragmented, the overlay carries {mtu}"
 
 
@@ -111,6 +112,7 @@ def _why_no_bounce(reply: bytes | Bounce, pair: Pair, stage: Stage) -> str | Non
 
 
 def read_mtu(pod: Endpoint) -> int:
+    """Raises NoAnswer where the pod has lost its device."""
     return _ifreq_mtu(pod, _SIOCGIFMTU, 0)
 
 
@@ -135,7 +137,10 @@ def _ifreq_mtu(pod: Endpoint, request: int, mtu: int) -> int:
         _, found = _IFREQ.unpack(answer)
         return int(found)
 
-    return in_netns(pod.name, call)
+    try:
+        return in_netns(pod.name, call)
+    except OSError as error:
+        raise NoAnswer(f"{pod.name} has no {_DEVICE.decode()}: {why(error.errno or 0)}") from error
 
 
 async def routers(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outcomes:

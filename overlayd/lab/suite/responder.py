@@ -85,15 +85,15 @@ async def _serve_tcp(sock: trio.socket.SocketType, name: str, book: Book) -> Non
 
 
 async def _answer_tcp(name: str, book: Book, stream: trio.SocketStream) -> None:
-    source = stream.socket.getpeername()[0]
     with trio.move_on_after(_PATIENCE):
         async with stream:
             try:
+                source = stream.socket.getpeername()[0]
                 message = b"".join([part async for part in stream])
                 answer = answer_to(message, name, source)
                 book.arrived[answer.nonce] = name
                 await stream.send_all(answer.encode())
-            except (trio.BrokenResourceError, ExchangeError):
+            except (OSError, trio.BrokenResourceError, ExchangeError):
                 return  # the asker gave up or sent half a question: it knows, and says so
 
 

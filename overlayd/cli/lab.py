@@ -98,19 +98,18 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def up(args: argparse.Namespace) -> int:
+def up(args: argparse.Namespace) -> NoReturn:
     from overlayd.lab.show import make_console, print_picture
 
     spec = _spec(args)
     console = make_console(stderr=args.json)
     with _raised(spec, console) as held:
         view = _overview(held.lab)
-        held.detach()
-    if args.json:
-        _print_json(view)
-    else:
-        print_picture(view, console)
-    return 0
+        if args.json:
+            _print_json(view)
+        else:
+            print_picture(view, console)
+        held.leave()
 
 
 def status(args: argparse.Namespace) -> int:

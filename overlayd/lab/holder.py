@@ -40,6 +40,7 @@ from overlayd.lab.namespaces import (
     MS_PRIVATE,
     MS_REC,
     Forbidden,
+    die_with_parent,
     mount,
     unshare_world,
 )
@@ -60,6 +61,7 @@ def main(arguments: list[str]) -> int:
         lifeline.sendall(encode(Failed(str(error))))
         return 1
     if child:
+        die_with_parent()  # nobody is left to wait for us then, and the holder has the lifeline
         lifeline.close()
         name.close()
         _, status = os.waitpid(child, 0)

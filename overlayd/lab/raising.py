@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 import msgspec
 
@@ -30,24 +32,30 @@ class NotRaised(LabError):
         self.log = log
 
 
-@dataclass
+@dataclass(frozen=True)
 class HeldLab:
-    """A lab that is up, and that goes when the caller does, unless it is detached."""
+    """A lab that is up, and that goes when the calling process does, or earlier."""
 
     lab: RunningLab
     facts: Facts
     _lifeline: socket.socket
-    detached: bool = False
 
-    def detach(self) -> None:
+    def leave(self) -> NoReturn:
+        """Let the lab stay, and end this process with status 0.
+
+        The two are one act, without the usual way out: a command that is interrupted after it let go of the
+        lab would have failed and yet leave a lab behind.
+        """
+        sys.stdout.flush()
+        sys.stderr.flush()
         self._lifeline.sendall(DETACH)
-        self.detached = True
+        os._exit(0)
 
 
 @contextmanager
 def raised(spec: LabSpec, on_progress: Callable[[Progress], None]) -> Generator[HeldLab]:
-    """A lab, up and converged.  At the end of the block it is gone, whatever happened in it, except for a
-    detached one.  Raises LabError, NotRaised among them."""
+    """A lab, up and converged.  At the end of the block it is gone, whatever happened in it.  Raises LabError,
+    NotRaised among them."""
     check_programs()
     lifeline, theirs = socket.socketpair()
     holder = subprocess.Popen(
@@ -60,15 +68,11 @@ def raised(spec: LabSpec, on_progress: Callable[[Progress], None]) -> Generator[
         start_new_session=True,  # Ctrl-C is for us: the lifeline is how the holder learns of it
     )
     theirs.close()
-    held: HeldLab | None = None
     try:
         facts = wait_up(lifeline, on_progress)
-        held = HeldLab(find_lab(spec.name), facts, lifeline)
-        yield held
+        yield HeldLab(find_lab(spec.name), facts, lifeline)
     finally:
         lifeline.close()
-        if held is not None and held.detached:
-            holder.kill()  # it only waited for the lab, which init inherits now
         holder.wait()
 
 

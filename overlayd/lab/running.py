@@ -8,6 +8,7 @@ import shlex
 import signal
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +35,10 @@ class RunningLab:
     name: str
     pid: int
 
-    def ask(self, verb: Ask, node: str = "") -> Reply:
+    def ask(self, verb: Ask, node: str = "", *, timeout: float = 60) -> Reply:
         """Raises LabError."""
         try:
-            return ask(socket_name(self.name), verb, node)
+            return ask(socket_name(self.name), verb, node, timeout=timeout)
         except OSError as error:
             raise LabError(f"lab {self.name!r} does not answer: {error}") from error
 
@@ -59,14 +60,17 @@ class RunningLab:
             *command,
         ]
 
-    def end(self) -> None:
-        """Take the lab down and wait until the kernel has done so."""
+    def end(self, patience: float = END_PATIENCE) -> None:
+        """Take the lab down and wait until the kernel has done so.  A holder that does not listen within
+        `patience` seconds is killed, which comes to the same."""
         holder = os.pidfd_open(self.pid)
         try:
-            self.ask(Ask.DOWN)
-            if not wait_ended(holder, END_PATIENCE):
+            with suppress(LabError):
+                self.ask(Ask.DOWN, timeout=patience)
+            if not wait_ended(holder, patience):
                 signal.pidfd_send_signal(holder, signal.SIGKILL)
-                wait_ended(holder, END_PATIENCE)
+                if not wait_ended(holder, END_PATIENCE):
+                    raise LabError(f"lab {self.name!r} is still there: process {self.pid} can't be killed")
         finally:
             os.close(holder)
 
@@ -88,9 +92,7 @@ def find_lab(name: str) -> RunningLab:
             raise NoSuchLab(describe_absence(name, running_labs())) from None
         pid, uid = peer_credentials(sock)
     if uid != os.getuid():
-        raise LabError(
-            f"the name of lab {name!r} is held by a process of user {uid} (pid {pid}), which is not you"
-        )
+        raise LabError(f"process {pid} of user {uid}, who is not you, holds the name of lab {name!r}")
     return RunningLab(name, pid)
 
 

@@ -1,0 +1,63 @@
+"""Whatever interrupts the making of a lab, and whenever: nothing of it stays."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Generator
+
+import pytest
+
+from support.host import NOBODY, Host, NoInterpreter
+from support.lab import require_namespaces
+
+SIGNALS = [*[signal.SIGKILL] * 10, *[signal.SIGINT] * 2]
+"""For each of two users."""
+UP = ("lab", "up", "--nodes", "2")
+
+
+@pytest.fixture(params=[None, NOBODY], ids=["test's own user", "uid 65534"])
+def host(request: pytest.FixtureRequest) -> Generator[Host]:
+    require_namespaces()
+    if request.param is not None and os.geteuid() != 0:
+        pytest.skip("needs root: to become another user")
+    try:
+        host = Host(request.param)
+    except NoInterpreter:
+        pytest.skip("needs a Python that uid 65534 may run, and a checkout that it may read")
+    with host:
+        yield host
+
+
+def test_whenever_up_is_killed_or_interrupted_nothing_stays(host: Host) -> None:
+    before = host.footprint()
+    duration = time_of_up(host)
+    shots = random.sample(SIGNALS, len(SIGNALS))
+    reached = 0
+    for k, signum in enumerate(shots):
+        instant = (k + random.random()) / len(shots) * duration
+        struck = host.strike(*UP, after=instant, signum=signum)
+        if struck.status is None:  # it was done by then
+            assert host.overlayd("lab", "down").status == 0
+        else:
+            assert struck.status != 0
+            reached += len(struck.footprint["processes"]) > 1
+        assert host.wait_footprint(before) == before, f"{signum.name} after {instant:.3f} s"
+    assert reached >= len(shots) // 3, "most shots fell before the lab had begun or after its end"
+
+
+def time_of_up(host: Host) -> float:
+    start = time.monotonic()
+    assert host.overlayd(*UP).status == 0
+    duration = time.monotonic() - start
+    assert host.overlayd("lab", "down").status == 0
+    return duration
+
+
+def test_a_killed_demo_leaves_nothing(host: Host) -> None:
+    before = host.footprint()
+    struck = host.strike("lab", "demo", "--nodes", "2", seen="pod-pod", after=0.0, signum=signal.SIGKILL)
+    assert struck.status == -signal.SIGKILL
+    assert host.wait_footprint(before) == before

@@ -1,0 +1,42 @@
+"""Running labs for tests: each comes up when it is first asked for and goes with the test session, however that
+ends, as the session holds its lifeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from overlayd.lab.lifeline import Progress
+from overlayd.lab.model import LabSpec
+from overlayd.lab.raising import HeldLab, raised
+
+
+class Labs:
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._held: dict[LabSpec, HeldLab] = {}
+
+    def get(self, spec: LabSpec) -> HeldLab:
+        """The session's lab of this kind, whatever its name.  Who changes something in it puts it back."""
+        kind = dataclasses.replace(spec, name="")
+        if kind not in self._held:
+            named = dataclasses.replace(spec, name=f"tests-{os.getpid()}-{len(self._held)}")
+            self._held[kind] = self._stack.enter_context(raised(named, _unseen))
+        return self._held[kind]
+
+
+def require_namespaces() -> None:
+    """Skip the test where this user may have no namespaces."""
+    attempt = "from overlayd.lab.namespaces import unshare_world; unshare_world()"
+    done = subprocess.run([sys.executable, "-c", attempt], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"needs namespaces: {done.stderr.splitlines()[-1]}")
+
+
+def _unseen(_progress: Progress) -> None:
+    pass

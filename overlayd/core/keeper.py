@@ -315,7 +315,8 @@ def _decide(state: KeeperState, now: float, chance: float) -> Command | _Exhaust
     usable = [lease for lease in own if _may_be_used(sighting, lease, own)]
     keep = state.held or next(iter(usable), None)
     for lease in own:
-        if keep is None or lease.subnet != keep.subnet:
+        # never flannel's: by the address alone it may be another host's, behind the same NAT
+        if lease.attributes.node_id and (keep is None or lease.subnet != keep.subnet):
             return AskCommit(release(lease), None)
     if (held := state.held) is not None:
         return None if held.attributes == wanted else _rewrite(held, wanted, held.lease_id)

@@ -56,7 +56,7 @@ def compose_status(facts: Facts, before: Mapping[str, PeerStatus]) -> Status:
     until = None if held is None or held.is_reservation else facts.keeper.until
     return Status(
         version=facts.node.version,
-        at=facts.report.at if facts.report is not None else facts.node.started,
+        at=facts.report.at if facts.report is not None else facts.at,
         resync=facts.node.resync,
         node=facts.node.name,
         node_id=facts.node.node_id,
@@ -110,8 +110,10 @@ def judge_peer(subnet: Subnet, report: Report | None) -> tuple[PeerState, str]:
 def lease_problems(facts: Facts) -> Iterable[Problem]:
     keeper = facts.keeper
     match belief(keeper, facts.at):
-        case Belief.HELD:
-            pass
+        case Belief.HELD if keeper.complaint:
+            yield Problem(
+                "lease-not-renewed", f"the lease could not be renewed: {keeper.complaint}", "It asks again"
+            )
         case Belief.FENCED:
             yield Problem(
                 "lease-fenced",

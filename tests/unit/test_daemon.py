@@ -1,0 +1,406 @@
+"""A whole daemon, on a store in memory and a fake kernel: what it does about what it finds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from overlayd.core.dataplane import Scope
+from overlayd.core.keeper import Belief
+from overlayd.core.model import Subnet
+from overlayd.core.problem import Problem
+from overlayd.core.status import PeerState, Verdict
+from overlayd.core.store import Delete, Put, Transaction
+from overlayd.store.memory import MemoryStore
+from support.cluster import SimulatedNode, write_config
+
+CONFIG = b'{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}'
+SCOPE = Scope(frozenset({"eth0"}))
+FLANNEL = (
+    b'{"PublicIP":"10.99.0.77","PublicIPv6":null,"BackendType":"vxlan",'
+    b'"BackendData":{"VNI":1,"VtepMAC":"7a:eb:33:ad:22:5c"}}'
+)
+
+
+@asynccontextmanager
+async def cluster(
+    home: Path, count: int, config: bytes | None = CONFIG, ttl: int = 60
+) -> AsyncGenerator[tuple[MemoryStore, list[SimulatedNode], trio.Nursery]]:
+    store = MemoryStore()
+    if config is not None:
+        await write_config(store, config)
+    nodes = [SimulatedNode(number, store, home, ttl=ttl) for number in range(1, count + 1)]
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
+            nursery.start_soon(node.run)
+        await trio.sleep(5)
+        yield store, nodes, nursery
+        nursery.cancel_scope.cancel()
+
+
+async def put(store: MemoryStore, name: str, value: bytes, lease_id: int = 0) -> None:
+    await store.commit(Transaction((), (Put(name, value, lease_id),)))
+
+
+async def delete(store: MemoryStore, name: str) -> None:
+    await store.commit(Transaction((), (Delete(name),)))
+
+
+def subnet_of(node: SimulatedNode) -> str:
+    served = node.keeper.served
+    assert served is not None
+    return str(served.subnet)
+
+
+def key_of(node: SimulatedNode) -> str:
+    return "subnets/" + subnet_of(node).replace("/", "-")
+
+
+def codes(node: SimulatedNode) -> set[str]:
+    return {problem.code for problem in node.daemon.answer().status.problems}
+
+
+def routes(node: SimulatedNode) -> set[str]:
+    return {str(to) for to, found in node.kernel.routes.items() if any(route.protocol == 111 for route in found)}
+
+
+async def test_three_nodes_find_each_other(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as (_, nodes, _nursery):
+        subnets = {subnet_of(node) for node in nodes}
+        assert len(subnets) == 3
+        for node in nodes:
+            answer = node.daemon.answer()
+            assert (answer.verdict, answer.reason) == (Verdict.HEALTHY, "")
+            assert {peer.subnet for peer in answer.status.peers} == subnets - {subnet_of(node)}
+            assert routes(node) == subnets - {subnet_of(node)}
+            network = IPv4Network(subnet_of(node))
+            assert node.subnet_file.read_text() == (
+                "FLANNEL_NETWORK=10.244.0.0/16\n"
+                f"FLANNEL_SUBNET={network[1]}/24\n"
+                "FLANNEL_MTU=1450\n"
+                "FLANNEL_IPMASQ=false\n"
+            )
+
+
+async def test_a_node_that_is_stopped_goes_on_forwarding_and_comes_back_to_its_subnet(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    store = MemoryStore()
+    await write_config(store, CONFIG)
+    node = SimulatedNode(1, store, tmp_path)
+    await put(store, "subnets/10.244.7.0-24", FLANNEL)
+    async with trio.open_nursery() as nursery:
+        life = await nursery.start(node.run)
+        await trio.sleep(5)
+        before, first = subnet_of(node), await node.kernel.observe(SCOPE)
+        life.cancel()
+        await trio.sleep(5)
+        assert await node.kernel.observe(SCOPE) == first
+        await nursery.start(node.run)
+        await trio.sleep(5)
+        assert subnet_of(node) == before
+        assert await node.kernel.observe(SCOPE) == first
+        assert {record.name for record in (await store.snapshot()).subnets} == {
+            "subnets/10.244.7.0-24",
+            key_of(node),
+        }
+        nursery.cancel_scope.cancel()
+
+
+async def test_peers_that_left_while_it_was_down_are_swept(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    store = MemoryStore()
+    await write_config(store, CONFIG)
+    await put(store, "subnets/10.244.7.0-24", FLANNEL)
+    node = SimulatedNode(1, store, tmp_path)
+    async with trio.open_nursery() as nursery:
+        life = await nursery.start(node.run)
+        await trio.sleep(5)
+        assert routes(node) == {"10.244.7.0/24"}
+        life.cancel()
+        await delete(store, "subnets/10.244.7.0-24")
+        await put(store, "subnets/10.244.8.0-24", FLANNEL)
+        await nursery.start(node.run)
+        await trio.sleep(5)
+        assert routes(node) == {"10.244.8.0/24"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_a_config_it_waits_and_says_for_what(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 1, config=None) as (store, [node], _):
+        await trio.sleep(500)
+        answer = node.daemon.answer()
+        assert answer.verdict is Verdict.DEGRADED
+        [problem] = answer.status.problems
+        assert problem.code == "no-config"
+        assert "/coreos.com/network/config" in problem.text
+        assert "overlayd config set" in problem.remedy
+        await write_config(store, CONFIG)
+        await trio.sleep(5)
+        assert node.daemon.answer().verdict is Verdict.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (b"{", "JSON"),
+        (b'{"Network":"10.244.0.0/30"}', "Network"),
+        (b'{"Network":"10.244.0.0/16","SubnetMin":"10.9.0.0"}', "SubnetMin"),
+        (b'{"Network":"10.244.0.0/16","Backend":{"Type":"pigeon"}}', "pigeon"),
+        (b'{"Network":"10.244.0.0/16","Backend":{"VNI":"one"}}', "VNI"),
+    ],
+)
+async def test_a_bad_config_is_named_and_the_sound_one_before_it_stays_in_force(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, config: bytes, said: str
+) -> None:
+    async with cluster(tmp_path, 2) as (store, nodes, _):
+        before = [(subnet_of(node), routes(node)) for node in nodes]
+        await write_config(store, config)
+        await trio.sleep(100)
+        assert [(subnet_of(node), routes(node)) for node in nodes] == before
+        [problem] = nodes[0].daemon.answer().status.problems
+        assert problem.code == "config-invalid"
+        assert said in problem.text
+        await write_config(store, CONFIG)
+        await trio.sleep(5)
+        assert nodes[0].daemon.answer().verdict is Verdict.HEALTHY
+
+
+async def test_a_changed_config_is_followed(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
+    async with cluster(tmp_path, 2) as (store, nodes, _):
+        await write_config(store, b'{"Network":"10.245.0.0/16","Backend":{"Type":"vxlan","VNI":7}}')
+        await trio.sleep(60)
+        for node, other in (nodes, nodes[::-1]):
+            assert subnet_of(node).startswith("10.245.")
+            assert routes(node) == {subnet_of(other)}
+            assert {name for name in node.kernel.links if name.startswith("ovl")} == {"ovl.7"}
+            assert node.daemon.answer().verdict is Verdict.HEALTHY
+        assert {record.name for record in (await store.snapshot()).subnets} == set(map(key_of, nodes))
+
+
+async def test_bad_records_harm_nobody_but_themselves(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 2) as (store, nodes, nursery):
+        await put(store, "subnets/garbage", b"\x00\xff")
+        await put(store, "subnets/10.244.200.0-24", b"[" * 10_000)
+        await put(store, "subnets/10.244.201.0-24", b"x" * 1_000_000)
+        await put(store, "subnets/192.168.0.0-24", FLANNEL)
+        await put(store, "subnets/" + key_of(nodes[1]).removeprefix("subnets/").replace("-24", "-25"), FLANNEL)
+        await trio.sleep(5)
+        for node, other in (nodes, nodes[::-1]):
+            assert routes(node) == {subnet_of(other)}
+            assert codes(node) == {
+                "key-unknown",
+                "lease-malformed",
+                "lease-oversized",
+                "lease-outside",
+                "lease-overlap",
+            }
+        late = SimulatedNode(3, store, tmp_path)
+        nursery.start_soon(late.run)
+        await trio.sleep(5)
+        assert routes(late) == set(map(subnet_of, nodes))
+
+
+async def test_peers_that_cannot_be_served_are_named(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 1) as (store, [node], _):
+        good = FLANNEL
+        await put(store, "subnets/10.244.1.0-24", good)
+        await put(store, "subnets/10.244.2.0-24", good.replace(b"10.99.0.77", b"10.99.0.78"))
+        await put(
+            store, "subnets/10.244.3.0-24", b'{"PublicIP":"10.99.0.79","PublicIPv6":null,"BackendType":"host-gw"}'
+        )
+        await put(store, "subnets/10.244.4.0-24", b'{"PublicIP":"10.99.0.80","PublicIPv6":null}')
+        await put(
+            store,
+            "subnets/10.244.5.0-24",
+            good.replace(b"10.99.0.77", b"10.99.0.81").replace(b'"VNI":1', b'"VNI":5').replace(b"5c", b"5d"),
+        )
+        await put(store, "subnets/10.244.6.0-24", good.replace(b"10.99.0.77", b"10.99.0.1").replace(b"5c", b"5e"))
+        old = b'{"PublicIP":"10.99.0.82","BackendType":"vxlan","BackendData":{"VtepMAC":"7a:eb:33:ad:22:5f"}}'
+        await put(store, "subnets/10.244.7.0-24", old)
+        await trio.sleep(5)
+        status = node.daemon.answer().status
+        reasons = {peer.subnet.split(".")[2]: peer.reason for peer in status.peers}
+        states = {peer.subnet.split(".")[2]: peer.state for peer in status.peers}
+        assert {third for third, state in states.items() if state is PeerState.IN_SYNC} == {"1", "7"}
+        assert "which is that of 10.244.1.0/24" in reasons["2"]
+        assert "'host-gw'" in reasons["3"]
+        assert "names no backend" in reasons["4"]
+        assert "VNI 5" in reasons["5"]
+        assert "this node's own" in reasons["6"]
+        assert node.daemon.answer().verdict is Verdict.DEGRADED
+
+
+async def test_an_unfit_host_claims_nothing_until_it_is_mended(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    store = MemoryStore()
+    await write_config(store, CONFIG)
+    node = SimulatedNode(1, store, tmp_path)
+    node.preflight = (Problem("port-taken", "UDP port 8472 is taken", "Stop it"),)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.run)
+        await trio.sleep(100)
+        assert codes(node) == {"port-taken"}
+        assert not (await store.snapshot()).subnets
+        assert not routes(node)
+        assert "ovl.1" not in node.kernel.links
+        node.preflight = ()
+        await trio.sleep(60)
+        assert node.daemon.answer().verdict is Verdict.HEALTHY
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_own_key_that_vanishes_is_claimed_again(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 2) as (store, nodes, _):
+        node = nodes[0]
+        before = subnet_of(node)
+        await delete(store, key_of(node))
+        await trio.sleep(5)
+        assert (subnet_of(node), node.belief) == (before, Belief.HELD)
+        await store.revoke(node.keeper.lease_id)
+        await trio.sleep(5)
+        assert (subnet_of(node), node.belief) == (before, Belief.HELD)
+        assert routes(nodes[1]) == {before}
+
+
+async def test_a_stolen_subnet_is_given_up_and_another_one_taken(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 2) as (store, nodes, _):
+        node, stolen = nodes[0], subnet_of(nodes[0])
+        await put(store, key_of(node), FLANNEL)
+        await trio.sleep(5)
+        assert subnet_of(node) != stolen
+        assert node.belief is Belief.HELD
+        assert stolen in routes(node), "the thief is a peer now"
+        assert routes(nodes[1]) == {stolen, subnet_of(node)}
+        assert str(IPv4Network(subnet_of(node))[1]) in node.subnet_file.read_text()
+
+
+async def test_a_record_that_was_edited_is_put_right(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 1) as (store, _nodes, _):
+        [record] = (await store.snapshot()).subnets
+        await put(store, record.name, record.value.replace(b"10.99.0.1", b"10.99.0.9"), record.lease_id)
+        await trio.sleep(5)
+        [mended] = (await store.snapshot()).subnets
+        assert (mended.value, mended.lease_id) == (record.value, record.lease_id)
+        revision = mended.mod_revision
+        await trio.sleep(300)
+        assert [r.mod_revision for r in (await store.snapshot()).subnets] == [revision], "and then left alone"
+
+
+async def test_a_flannel_record_of_this_node_is_taken_over(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    store = MemoryStore()
+    await write_config(store, CONFIG)
+    await put(store, "subnets/10.244.33.0-24", FLANNEL.replace(b"10.99.0.77", b"10.99.0.1"))
+    node = SimulatedNode(1, store, tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.run)
+        await trio.sleep(5)
+        assert subnet_of(node) == "10.244.33.0/24"
+        [record] = (await store.snapshot()).subnets
+        assert b'"NodeID":"id1"' in record.value
+        assert record.lease_id == 0, "it was a reservation, and stays one"
+        assert node.daemon.answer().verdict is Verdict.HEALTHY
+        nursery.cancel_scope.cancel()
+
+
+async def test_out_of_subnets_is_a_clear_state_and_ends_when_one_comes_free(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    tiny = b'{"Network":"10.244.0.0/22","SubnetLen":24,"SubnetMin":"10.244.1.0","SubnetMax":"10.244.2.0"}'
+    async with cluster(tmp_path, 3, config=tiny) as (store, nodes, _):
+        waiting = next(node for node in nodes if node.keeper.served is None)
+        answer = waiting.daemon.answer()
+        assert answer.verdict is Verdict.DEGRADED
+        assert "out-of-subnets" in codes(waiting)
+        assert len(routes(waiting)) == 2, "it still reaches the others"
+        leaver = next(node for node in nodes if node is not waiting)
+        freed = subnet_of(leaver)
+        leaver.line.cut = True
+        await store.revoke(leaver.keeper.lease_id)
+        await trio.sleep(5)
+        assert subnet_of(waiting) == freed
+        assert waiting.daemon.answer().verdict is Verdict.HEALTHY
+
+
+async def test_an_outage_of_the_store_cuts_off_nobody_and_is_never_called_healthy(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 2) as (_, nodes, _nursery):
+        before = [routes(node) for node in nodes]
+        for node in nodes:
+            node.line.cut = True
+        await trio.sleep(30)
+        assert nodes[0].daemon.answer().verdict is Verdict.DEGRADED
+        await trio.sleep(600)
+        assert nodes[0].belief is Belief.FENCED
+        answer = nodes[0].daemon.answer()
+        assert answer.verdict is Verdict.UNKNOWN
+        assert "could not be renewed" in answer.reason
+        assert [routes(node) for node in nodes] == before
+        assert nodes[0].subnet_file.exists()
+        for node in nodes:
+            node.line.cut = False
+        await trio.sleep(60)
+        assert [node.daemon.answer().verdict for node in nodes] == [Verdict.HEALTHY] * 2
+        assert [routes(node) for node in nodes] == before
+
+
+async def test_the_subnet_file_comes_back_and_an_unwritable_one_is_named(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 1) as (_, [node], _nursery):
+        text = node.subnet_file.read_text()
+        node.subnet_file.unlink()
+        await trio.sleep(60)
+        assert node.subnet_file.read_text() == text
+        node.subnet_file.unlink()
+        node.subnet_file.mkdir()
+        await trio.sleep(60)
+        assert codes(node) == {"subnet-file-unwritable"}
+        node.subnet_file.rmdir()
+        await trio.sleep(60)
+        assert node.daemon.answer().verdict is Verdict.HEALTHY
+
+
+async def test_the_log_says_each_change_once(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "overlayd")
+    async with cluster(tmp_path, 1) as (store, [node], _):
+        await put(store, "subnets/10.244.7.0-24", FLANNEL)
+        await trio.sleep(300)
+        await put(store, "subnets/junk", b"")
+        await trio.sleep(300)
+        await delete(store, "subnets/junk")
+        await delete(store, "subnets/10.244.7.0-24")
+        await trio.sleep(300)
+        said = [record.getMessage() for record in caplog.records]
+        for once in ("subnet leased", "peer joined", "peer left", "network config read", "problem is gone"):
+            assert said.count(once) == 1, said
+        assert [str(vars(r)["subnet"]) for r in caplog.records if "peer" in r.getMessage()] == [
+            "10.244.7.0/24"
+        ] * 2
+        assert Subnet.parse(subnet_of(node)) in {vars(r).get("subnet") for r in caplog.records}

@@ -133,7 +133,8 @@ async def test_a_snapshot_shows_what_was_written_and_nothing_else(store: Store) 
     lease = await lease_of(store)
     first = await write(store, Put("config", b"{}", 0), Put(SUBNET, b"a", lease))
     second = await write(store, Put(SUBNET, b"b", lease), Put("subnets/", b"", 0))
-    last = await write(store, Put("overlayd/held/x", b"", 0), Put("subnetsX", b"", 0), Put("configX", b"", 0))
+    beside = ("overlayd/held/x", "subnets", "subnets-x", "subnetsX", "configX")
+    last = await write(store, *(Put(name, b"", 0) for name in beside))
     snapshot = await store.snapshot()
     assert snapshot.revision == last == first + 2
     assert snapshot.config == Record("config", b"{}", first, first, 0)
@@ -387,10 +388,11 @@ async def test_leaving_a_watch_ends_it_wherever_it_is(store: Store) -> None:
     with trio.fail_after(PATIENCE):
         async with store.watch(start):
             pass
-        for n in range(100):
-            await write(store, Put("config", b"%d" % n, 0))
         async with store.watch(start) as watch:
-            await read(watch, 1)
+            await anext(watch)
+            for n in range(100):  # more than any buffer on the way holds
+                await write(store, Put("config", b"%d" % n, 0))
+            await trio.sleep(0.1)
         with trio.move_on_after(0.2):
             async with store.watch(start + 100) as watch:
                 await read(watch, 1)

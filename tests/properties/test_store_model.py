@@ -30,7 +30,7 @@ from support.etcd import Etcd
 
 PATIENCE = 30.0
 
-NAMES = ("config", "subnets/", "subnets/a", "subnets/b", "overlayd/held/a", "subnetsX")
+NAMES = ("config", "subnets/", "subnets/a", "subnets/b", "subnets-x", "overlayd/held/a")
 LEASES = 3
 """Requests name the leases 1 to 3 in the order of their grants; 0 is none."""
 

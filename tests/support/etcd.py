@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import secrets
 import shutil
 import signal
@@ -107,18 +108,16 @@ class Etcd:
         command = [str(self._programs / "etcdctl"), f"--endpoints={self.endpoint}", *arguments]
         return (await trio.run_process(command, stdin=stdin, capture_stdout=True)).stdout
 
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Stop the process where it stands, and let it go on afterwards."""
-        self.signal(signal.SIGSTOP)
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)  # its last thread has stopped
         try:
             yield
         finally:
-            self.signal(signal.SIGCONT)
+            self._process.send_signal(signal.SIGCONT)
 
     def wait_ready(self) -> None:
         """Wait until it answers, and its cluster has a leader."""

@@ -20,7 +20,8 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-WANTED = "etcd3 0.12.0"
+_VERSION = "0.12.0"
+_REMEDY = f"mend it with: pip install 'etcd3=={_VERSION}'"
 _FILES = ("kv", "auth", "rpc")  # in the order of their imports
 _SERIALIZED = re.compile(r"serialized_pb=_b\(('(?:[^'\\]|\\.)*')\)")
 
@@ -50,8 +51,7 @@ def load_schema(folder: Path) -> ModuleType:
             descriptor = pool.FindFileByName(file.name)
         except Exception as error:
             raise ImportError(
-                f"{path}: {error}. overlayd reads etcd's schema out of {WANTED}; "
-                f"mend it with: pip install '{WANTED.replace(' ', '==')}'"
+                f"{path}: {error}. overlayd reads etcd's schema out of etcd3 {_VERSION}; {_REMEDY}"
             ) from error
         for message, kind in descriptor.message_types_by_name.items():
             setattr(module, message, message_factory.GetMessageClass(kind))
@@ -82,7 +82,7 @@ def _stub(service: descriptor_pb2.ServiceDescriptorProto, descriptor: Any) -> ty
 def _install() -> ModuleType:
     spec = importlib.util.find_spec("etcd3")
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError(f"etcd3 is not installed; mend it with: pip install '{WANTED.replace(' ', '==')}'")
+        raise ImportError(f"etcd3 is not installed; {_REMEDY}")
     return load_schema(Path(spec.submodule_search_locations[0]) / "etcdrpc")
 
 

@@ -247,8 +247,8 @@ def _is_ours(link: HostLink) -> bool:
 
 def _as_item(link: HostLink) -> Link:
     assert link.vxlan is not None
-    assert link.mac is not None
-    return Link(link.name, link.vxlan, link.mac, link.mtu, link.up)
+    mac = link.mac or Mac(bytes(6))  # one that carries bare IP packets (gpe) has none
+    return Link(link.name, link.vxlan, mac, link.mtu, link.up)
 
 
 def _fdb_entries(link: str, rows: Sequence[NeighbourRow]) -> list[Item]:

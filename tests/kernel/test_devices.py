@@ -75,7 +75,7 @@ async def test_every_attribute_comes_back(world: RealWorld, wish: Link) -> None:
         "id 1 local 10.99.0.1 dstport 8472 nolearning",
         "id 1 local 10.99.0.1 dev wire dstport 8472 nolearning",
         "id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning gbp",
-        "id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning ttl 3",
+        "id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning ttl 1",
         "id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning noudpcsum",
         "id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning group 239.1.1.1",
         "id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning proxy",
@@ -90,6 +90,14 @@ async def test_a_device_made_by_hand_with_other_attributes_is_told(world: RealWo
     assert refused is not None
     outcomes = await world.dataplane.apply([*removing([found]), *adding([link(1)])])
     assert not any(outcomes)
+    assert await observed_link(world) == link(1)
+
+
+async def test_a_device_without_a_mac_is_told_too(world: RealWorld) -> None:
+    ip(world.netns, f"link add {DEVICE} type vxlan dstport 8472 gpe external")
+    found = await observed_link(world)
+    assert found.kind.extra == ("external", "gpe")
+    assert not any(await world.dataplane.apply([*removing([found]), *adding([link(1)])]))
     assert await observed_link(world) == link(1)
 
 

@@ -125,10 +125,10 @@ def parse_vxlan(message: wire.Message, names: dict[int, str]) -> Vxlan:
 
 
 _UNSET: tuple[tuple[str, str], ...] = (
-    ("IFLA_VXLAN_GROUP", "remote"),
-    ("IFLA_VXLAN_GROUP6", "remote"),
-    ("IFLA_VXLAN_TTL", "ttl"),
-    ("IFLA_VXLAN_TOS", "tos"),
+    ("IFLA_VXLAN_GROUP", "remote {}"),
+    ("IFLA_VXLAN_GROUP6", "remote {}"),
+    ("IFLA_VXLAN_TTL", "ttl {}"),
+    ("IFLA_VXLAN_TOS", "tos {}"),
     ("IFLA_VXLAN_PROXY", "proxy"),
     ("IFLA_VXLAN_RSC", "rsc"),
     ("IFLA_VXLAN_L2MISS", "l2miss"),
@@ -143,11 +143,8 @@ _UNSET: tuple[tuple[str, str], ...] = (
 
 def _extra(data: Any) -> Iterator[str]:
     for attr, name in _UNSET:
-        value = data.get_attr(attr)
-        if value is True or value == 1:
-            yield name
-        elif value:
-            yield f"{name} {value}"
+        if value := data.get_attr(attr):
+            yield name.format(value)
     if data.get_attr("IFLA_VXLAN_UDP_CSUM") == 0:
         yield "noudpcsum"
 

@@ -65,15 +65,17 @@ async def _clean_kernel(iface: str | None) -> None:
             if iface is not None:
                 raise CommandError(str(error)) from error
             scope = Scope()  # no underlay, so no routes of ours by it
-        failed = []
-        for stage in diff(KernelState(), await dataplane.observe(scope), sweep=True).stages:
-            for operation, failure in zip(stage, await dataplane.apply(stage), strict=True):
-                if failure is None:
-                    print(f"removed {operation.item}")
-                else:
-                    failed.append(f"{operation.item}: {failure.reason}")
-        if failed:
-            raise CommandError("the kernel refused to remove " + "; ".join(failed))
+        # What stood behind something of ours (a second route to one destination) shows once that is gone.
+        while plan := diff(KernelState(), await dataplane.observe(scope), sweep=True):
+            failed = []
+            for stage in plan.stages:
+                for operation, failure in zip(stage, await dataplane.apply(stage), strict=True):
+                    if failure is None:
+                        print(f"removed {operation.item}")
+                    else:
+                        failed.append(f"{operation.item}: {failure.reason}")
+            if failed:
+                raise CommandError("the kernel refused to remove " + "; ".join(failed))
 
 
 def _remove_file(path: Path) -> None:

@@ -1,0 +1,203 @@
+"""The reconciler over the real kernel: whatever the world does to it, it is made right again, promptly.
+
+Each fault shows that it took effect: the reconciler had something to do because of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+import trio
+
+from overlayd.core.backend import Wish
+from overlayd.core.dataplane import Dataplane, Failure, Hints, Operation, Scope
+from overlayd.core.kernel import KernelState, Route
+from overlayd.core.model import Subnet
+from overlayd.core.report import Aim, Report
+from overlayd.reconciler import Reconciler
+from support import overlay
+from support.netns import bridge, ip
+from support.worlds import RealWorld, open_real_world
+
+PEERS = (2, 3, 4)
+SCOPE = Scope(frozenset({"eth0"}))
+VXLAN = Wish(
+    overlay.DEVICE,
+    1450,
+    overlay.node(),
+    {Subnet((overlay.subnet(n),)): KernelState.of(overlay.peer(n)) for n in PEERS},
+)
+HOST_GW = Wish(
+    "eth0",
+    1500,
+    KernelState.of([overlay.FORWARDING]),
+    {
+        Subnet((overlay.subnet(n),)): KernelState.of(
+            [Route(overlay.subnet(n), IPv4Address(f"10.99.0.{n}"), "eth0")]
+        )
+        for n in PEERS
+    },
+)
+
+
+class CountingDataplane:
+    """Counts the operations that go through it."""
+
+    def __init__(self, inner: Dataplane) -> None:
+        self._inner = inner
+        self.operations = 0
+
+    async def observe(self, scope: Scope) -> KernelState:
+        return await self._inner.observe(scope)
+
+    async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:
+        self.operations += len(operations)
+        return await self._inner.apply(operations)
+
+    @asynccontextmanager
+    async def changes(self) -> AsyncGenerator[Hints]:
+        async with self._inner.changes() as hints:
+            yield hints
+
+
+@asynccontextmanager
+async def kept(world: RealWorld, wish: Wish) -> AsyncGenerator[CountingDataplane]:
+    """A reconciler at work on the world, which has reached the wish."""
+    dataplane = CountingDataplane(world.dataplane)
+
+    async def aim() -> Aim:
+        return Aim(wish, SCOPE, sweep=True)
+
+    async def publish(report: Report) -> None:
+        pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Reconciler(dataplane, aim, publish, trio.current_time).run)
+        await reached(world, wish)
+        await quiet(dataplane)
+        yield dataplane
+        nursery.cancel_scope.cancel()
+
+
+async def reached(world: RealWorld, wish: Wish) -> None:
+    actual = KernelState()
+    with trio.move_on_after(20):
+        while (actual := await world.dataplane.observe(SCOPE)) != wish.kernel:  # noqa: ASYNC110
+            await trio.sleep(0.05)
+    assert str(actual) == str(wish.kernel)
+
+
+async def quiet(dataplane: CountingDataplane) -> None:
+    """Until nothing was done for a while: what it does from now on has a new reason."""
+    before = -1
+    while before != dataplane.operations:
+        before = dataplane.operations
+        await trio.sleep(0.3)
+
+
+async def heals(world: RealWorld, wish: Wish, dataplane: CountingDataplane, before: int) -> None:
+    with trio.fail_after(20):
+        while dataplane.operations == before:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    await reached(world, wish)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "ip link set ovl.1 down",
+        "ip link delete ovl.1",
+        "ip link set ovl.1 address 02:00:00:00:00:66",
+        "ip link set ovl.1 mtu 1300",
+        "ip address delete 10.244.1.0/32 dev ovl.1",
+        "ip address add 10.244.66.0/32 dev ovl.1",
+        "ip route delete 10.244.2.0/24",
+        "ip route flush dev ovl.1",
+        "ip route replace 10.244.2.0/24 via 10.99.0.66 dev eth0",
+        "ip route replace 10.244.2.0/24 via 10.244.3.0 dev ovl.1 onlink proto 111",
+        "ip route add 10.244.77.0/24 via 10.244.3.0 dev ovl.1 onlink proto 111",
+        "ip neighbour delete 10.244.2.0 dev ovl.1",
+        "ip neighbour replace 10.244.2.0 lladdr 02:00:00:00:00:66 dev ovl.1 nud permanent",
+        "ip neighbour replace 10.244.2.0 lladdr 02:00:00:00:00:66 dev ovl.1 nud reachable",
+        "ip neighbour add 10.244.77.0 lladdr 02:00:00:00:00:66 dev ovl.1 nud permanent",
+        "bridge fdb delete 02:00:00:00:00:02 dev ovl.1",
+        "bridge fdb replace 02:00:00:00:00:02 dev ovl.1 dst 10.99.0.66 self permanent",
+        "bridge fdb append 02:00:00:00:00:77 dev ovl.1 dst 10.99.0.66 self permanent",
+        "ip link delete ovl.1; ip link add ovl.1 type vxlan id 9 local 10.99.0.1 dev eth0 dstport 4789",
+    ],
+)
+async def test_a_fault_is_healed(fault: str) -> None:
+    async with open_real_world() as world, kept(world, VXLAN) as dataplane:
+        before = dataplane.operations
+        for command in fault.split("; "):
+            program, _, rest = command.partition(" ")
+            {"ip": ip, "bridge": bridge}[program](world.netns, rest)
+        await heals(world, VXLAN, dataplane, before)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "link set eth0 down; link set eth0 up",
+        "route delete 10.244.2.0/24",
+        "route replace 10.244.2.0/24 via 10.99.0.3 dev eth0 proto 111",
+        "route add 10.244.77.0/24 via 10.99.0.3 dev eth0 proto 111",
+    ],
+)
+async def test_host_gw_routes_are_healed(fault: str) -> None:
+    async with open_real_world() as world, kept(world, HOST_GW) as dataplane:
+        before = dataplane.operations
+        for command in fault.split("; "):
+            ip(world.netns, command)
+        await heals(world, HOST_GW, dataplane, before)
+
+
+async def test_stale_entries_at_the_start_are_swept_and_strangers_stay() -> None:
+    async with open_real_world() as world:
+        async with kept(world, VXLAN):
+            pass
+        for old in (7, 8):
+            await world.dataplane.apply(overlay.adding(overlay.peer(old)))
+        ip(world.netns, "link add ovl.9 type vxlan id 9 dstport 4790 local 10.99.0.1 dev eth0")
+        ip(world.netns, "link add dummy0 type bridge")
+        ip(world.netns, "link set dummy0 up")
+        ip(world.netns, "route add 10.244.99.0/24 dev dummy0 proto 111")
+        ip(world.netns, "route add 192.0.2.0/24 via 10.99.0.66 dev eth0")
+        before = ip(world.netns, "route show dev dummy0") + ip(world.netns, "route show dev eth0")
+        async with kept(world, VXLAN):
+            assert ip(world.netns, "route show dev dummy0") + ip(world.netns, "route show dev eth0") == before
+            assert "ovl.9" not in ip(world.netns, "link show")
+
+
+async def test_the_kernel_refuses_one_peer_and_serves_the_others() -> None:
+    wish = Wish(
+        VXLAN.device,
+        VXLAN.mtu,
+        VXLAN.base,
+        {
+            **VXLAN.peers,
+            Subnet((IPv4Network("10.244.9.0/24"),)): KernelState.of(
+                [Route(IPv4Network("10.244.9.0/24"), IPv4Address("10.99.0.9"), "nowhere")]
+            ),
+        },
+    )
+    reports: list[Report] = []
+
+    async def aim() -> Aim:
+        return Aim(wish, SCOPE, sweep=True)
+
+    async def publish(report: Report) -> None:
+        reports.append(report)
+
+    async with open_real_world() as world, trio.open_nursery() as nursery:
+        nursery.start_soon(Reconciler(world.dataplane, aim, publish, trio.current_time).run)
+        await reached(world, VXLAN)
+        with trio.fail_after(10):
+            while not (reports and reports[-1].retries.setbacks):  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        [setback] = reports[-1].retries.setbacks.values()
+        assert "nowhere" in setback.failure.reason
+        nursery.cancel_scope.cancel()

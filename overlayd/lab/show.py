@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from overlayd.lab.lifeline import Progress, Step
-from overlayd.lab.model import UNDERLAY, LabSpec
+from overlayd.lab.model import LabSpec
 from overlayd.lab.overview import Overview
 from overlayd.lab.picture import picture
 
@@ -45,7 +45,7 @@ def describe_step(spec: LabSpec, step: Step, done: int) -> str:
     of = f"{done}/{spec.nodes}"
     match step:
         case Step.NETWORK:
-            return f"a bridge, {UNDERLAY}, and {spec.nodes} network namespaces on it: the nodes"
+            return f"a bridge, and {spec.nodes} network namespaces on it: the nodes"
         case Step.ETCD:
             return "the cluster's store, and the network config in it"
         case Step.DAEMONS:

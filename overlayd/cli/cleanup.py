@@ -19,6 +19,9 @@ from overlayd.cli.options import (
     open_store,
 )
 
+ROUNDS = 8
+"""How often to look again for what came to light when something else went."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_store_options(parser)
@@ -66,7 +69,10 @@ async def _clean_kernel(iface: str | None) -> None:
                 raise CommandError(str(error)) from error
             scope = Scope()  # no underlay, so no routes of ours by it
         # What stood behind something of ours (a second route to one destination) shows once that is gone.
-        while plan := diff(KernelState(), await dataplane.observe(scope), sweep=True):
+        for _ in range(ROUNDS):
+            plan = diff(KernelState(), await dataplane.observe(scope), sweep=True)
+            if not plan:
+                return
             failed = []
             for stage in plan.stages:
                 for operation, failure in zip(stage, await dataplane.apply(stage), strict=True):
@@ -76,6 +82,7 @@ async def _clean_kernel(iface: str | None) -> None:
                         failed.append(f"{operation.item}: {failure.reason}")
             if failed:
                 raise CommandError("the kernel refused to remove " + "; ".join(failed))
+        raise CommandError("something puts back what is removed here: is another overlayd at work?")
 
 
 def _remove_file(path: Path) -> None:

@@ -1,0 +1,156 @@
+"""What each backend asks of the kernel, as the lines that `ip` would print; and which options it takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from overlayd.backends import load_backends
+from overlayd.core.backend import Backend, BackendOptionError, Needs
+from overlayd.core.config import parse_config
+from overlayd.core.model import Attributes, Family, Lease, Mac, NetworkView, Subnet, Underlay
+from overlayd_backends.hostgw import HostGw
+from overlayd_backends.vxlan import Vxlan
+
+UNDERLAY = Underlay(
+    "eth0", IPv4Address("10.99.0.1"), (IPv4Network("10.99.0.0/24"),), 1500, IPv4Address("10.99.0.1")
+)
+MAC = Mac.parse("02:00:00:00:00:01")
+
+
+def lease(third: int, attributes: Attributes) -> Lease:
+    return Lease(Subnet.parse(f"10.244.{third}.0/24"), attributes, third, third, 7)
+
+
+def vxlan_peer(number: int, public_ip: str | None = None, data: str | None = None) -> Lease:
+    told = data or f'{{"VNI":1,"VtepMAC":"02:00:00:00:00:0{number}"}}'
+    public = IPv4Address(public_ip or f"10.99.0.{number}")
+    return lease(number, Attributes((public,), "vxlan", told))
+
+
+def view(*peers: Lease, own: bool = True) -> NetworkView:
+    config = parse_config(b'{"Network":"10.244.0.0/16"}')
+    mine = lease(1, Attributes((UNDERLAY.public_ip,), "vxlan")) if own else None
+    return NetworkView(config, UNDERLAY, MAC, mine, peers, in_sync=True)
+
+
+def test_vxlan_in_full() -> None:
+    wish = Vxlan().desired(view(vxlan_peer(2), vxlan_peer(3)))
+    assert str(wish.kernel).splitlines() == [
+        "forwarding ipv4 on",
+        "link ovl.1 vxlan id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning "
+        "address 02:00:00:00:00:01 mtu 1450 up",
+        "address 10.244.1.0/32 dev ovl.1",
+        "fdb 02:00:00:00:00:02 dev ovl.1 dst 10.99.0.2 self permanent",
+        "fdb 02:00:00:00:00:03 dev ovl.1 dst 10.99.0.3 self permanent",
+        "neighbour 10.244.2.0 lladdr 02:00:00:00:00:02 dev ovl.1 permanent",
+        "neighbour 10.244.3.0 lladdr 02:00:00:00:00:03 dev ovl.1 permanent",
+        "route 10.244.2.0/24 via 10.244.2.0 dev ovl.1 proto 111 onlink",
+        "route 10.244.3.0/24 via 10.244.3.0 dev ovl.1 proto 111 onlink",
+    ]
+    assert (wish.device, wish.mtu, wish.refused) == ("ovl.1", 1450, {})
+
+
+def test_vxlan_before_it_has_a_lease_has_a_device_without_an_address() -> None:
+    wish = Vxlan().desired(view(own=False))
+    assert [str(item).split()[0] for item in wish.kernel] == ["forwarding", "link"]
+
+
+def test_vxlan_options_reach_the_device() -> None:
+    backend = Vxlan.parse({"vni": 7, "port": 4789, "mtu": 9000, "gbp": True, "learning": True})
+    [_, link, _] = backend.desired(view()).kernel
+    assert str(link) == (
+        "link ovl.7 vxlan id 7 local 10.99.0.1 dev eth0 dstport 4789 learning gbp "
+        "address 02:00:00:00:00:01 mtu 8950 up"
+    )
+    assert backend.needs() == Needs(4789, 7)
+
+
+def test_direct_routing_goes_by_the_underlay_where_it_can() -> None:
+    wish = Vxlan.parse({"directrouting": True}).desired(view(vxlan_peer(2), vxlan_peer(3, "10.98.0.3")))
+    peers = {str(subnet): str(state).splitlines() for subnet, state in wish.peers.items()}
+    assert peers["10.244.2.0/24"] == ["route 10.244.2.0/24 via 10.99.0.2 dev eth0 proto 111"]
+    assert len(peers["10.244.3.0/24"]) == 3
+
+
+def test_the_advertised_record_is_flannels() -> None:
+    told = Vxlan().advertise(UNDERLAY, MAC)
+    assert told.backend_data == '{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}'
+    assert (told.backend, told.public_ips) == ("vxlan", (UNDERLAY.public_ip,))
+    assert HostGw().advertise(UNDERLAY, MAC) == Attributes((UNDERLAY.public_ip,), "host-gw")
+
+
+def test_of_two_peers_with_one_mac_the_older_is_served_on_every_node() -> None:
+    twin = vxlan_peer(3, data='{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}')
+    for peers in ((vxlan_peer(2), twin), (twin, vxlan_peer(2))):
+        wish = Vxlan().desired(view(*peers))
+        assert list(wish.peers) == [Subnet.parse("10.244.2.0/24")]
+        assert wish.refused == {twin.subnet: "has VTEP MAC 02:00:00:00:00:02, which is that of 10.244.2.0/24"}
+
+
+@pytest.mark.parametrize(
+    ("peer", "reason"),
+    [
+        (vxlan_peer(2, data="{}"), "no usable VTEP"),
+        (vxlan_peer(2, data="[]"), "no usable VTEP"),
+        (vxlan_peer(2, data='{"VtepMAC":"02:00:00:00:00:02","VNI":"1"}'), "no usable VTEP"),
+        (vxlan_peer(2, data='{"VtepMAC":"03:00:00:00:00:02"}'), "not a unicast"),
+        (vxlan_peer(2, data='{"VtepMAC":"00:00:00:00:00:00"}'), "not a unicast"),
+        (vxlan_peer(2, data='{"VNI":2,"VtepMAC":"02:00:00:00:00:02"}'), "speaks VNI 2, this node VNI 1"),
+        (vxlan_peer(2, data='{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}'), "that of this node"),
+        (vxlan_peer(2, "10.99.0.1"), "this node's own"),
+        (vxlan_peer(2, "0.0.0.0"), "no host's address"),
+        (vxlan_peer(2, "224.0.0.1"), "no host's address"),
+        (replace(vxlan_peer(2), attributes=Attributes((), "vxlan")), "no IPV4 public IP"),
+        (replace(vxlan_peer(2), attributes=Attributes((UNDERLAY.public_ip,), "udp")), "runs backend 'udp'"),
+        (replace(vxlan_peer(2), attributes=Attributes((UNDERLAY.public_ip,))), "names no backend"),
+        (replace(vxlan_peer(2), subnet=Subnet.parse("fd00::/64")), "no IPv4 subnet"),
+    ],
+)
+def test_a_peer_that_vxlan_cannot_serve_is_refused_alone(peer: Lease, reason: str) -> None:
+    wish = Vxlan().desired(view(peer, vxlan_peer(9)))
+    assert list(wish.peers) == [Subnet.parse("10.244.9.0/24")]
+    assert reason in wish.refused[peer.subnet]
+
+
+def test_host_gw_in_full() -> None:
+    near, far = lease(2, Attributes((IPv4Address("10.99.0.2"),), "host-gw")), vxlan_peer(4)
+    off_link = lease(3, Attributes((IPv4Address("10.98.0.3"),), "host-gw"))
+    wish = HostGw().desired(view(near, off_link, far))
+    assert str(wish.kernel).splitlines() == [
+        "forwarding ipv4 on",
+        "route 10.244.2.0/24 via 10.99.0.2 dev eth0 proto 111",
+    ]
+    assert (wish.device, wish.mtu) == ("eth0", 1500)
+    assert "not on the link of eth0" in wish.refused[off_link.subnet]
+    assert "runs backend 'vxlan'" in wish.refused[far.subnet]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"vni": 0}, "Backend.VNI: 0 is not a whole number from 1 to 16777215"),
+        ({"vni": 1 << 24}, "Backend.VNI"),
+        ({"vni": True}, "Backend.VNI"),
+        ({"port": 65536}, "Backend.Port"),
+        ({"mtu": 100}, "Backend.MTU: 100 leaves no room"),
+        ({"gbp": 1}, "Backend.GBP: 1 is neither true nor false"),
+        ({"directrouting": "yes"}, "Backend.DirectRouting"),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_would_be_right(options: dict[str, object], said: str) -> None:
+    with pytest.raises(BackendOptionError) as raised:
+        Vxlan.parse(options)
+    assert said in str(raised.value)
+
+
+def test_overheads() -> None:
+    assert (Vxlan().overhead(Family.IPV4), Vxlan().overhead(Family.IPV6)) == (50, 70)
+    assert HostGw().overhead(Family.IPV4) == 0
+
+
+def test_both_are_found_by_their_entry_points() -> None:
+    found: dict[str, type[Backend]] = dict(load_backends())
+    assert found == {"vxlan": Vxlan, "host-gw": HostGw}

@@ -1,0 +1,75 @@
+"""The import law: which part of overlayd may know which other."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[2]
+
+ALLOWED = {
+    "overlayd/core": {"overlayd.core"},
+    "overlayd/store": {"overlayd.core", "overlayd.store"},
+    "overlayd/host": {"overlayd.core", "overlayd.host"},
+    "overlayd/api": {"overlayd.core", "overlayd.api"},
+    "overlayd/testing": {"overlayd.core", "overlayd.testing"},
+    "backends/overlayd_backends": {"overlayd.core", "overlayd_backends"},
+}
+"""What the files below a folder may import of ours."""
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written out"
+            found.add(node.module or "")
+    return found
+
+
+def is_below(module: str, parents: set[str]) -> bool:
+    return any(module == parent or module.startswith(parent + ".") for parent in parents)
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_each_part_knows_only_what_it_may(folder: str) -> None:
+    files = list((TOP / folder).rglob("*.py"))
+    assert files
+    for path in files:
+        for module in imports(path):
+            if module.split(".")[0] in ("overlayd", "overlayd_backends"):
+                assert is_below(module, ALLOWED[folder]), f"{path.relative_to(TOP)} imports {module}"
+
+
+def test_the_core_is_pure() -> None:
+    """Nothing but the standard library and msgspec, and of the standard library nothing that reads a clock,
+    draws lots or touches the machine."""
+    impure = {
+        "asyncio",
+        "os",
+        "pathlib",
+        "random",
+        "secrets",
+        "shutil",
+        "socket",
+        "subprocess",
+        "tempfile",
+        "time",
+    }
+    third_party = {"trio", "etcd3", "grpc", "pyroute2", "rich", "h11", "scapy"}
+    for path in (TOP / "overlayd/core").rglob("*.py"):
+        names = {module.split(".")[0] for module in imports(path)}
+        assert not names & (impure | third_party), path.name
+
+
+def test_the_daemon_never_imports_the_lab_or_the_fakes() -> None:
+    for path in (TOP / "overlayd").rglob("*.py"):
+        relative = str(path.relative_to(TOP))
+        if relative.startswith(("overlayd/lab/", "overlayd/testing/")) or relative == "overlayd/cli/lab.py":
+            continue
+        for module in imports(path):
+            assert not is_below(module, {"overlayd.lab", "overlayd.testing"}), f"{relative} imports {module}"

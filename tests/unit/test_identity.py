@@ -1,0 +1,99 @@
+"""The node's identity: it outlives the daemon, belongs to one daemon at a time, and is never guessed."""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from overlayd.host.identity import IdentityError, hold_identity, hold_namespace, load_identity
+
+
+def test_an_identity_is_made_once_and_kept(tmp_path: Path) -> None:
+    state = tmp_path / "deep" / "state"
+    assert load_identity(state) is None
+    with hold_identity(state) as first:
+        assert first.problems == ()
+        assert first.mac.is_unicast
+    with hold_identity(state) as second:
+        assert second == first == load_identity(state)
+    with hold_identity(tmp_path / "other") as stranger:
+        assert stranger.node_id != first.node_id
+
+
+def test_two_daemons_in_one_network_namespace_are_one_too_many(tmp_path: Path) -> None:
+    with hold_identity(tmp_path / "a"), pytest.raises(IdentityError, match="runs in this network namespace"):
+        hold_identity(tmp_path / "b").__enter__()
+    with hold_namespace(), pytest.raises(IdentityError, match=r"process \d+"):
+        hold_namespace().__enter__()
+
+
+def test_a_state_directory_in_use_elsewhere_is_refused_with_its_user(tmp_path: Path) -> None:
+    with hold_identity(tmp_path):
+        pass
+    with (tmp_path / "lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4242\n")
+        lock.flush()
+        with pytest.raises(IdentityError, match=r"process 4242\) uses .*Stop it, or"):
+            hold_identity(tmp_path).__enter__()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        '{"id":"a/b","mac":"02:00:00:00:00:01"}',
+        '{"id":"ab","mac":"01:00:00:00:00:01"}',
+        '{"id":"ab","mac":"x"}',
+        '{"id":"ab","mac":"02:00:00:00:00:01","more":1}',
+        f'{{"id":"{"a" * 65}","mac":"02:00:00:00:00:01"}}',
+    ],
+)
+def test_a_damaged_identity_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "node.json").write_text(text)
+    with pytest.raises(IdentityError, match=r"node\.json is damaged"):
+        hold_identity(tmp_path).__enter__()
+    assert (tmp_path / "node.json").read_text() == text
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Path:
+    """A path that no one, not even root, can make a directory at."""
+    (tmp_path / "file").write_text("")
+    return tmp_path / "file" / "state"
+
+
+def test_without_a_writable_place_it_runs_on_and_says_so(unwritable: Path) -> None:
+    with hold_identity(unwritable) as identity:
+        [problem] = identity.problems
+        assert problem.code == "state-dir-unwritable"
+        assert str(unwritable) in problem.text
+        assert "--state-dir" in problem.remedy
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from overlayd.host.identity import hold_identity
+with hold_identity(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_daemon_leaves_no_lock_behind(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(IdentityError, match=rf"process {holder.pid}\)"):
+                hold_identity(tmp_path).__enter__()
+        finally:
+            holder.kill()
+    with hold_identity(tmp_path):
+        pass

@@ -1,0 +1,206 @@
+"""What may be concluded from a status, and how it reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from overlayd.api.status_socket import StatusUnavailableError, query_status, serve_status
+from overlayd.cli import main
+from overlayd.cli.status import age, render
+from overlayd.core.status import (
+    Answer,
+    LeaseStatus,
+    PeerState,
+    PeerStatus,
+    ProblemStatus,
+    Status,
+    UnderlayStatus,
+    Verdict,
+    answer,
+    judge,
+)
+
+NOW = 100_000.0
+GOOD = Status(
+    version="0.1.0",
+    at=NOW - 5,
+    resync=30.0,
+    node="node1",
+    node_id="ab12",
+    started=NOW - 7_200,
+    belief="held",
+    in_sync=True,
+    revision=17,
+    network="10.244.0.0/16",
+    lease=LeaseStatus("10.244.7.0/24", since=NOW - 7_190, until=NOW + 86_000),
+    backend="vxlan",
+    device="ovl.1",
+    mtu=1450,
+    underlay=UnderlayStatus("eth0", "10.99.0.1", "10.99.0.1", 1500),
+    peers=(
+        PeerStatus("node2", "10.244.8.0/24", "10.99.0.2", PeerState.IN_SYNC, NOW - 200),
+        PeerStatus("node3", "10.244.19.0/24", "10.99.0.3", PeerState.IN_SYNC, NOW - 7_000),
+    ),
+)
+REFUSED = PeerStatus("node4", "10.244.4.0/24", "10.99.0.4", PeerState.REFUSED, NOW, "runs backend 'udp'")
+replace = msgspec.structs.replace
+
+
+def test_a_good_status_is_healthy() -> None:
+    assert judge(GOOD, NOW) == (Verdict.HEALTHY, "")
+    assert judge(replace(GOOD, peers=()), NOW) == (Verdict.HEALTHY, "")
+    reserved = replace(GOOD, lease=LeaseStatus("10.244.7.0/24", NOW - 1, until=None))
+    assert judge(reserved, NOW) == (Verdict.HEALTHY, "")
+
+
+@pytest.mark.parametrize(
+    ("status", "now", "verdict", "said"),
+    [
+        (GOOD, NOW + 56, Verdict.UNKNOWN, "61 s ago"),
+        (replace(GOOD, at=NOW + 86_010), NOW + 86_011, Verdict.UNKNOWN, "could not be renewed"),
+        (replace(GOOD, lease=None, belief="unclaimed"), NOW, Verdict.DEGRADED, "unclaimed"),
+        (replace(GOOD, belief="fenced"), NOW, Verdict.DEGRADED, "fenced"),
+        (replace(GOOD, in_sync=False), NOW, Verdict.DEGRADED, "not programmed yet"),
+        (replace(GOOD, device=None), NOW, Verdict.DEGRADED, "not programmed yet"),
+        (replace(GOOD, peers=(*GOOD.peers, REFUSED)), NOW, Verdict.DEGRADED, "1 of 3 peers"),
+        (replace(GOOD, problems=(ProblemStatus("x", "y"),)), NOW, Verdict.DEGRADED, "problems"),
+    ],
+)
+def test_nothing_less_is_healthy(status: Status, now: float, verdict: Verdict, said: str) -> None:
+    found, reason = judge(status, now)
+    assert found is verdict
+    assert said in reason
+
+
+def test_a_healthy_answer_reads_well() -> None:
+    assert (
+        render(answer(GOOD, NOW))
+        == """\
+healthy
+
+node     node1  10.99.0.1 on eth0, MTU 1500
+lease    10.244.7.0/24  held for 1h 59m, 23h 53m left
+network  10.244.0.0/16
+backend  vxlan on ovl.1, MTU 1450
+peers    2/2
+
+  NODE   SUBNET          UNDERLAY   STATE    SINCE
+  node2  10.244.8.0/24   10.99.0.2  in sync  3m 20s
+  node3  10.244.19.0/24  10.99.0.3  in sync  1h 56m"""
+    )
+
+
+def test_a_degraded_answer_puts_the_problems_last_with_what_mends_them() -> None:
+    status = replace(
+        GOOD,
+        peers=(*GOOD.peers, REFUSED),
+        underlay=UnderlayStatus("eth0", "10.99.0.1", "203.0.113.9", 1500),
+        problems=(
+            ProblemStatus("no-config", "there is no network config", "Write one"),
+            ProblemStatus("store-unreachable", "etcd does not answer"),
+        ),
+    )
+    lines = render(answer(status, NOW)).splitlines()
+    assert lines[0] == "degraded: 1 of 3 peers are not in sync"
+    assert "node     node1  10.99.0.1 on eth0, MTU 1500, known to peers as 203.0.113.9" in lines
+    assert "peers    2/3" in lines
+    assert "  node4  10.244.4.0/24   10.99.0.4  refused  0s      runs backend 'udp'" in lines
+    assert lines[-4:] == [
+        "problems",
+        "  there is no network config  [no-config]",
+        "    → Write one",
+        "  etcd does not answer  [store-unreachable]",
+    ]
+
+
+def test_a_daemon_that_has_just_started_shows_what_it_lacks() -> None:
+    bare = Status("0.1.0", NOW, 30.0, "node1", "ab12", NOW, "unclaimed", in_sync=False, revision=0)
+    assert render(answer(bare, NOW)).splitlines() == [
+        "degraded: this node's lease is unclaimed",
+        "",
+        "node     node1",
+        "lease    none (unclaimed)",
+        "peers    0/0  (the store has not been read yet)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (-3, "0s"),
+        (59, "59s"),
+        (60, "1m"),
+        (61, "1m 1s"),
+        (3_605, "1h"),
+        (90_000, "1d 1h"),
+        (1e6, "11d 13h"),
+    ],
+)
+def test_ages(seconds: float, text: str) -> None:
+    assert age(seconds) == text
+
+
+async def test_the_socket_gives_the_answer_of_the_moment(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    moments = iter([answer(GOOD, NOW), answer(GOOD, NOW + 1_000)])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_status, run_dir, lambda: next(moments))
+        assert await query_status(run_dir) == answer(GOOD, NOW)
+        assert (await query_status(run_dir)).verdict is Verdict.UNKNOWN
+        nursery.cancel_scope.cancel()
+    assert not list(run_dir.iterdir())
+
+
+async def test_a_large_answer_and_a_caller_that_hangs_up(tmp_path: Path) -> None:
+    many = tuple(
+        PeerStatus(f"node{n}", f"10.{n >> 8}.{n & 255}.0/24", "10.99.0.2", PeerState.IN_SYNC, NOW)
+        for n in range(5_000)
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_status, tmp_path, lambda: answer(replace(GOOD, peers=many), NOW))
+        rude = await trio.open_unix_socket(str(tmp_path / "status.sock"))
+        await rude.aclose()
+        assert len((await query_status(tmp_path)).status.peers) == 5_000
+        nursery.cancel_scope.cancel()
+
+
+async def test_silence_is_never_an_answer(tmp_path: Path) -> None:
+    with pytest.raises(StatusUnavailableError, match="no daemon runs here: there is no"):
+        await query_status(tmp_path)
+    with trio.socket.socket(trio.socket.AF_UNIX) as dead:
+        await dead.bind(str(tmp_path / "status.sock"))
+        with pytest.raises(StatusUnavailableError, match="nobody listens"):
+            await query_status(tmp_path)
+
+
+async def test_an_answer_of_something_else_is_no_answer(tmp_path: Path) -> None:
+    async def lie(stream: trio.SocketStream) -> None:
+        await stream.send_all(b'{"verdict": 0}')
+        await stream.aclose()
+
+    with trio.socket.socket(trio.socket.AF_UNIX) as socket:
+        await socket.bind(str(tmp_path / "status.sock"))
+        socket.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, lie, [trio.SocketListener(socket)])
+            with pytest.raises(StatusUnavailableError, match="can't be read"):
+                await query_status(tmp_path)
+            nursery.cancel_scope.cancel()
+
+
+def test_the_command_without_a_daemon_cannot_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--run-dir", str(tmp_path)]) == 2
+    assert "cannot tell: no daemon runs here" in capsys.readouterr().err
+    assert main(["status", "--json", "--run-dir", str(tmp_path)]) == 2
+    said = msgspec.json.decode(capsys.readouterr().out)
+    assert (said["verdict"], said["status"]) == (2, None)
+
+
+def test_an_answer_survives_json() -> None:
+    told = answer(GOOD, NOW)
+    assert msgspec.json.decode(msgspec.json.encode(told), type=Answer) == told

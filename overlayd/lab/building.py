@@ -143,6 +143,9 @@ class Builder:
 
     def _too_late(self, voices: Mapping[str, Voice]) -> BuildError:
         limit = f"not up within {patience(self._spec):.0f} s"
+        for member in self._house.facts.etcd:
+            if member.process.state is ProcessState.DIED:
+                return BuildError(f"{member.name} ended: {member.process.end}")
         for node in self._house.facts.nodes:
             if node.daemon.state is not ProcessState.WAITING and node.subnet is None:
                 return self._blame(node.name, f"{limit}: it has leased no subnet")

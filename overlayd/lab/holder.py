@@ -6,7 +6,7 @@ cleaned up, so nothing can be left behind.
 
 It starts as an ordinary process with its end of the lifeline (a socket pair, see lifeline.py) in hand, takes the
 lab's name (see control.py) while it still stands in the host's network namespace, then leaves for namespaces of
-its own and forks: the child is the holder, the parent but waits for its end.
+its own and forks: the child is the holder, the parent only waits for its end.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ from overlayd.lab.namespaces import (
     MS_PRIVATE,
     MS_REC,
     Forbidden,
-    die_with_parent,
     mount,
     unshare_world,
 )
@@ -61,7 +60,6 @@ def main(arguments: list[str]) -> int:
         lifeline.sendall(encode(Failed(str(error))))
         return 1
     if child:
-        die_with_parent()  # nobody is left to wait for us then, and the holder has the lifeline
         lifeline.close()
         name.close()
         _, status = os.waitpid(child, 0)
@@ -90,6 +88,11 @@ def live(spec: LabSpec, lifeline: socket.socket, name: socket.socket) -> int:
     """The holder's whole life."""
     try:
         furnish_file_system()
+    except OSError as error:
+        reason = f"this system refuses a lab file systems of its own ({error}): a container may need --privileged"
+        lifeline.sendall(encode(Failed(reason)))
+        return 1
+    try:
         log.info("lab %s: %s", spec.name, spec)
         trio.run(hold, spec, lifeline, name)
     except BaseException as error:  # whatever it is, it reaches whoever waits for the lab
@@ -103,8 +106,8 @@ def live(spec: LabSpec, lifeline: socket.socket, name: socket.socket) -> int:
 
 def furnish_file_system() -> None:
     """A /proc and a /sys that show the lab, and an empty /run with the lab's home in it."""
-    needed = (sys.prefix, sys.base_prefix, *sys.path)
-    hidden = {Path(p).resolve().parts[2] for p in needed if Path(p).resolve().is_relative_to("/run/")}
+    needed = [Path(path).resolve().parts for path in (sys.prefix, sys.base_prefix, *sys.path)]
+    hidden = {entry for _, top, entry, *_ in (p for p in needed if len(p) > 2) if top == "run"}
     kept = {entry: os.open(f"/run/{entry}", os.O_PATH | os.O_CLOEXEC) for entry in hidden}
     os.chdir("/")
     mount("none", "/", "", MS_REC | MS_PRIVATE)
@@ -126,9 +129,9 @@ def furnish_file_system() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
 
-async def hold(spec: LabSpec, lifeline: socket.socket, name: socket.socket) -> None:
+async def hold(spec: LabSpec, lifeline_socket: socket.socket, name: socket.socket) -> None:
     """Make the lab and keep it until it is asked to end, by the lifeline, by a request or by a signal."""
-    thread = Thread(lifeline)
+    lifeline = Lifeline(lifeline_socket)
     spawner = Spawner(os.environ)
     async with trio.open_nursery() as nursery:
         end = nursery.cancel_scope.cancel
@@ -138,22 +141,22 @@ async def hold(spec: LabSpec, lifeline: socket.socket, name: socket.socket) -> N
         door = Door(house, end)
         await nursery.start(door.serve, name)
         await nursery.start(door.serve, bind_control_socket())
-        nursery.start_soon(build, house, thread, end)
-        if not await thread.wait_detached():
+        nursery.start_soon(build, house, lifeline, end)
+        if not await lifeline.wait_detached():
             log.info("the lifeline ended before it said that the lab may stay")
             end()
 
 
-async def build(house: House, thread: Thread, end: Callable[[], None]) -> None:
+async def build(house: House, lifeline: Lifeline, end: Callable[[], None]) -> None:
     try:
-        await Builder(house, thread.tell).build()
+        await Builder(house, lifeline.tell).build()
     except* BuildError as group:
         failure = first_of(group)
         log.error("%s", failure)  # noqa: TRY400 - a sentence that needs no traceback
-        await thread.tell(Failed(str(failure), failure.log))
+        await lifeline.tell(Failed(str(failure), failure.log))
         end()
     else:
-        await thread.tell(Up(house.facts))
+        await lifeline.tell(Up(house.facts))
 
 
 def first_of(group: BaseExceptionGroup[BuildError]) -> BuildError:
@@ -176,7 +179,7 @@ async def end_on_signal(end: Callable[[], None]) -> None:
             end()
 
 
-class Thread:
+class Lifeline:
     """The holder's end of the lifeline."""
 
     def __init__(self, sock: socket.socket) -> None:

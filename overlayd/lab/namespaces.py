@@ -1,11 +1,10 @@
-"""The system calls by which a lab gets a world of its own: unshare(2), which Python has from 3.12 on, mount(2)
-and prctl(2), which it has not at all."""
+"""The system calls by which a lab gets a world of its own: unshare(2), which Python has from 3.12 on, and
+mount(2), which it has not at all."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import signal
 from pathlib import Path
 
 # linux/sched.h
@@ -21,9 +20,6 @@ MS_NOEXEC = 0x8
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
-
-PR_SET_PDEATHSIG = 1
-"""linux/prctl.h"""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -56,11 +52,6 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
         source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode() or None
     )
     _check(result, f"mount {kind or source} on {target}")
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill the calling process when the thread that started it ends."""
-    _check(_libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0), "prctl")
 
 
 def unshare_world() -> None:

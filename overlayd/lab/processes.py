@@ -53,7 +53,7 @@ def describe_status(status: int) -> str:
 
 
 class Spawner:
-    """Where processes are born and reaped; `reap` must run as a task for as long as any of them matters."""
+    """Starts processes; its `reap` must run as a task for as long as the end of any of them matters."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = dict(environment)

@@ -18,7 +18,7 @@ from overlayd.lab.control import LabError
 from overlayd.lab.facts import Facts
 from overlayd.lab.lifeline import DETACH, Failed, Progress, Up, decode
 from overlayd.lab.model import LabSpec
-from overlayd.lab.running import RunningLab, find_lab
+from overlayd.lab.running import END_PATIENCE, RunningLab, find_lab
 
 PROGRAMS = {"ip": "iproute2", "nsenter": "util-linux", "env": "coreutils"}
 """What a lab needs of the system, and the package that brings it."""
@@ -39,6 +39,7 @@ class HeldLab:
     lab: RunningLab
     facts: Facts
     _lifeline: socket.socket
+    _parent: subprocess.Popen[bytes]
 
     def leave(self) -> NoReturn:
         """Let the lab stay, and end this process with status 0.
@@ -49,6 +50,7 @@ class HeldLab:
         sys.stdout.flush()
         sys.stderr.flush()
         self._lifeline.sendall(DETACH)
+        self._parent.kill()  # it only waits for the holder, which init does from now on
         os._exit(0)
 
 
@@ -60,7 +62,7 @@ def raised(spec: LabSpec, on_progress: Callable[[Progress], None]) -> Generator[
     lifeline, theirs = socket.socketpair()
     holder = subprocess.Popen(
         [
-            *(sys.executable, "-m", "overlayd.lab.holder"),
+            *(sys.executable, "-P", "-m", "overlayd.lab.holder"),  # -P: no code from where the user stands
             *(msgspec.json.encode(spec).decode(), str(theirs.fileno())),
         ],
         pass_fds=[theirs.fileno()],
@@ -70,10 +72,14 @@ def raised(spec: LabSpec, on_progress: Callable[[Progress], None]) -> Generator[
     theirs.close()
     try:
         facts = wait_up(lifeline, on_progress)
-        yield HeldLab(find_lab(spec.name), facts, lifeline)
+        yield HeldLab(find_lab(spec.name), facts, lifeline, holder)
     finally:
         lifeline.close()
-        holder.wait()
+        try:
+            holder.wait(END_PATIENCE)
+        except subprocess.TimeoutExpired:  # frozen, it doesn't see that the lifeline ended
+            find_lab(spec.name).end()
+            holder.wait()
 
 
 def wait_up(lifeline: socket.socket, on_progress: Callable[[Progress], None]) -> Facts:

@@ -25,7 +25,7 @@ from overlayd.lab.control import (
 from overlayd.lab.facts import Facts
 
 END_PATIENCE = 10.0
-"""Seconds that a holder may take to end once it was asked to."""
+"""Seconds that a holder may take to end, once it was asked to or its lifeline is cut."""
 
 
 @dataclass(frozen=True)

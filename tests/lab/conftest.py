@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import ExitStack
 
@@ -9,6 +10,7 @@ import pytest
 
 from overlayd.lab.model import LabSpec
 from overlayd.lab.raising import HeldLab
+from support.host import NOBODY, Host, NoInterpreter
 from support.lab import Labs, require_namespaces
 
 
@@ -24,3 +26,17 @@ def labs() -> Generator[Labs]:
 def lab(labs: Labs) -> HeldLab:
     """Three nodes with two pods each, over VXLAN."""
     return labs.get(LabSpec(nodes=3, pods=2))
+
+
+@pytest.fixture(scope="module", params=[None, NOBODY], ids=["own user", "uid 65534"])
+def host(request: pytest.FixtureRequest) -> Generator[Host]:
+    """A host of its own, on which commands run as one user or the other."""
+    require_namespaces()
+    if request.param is not None and os.geteuid() != 0:
+        pytest.skip("needs root: to become another user")
+    try:
+        host = Host(request.param)
+    except NoInterpreter as error:
+        pytest.skip(str(error))
+    with host:
+        yield host

@@ -3,26 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Generator
 
 import pytest
 
-from support.host import NOBODY, Host, NoInterpreter
-from support.lab import require_namespaces
-
-
-@pytest.fixture(scope="module", params=[None, NOBODY], ids=["test's own user", "uid 65534"])
-def host(request: pytest.FixtureRequest) -> Generator[Host]:
-    require_namespaces()
-    if request.param is not None and os.geteuid() != 0:
-        pytest.skip("needs root: to become another user")
-    try:
-        host = Host(request.param)
-    except NoInterpreter:
-        pytest.skip("needs a Python that uid 65534 may run, and a checkout that it may read")
-    with host:
-        yield host
+from support.host import Host
 
 
 def test_a_lab_comes_up_can_be_entered_and_leaves_nothing(host: Host) -> None:

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import time
-from collections.abc import Generator
 
-import pytest
-
-from support.host import NOBODY, Host, NoInterpreter
-from support.lab import require_namespaces
+from support.host import Host
 
 SIGNALS = [*[signal.SIGKILL] * 10, *[signal.SIGINT] * 2]
 """For each of two users."""
 UP = ("lab", "up", "--nodes", "2")
-
-
-@pytest.fixture(params=[None, NOBODY], ids=["test's own user", "uid 65534"])
-def host(request: pytest.FixtureRequest) -> Generator[Host]:
-    require_namespaces()
-    if request.param is not None and os.geteuid() != 0:
-        pytest.skip("needs root: to become another user")
-    try:
-        host = Host(request.param)
-    except NoInterpreter:
-        pytest.skip("needs a Python that uid 65534 may run, and a checkout that it may read")
-    with host:
-        yield host
 
 
 def test_whenever_up_is_killed_or_interrupted_nothing_stays(host: Host) -> None:

@@ -57,13 +57,13 @@ class NoInterpreter(Exception):
 def interpreter(user: int | None) -> tuple[str, str]:
     """A Python for this user (None: our own), and the PYTHONPATH by which it finds overlayd and what it needs."""
     if user is None:
-        return sys.executable, ""
+        return sys.executable, os.environ.get("PYTHONPATH", "")
     system = shutil.which(f"python{sys.version_info[0]}.{sys.version_info[1]}", path="/usr/local/bin:/usr/bin")
     packages = f"{CHECKOUT}:{CHECKOUT / 'backends'}:{sysconfig.get_path('purelib')}"
     for python, path in ((sys.executable, ""), (system, packages)):
         if python and _works(python, path, user):
             return python, path
-    raise NoInterpreter
+    raise NoInterpreter(f"needs a Python that uid {user} may run, and a checkout that it may read")
 
 
 def _works(python: str, path: str, user: int) -> bool:
@@ -95,7 +95,7 @@ class Host:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "support.host"],
             cwd=CHECKOUT / "tests",
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT / "tests")},
+            env={**os.environ, "PYTHONPATH": f"{CHECKOUT / 'tests'}:{os.environ.get('PYTHONPATH', '')}"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -21,27 +21,22 @@ from ipaddress import IPv4Network, IPv6Network
 from overlayd.core.config import NetworkConfig, Range
 from overlayd.core.model import IPNetwork, Subnet
 
-CHANCES = 1 << 53
-"""random.random() has 53 bits (Python's documentation of `random`)."""
-
 
 def choose_subnet(
     config: NetworkConfig, taken: Iterable[Subnet], prefer: Subnet | None, chance: float
 ) -> Subnet | None:
     """A subnet that overlaps none of `taken`, or None if there is none left.
 
-    `prefer` is chosen if it can be; else `chance`, 0 ≤ chance < 1, decides.
+    `prefer` is chosen if it can be; else `chance` decides, a random number with 0 ≤ chance < 1.
     """
     blocked = _blocked(config, taken)
-    if prefer is not None and find_misfit(config, prefer) is None:
-        number = _number(config.ranges[0], prefer.prefixes[0])
-        paired = number < config.capacity and subnet_at(config, number) == prefer
-        if paired and not any(first <= number <= last for first, last in blocked):
-            return prefer
+    preferred = None if prefer is None else find_number(config, prefer)
+    if preferred is not None and not any(first <= preferred <= last for first, last in blocked):
+        return prefer
     free = config.capacity - sum(last - first + 1 for first, last in blocked)
     if free <= 0:
         return None
-    number = int(chance * CHANCES) * free // CHANCES
+    number = int(chance * free)
     for first, last in blocked:
         if number < first:
             break
@@ -52,6 +47,14 @@ def choose_subnet(
 def subnet_at(config: NetworkConfig, number: int) -> Subnet:
     """The subnet of this number, 0 ≤ number < capacity."""
     return Subnet(tuple(_prefix(span, number) for span in config.ranges))
+
+
+def find_number(config: NetworkConfig, subnet: Subnet) -> int | None:
+    """The number of this subnet; None if it is none of the config's, or no pair of its."""
+    span = config.ranges[0]
+    prefix = subnet.of(span.family)
+    number = -1 if prefix is None else _number(span, prefix)
+    return number if 0 <= number < config.capacity and subnet_at(config, number) == subnet else None
 
 
 def find_misfit(config: NetworkConfig, subnet: Subnet) -> str | None:

@@ -32,7 +32,7 @@ def quoted(value: object, limit: int = QUOTE_LIMIT) -> str:
     if isinstance(value, str):
         text, end = repr(value[: limit + 1]), "'"
     else:
-        text, end = json.dumps(value).replace("\x7f", "\\u007f"), ""
+        text, end = json.dumps(value), ""
     return text if len(text) <= limit + 2 else f"{text[:limit]}…{end}"
 
 

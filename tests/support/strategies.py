@@ -28,6 +28,8 @@ def prefixes(within: IPNetwork, longest: int | None = None) -> st.SearchStrategy
 
 
 def nth_prefix(within: IPNetwork, length: int, number: int) -> IPNetwork:
+    """Counted from the first, or, below zero, from the end."""
+    number %= 1 << (length - within.prefixlen)
     kind: type[IPNetwork] = type(within)
     return kind((int(within.network_address) + (number << (within.max_prefixlen - length)), length))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, cast
@@ -117,6 +118,11 @@ def test_what_has_no_effect_is_a_warning() -> None:
         "IPv6SubnetLen has no effect while EnableIPv6 is false",
     )
     assert config.ranges[0].subnet_len == 26
+
+
+def test_brackets_in_text_are_no_nesting() -> None:
+    config = parse_config(json.dumps({"Network": "10.244.0.0/16", "Backend": {"Note": '[{"' * 100}}))
+    assert config.options == {"note": '[{"' * 100}
 
 
 def test_zero_means_not_given_as_in_flannel() -> None:

@@ -133,11 +133,14 @@ class Meaning:
         yield f"subnets   {config.capacity:,}: {subnet_at(config, 0)} to {subnet_at(config, config.capacity - 1)}"
         options = ", ".join(f"{key} {_plain(value)}" for key, value in self.options.items())
         yield f"backend   {config.backend_type}" + (f" ({options})" if options else "")
-        overhead = self.overhead
-        yield (
-            f"overhead  {overhead['ipv4']} bytes per packet over an IPv4 underlay"
-            f" (MTU 1500 leaves {1500 - overhead['ipv4']}), {overhead['ipv6']} over IPv6"
-        )
+        ipv4, ipv6 = self.overhead["ipv4"], self.overhead["ipv6"]
+        if ipv4 or ipv6:
+            yield (
+                f"overhead  {ipv4} bytes per packet over an IPv4 underlay (MTU 1500 leaves {1500 - ipv4}),"
+                f" {ipv6} over IPv6"
+            )
+        else:
+            yield "overhead  none"
         for warning in self.warnings:
             yield f"warning   {warning}"
 

@@ -1,0 +1,61 @@
+"""The first command of the README, on a fresh clone: as root, and as a user who may nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[2]
+NOBODY = 65534
+
+
+def python_for(uid: int) -> str:
+    """A Python that this user can start."""
+    for candidate in (getattr(sys, "_base_executable", sys.executable), "/usr/bin/python3"):
+        done = subprocess.run(
+            [*become(uid), candidate, "-c", "import ensurepip"], capture_output=True, check=False
+        )
+        if done.returncode == 0:
+            return candidate
+    pytest.skip(f"needs a Python with venv that uid {uid} can start: apt-get install python3-venv")
+
+
+def become(uid: int) -> list[str]:
+    if uid == os.geteuid():
+        return []
+    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+
+
+@pytest.mark.parametrize("uid", [0, NOBODY])
+def test_make_demo_on_a_fresh_clone(uid: int) -> None:
+    if os.geteuid() not in (0, uid):
+        pytest.skip(f"needs root: becomes uid {uid}")
+    clone = Path(subprocess.check_output(["mktemp", "-d", "/tmp/overlayd-clone-XXXXXX"], text=True).strip())
+    try:
+        subprocess.run(["git", "clone", "--quiet", str(TOP), str(clone)], check=True)
+        subprocess.run(["chown", "-R", f"{uid}:{uid}", str(clone)], check=True)
+        environment = {
+            **{name: value for name, value in os.environ.items() if name.startswith("PIP_")},
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/nonexistent",
+        }
+        done = subprocess.run(
+            [*become(uid), "make", "demo", f"PYTHON={python_for(uid)}"],
+            cwd=clone,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "all 11 checks passed" in done.stdout
+        assert "nothing of it is left" in done.stdout
+    finally:
+        shutil.rmtree(clone)

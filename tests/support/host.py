@@ -17,12 +17,12 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from overlayd.lab.namespaces import MS_PRIVATE, MS_REC, mount, unshare_world
+from overlayd.lab.namespaces import MS_BIND, MS_PRIVATE, MS_REC, mount, unshare_world
 
 CHECKOUT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -30,6 +30,8 @@ SCRATCH = ("/tmp", "/run", "/var/tmp")
 SETTLE = 20.0
 """Seconds that may pass until the kernel has cleared away what has ended."""
 
+_KEPT: set[Path] = set()
+"""Where the checkout and the interpreter are, if that is in a scratch directory."""
 _FIRST_MOUNTS: set[str] = set()
 """Those that were copied from the machine: they go when the machine's go, which is no doing of a test's."""
 
@@ -152,13 +154,25 @@ def serve() -> None:
     mount("none", "/", "", MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc")
     for directory in SCRATCH:
-        if not CHECKOUT.is_relative_to(directory) and not Path(sys.prefix).is_relative_to(directory):
-            mount("tmpfs", directory, "tmpfs", 0, "mode=1777")
+        _empty(Path(directory))
     _FIRST_MOUNTS.update(_mounts())
     verbs: dict[str, Callable[..., Any]] = {"run": run, "strike": strike, "footprint": footprint, "plant": plant}
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(verbs[request.pop("verb")](**request)), flush=True)
+
+
+def _empty(directory: Path) -> None:
+    """Cover a directory, but for what the commands themselves are run from."""
+    needed = [path for path in (CHECKOUT, Path(sys.prefix), Path(sys.base_prefix)) if directory in path.parents]
+    entries = {path.relative_to(directory).parts[0] for path in needed}
+    kept = {directory / entry: os.open(directory / entry, os.O_PATH) for entry in entries}
+    mount("tmpfs", str(directory), "tmpfs", 0, "mode=1777")
+    for path, fd in kept.items():
+        path.mkdir()
+        mount(f"/proc/self/fd/{fd}", str(path), "", MS_BIND | MS_REC)
+        os.close(fd)
+    _KEPT.update(kept)
 
 
 def plant(path: str, script: str) -> None:
@@ -196,13 +210,16 @@ def strike(
 ) -> tuple[int | None, Footprint]:
     process = start(argv, path, user, pythonpath)
     assert process.stdout is not None
+    assert process.stderr is not None
     while seen and seen not in (line := process.stdout.readline()) and line:
         pass
     time.sleep(after)
     then = footprint(reap=False)
     ended = process.poll() is not None
     process.send_signal(signum)  # to it alone, as SIGKILL from the kernel would be
-    process.communicate(timeout=60)
+    process.wait(60)  # and not for the end of its output, which whatever it left behind may hold
+    process.stdout.close()
+    process.stderr.close()
     return None if ended else process.returncode, then
 
 
@@ -218,9 +235,16 @@ def footprint(*, reap: bool = True) -> Footprint:
         "links": sorted(name for _, name in socket.if_nameindex()),
         "mounts": [target for number, target in _mounts().items() if number not in _FIRST_MOUNTS],
         "processes": sorted(_processes()),
-        "files": sorted(str(path) for top in SCRATCH for path in Path(top).rglob("*")),
+        "files": sorted(_files()),
         "abstract sockets": sorted(set(re.findall(r" (@\S+)$", Path("/proc/net/unix").read_text(), re.M))),
     }
+
+
+def _files() -> Iterator[str]:
+    for top in SCRATCH:
+        for directory, names, files in os.walk(top):
+            names[:] = [name for name in names if Path(directory, name) not in _KEPT]
+            yield from (os.path.join(directory, name) for name in names + files)
 
 
 def _mounts() -> dict[str, str]:

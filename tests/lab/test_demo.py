@@ -17,9 +17,9 @@ NOBODY = 65534
 def python_for(uid: int) -> str:
     """A Python that this user can start."""
     for candidate in (getattr(sys, "_base_executable", sys.executable), "/usr/bin/python3"):
-        done = subprocess.run(
-            [*become(uid), candidate, "-c", "import ensurepip"], capture_output=True, check=False
-        )
+        # by a shell, since setpriv itself may still have a root's way into a closed directory
+        trial = [*become(uid), "sh", "-c", 'exec "$0" -c "import ensurepip"', candidate]
+        done = subprocess.run(trial, capture_output=True, check=False)
         if done.returncode == 0:
             return candidate
     pytest.skip(f"needs a Python with venv that uid {uid} can start: apt-get install python3-venv")

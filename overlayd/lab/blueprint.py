@@ -182,7 +182,7 @@ def _endpoints(spec: LabSpec) -> tuple[str, str]:
 def program_environment(caller: Mapping[str, str]) -> dict[str, str]:
     """The environment of the programs that the holder starts."""
     passed_on = {name: caller[name] for name in PASSED_ON if name in caller}
-    own = {"PATH": _admin_path(caller), "PYTHONUNBUFFERED": "1", "TMPDIR": str(HOME / "tmp")}
+    own = {"PATH": search_path(caller), "PYTHONUNBUFFERED": "1", "TMPDIR": str(HOME / "tmp")}
     return own | passed_on
 
 
@@ -192,7 +192,7 @@ def visitor_environment(caller: Mapping[str, str], spec: LabSpec, place: str | N
     environment = {name: value for name, value in caller.items() if not name.startswith("OVERLAYD_")}
     endpoints = ",".join(spec.etcd_endpoints)
     environment |= {"OVERLAYD_ETCD_ENDPOINTS": endpoints, "ETCDCTL_ENDPOINTS": endpoints}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{_admin_path(caller)}"
+    environment["PATH"] = f"{Path(sys.executable).parent}:{search_path(caller)}"
     for node in spec.all_nodes:
         if node.name == place:
             environment |= {
@@ -203,5 +203,6 @@ def visitor_environment(caller: Mapping[str, str], spec: LabSpec, place: str | N
     return environment
 
 
-def _admin_path(caller: Mapping[str, str]) -> str:
+def search_path(caller: Mapping[str, str]) -> str:
+    """The PATH in a lab."""
     return f"{caller.get('PATH', '/usr/bin:/bin')}:{ADMIN_PATH}"

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import msgspec
 
+from overlayd.lab.blueprint import search_path
 from overlayd.lab.control import LabError
 from overlayd.lab.facts import Facts
 from overlayd.lab.lifeline import DETACH, Failed, Progress, Up, decode
@@ -99,5 +100,5 @@ def wait_up(lifeline: socket.socket, on_progress: Callable[[Progress], None]) ->
 def check_programs() -> None:
     """Raises LabError naming what has to be installed."""
     for program, package in PROGRAMS.items():
-        if shutil.which(program) is None:
+        if shutil.which(program, path=search_path(os.environ)) is None:
             raise LabError(f"a lab needs the program {program!r}: install the package {package}")

@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from overlayd.lab.blueprint import visitor_environment
@@ -19,7 +20,7 @@ from overlayd.lab.suite.sabotage import SABOTAGES
 from support.lab import Labs
 
 PATIENCE = 180
-"""Seconds for a whole campaign, which takes some 40."""
+"""Seconds for a whole campaign, which takes some 20."""
 
 
 @contextmanager
@@ -66,9 +67,22 @@ def test_every_check_has_a_sabotage() -> None:
     assert {sabotage.check for sabotage in SABOTAGES} == {check.name for check in CHECKS}
 
 
-def test_each_sabotage_turns_just_its_own_check_and_pair_red(lab: HeldLab, labs: Labs) -> None:
-    part = ("no-nat", "mtu-exact", "ttl", "leave")  # where a way without encapsulation might differ
-    host_gw = labs.get(LabSpec(nodes=3, pods=2, backend="host-gw"))
-    with inside(lab, *proof()) as over_vxlan, inside(host_gw, *proof(*part)) as over_host_gw:
-        assert_proven(steps_of(over_vxlan), [sabotage.fault for sabotage in SABOTAGES])
-        assert_proven(steps_of(over_host_gw), [sabotage.fault for sabotage in SABOTAGES if sabotage.check in part])
+CONTACT = ("pod-pod-tcp", "pod-pod-udp", "pod-pod-icmp", "same-node", "node-pod", "pod-node")
+PATH = ("no-nat", "large-tcp", "large-udp", "mtu-exact", "ttl", "leave")
+UNENCAPSULATED = ("no-nat", "mtu-exact", "ttl", "leave")
+"""What might come out otherwise over host-gw."""
+
+
+def test_each_sabotage_turns_just_its_own_check_and_pair_red(labs: Labs) -> None:
+    """Most of a campaign is waiting for what does not come, so they run side by side, each in a lab of its own."""
+    usual = LabSpec(nodes=3, pods=2)
+    assert {*CONTACT, *PATH} == {check.name for check in CHECKS}
+    campaigns = (
+        (labs.get(usual), CONTACT),
+        (labs.get(replace(usual, network="172.16.0.0/12")), PATH),
+        (labs.get(replace(usual, backend="host-gw")), UNENCAPSULATED),
+    )
+    with ExitStack() as stack:
+        processes = [stack.enter_context(inside(held, *proof(*checks))) for held, checks in campaigns]
+        for process, (_, checks) in zip(processes, campaigns, strict=True):
+            assert_proven(steps_of(process), [each.fault for each in SABOTAGES if each.check in checks])

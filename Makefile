@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-all lint clean
 
 help:
 	@echo "make demo   watch a whole cluster come up, prove itself and go away again"
@@ -19,6 +19,9 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/test.stamp lint
 	@tests/install-needs
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-all: test
+	$(BIN)/pytest -m long $(PYTEST_ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -84,9 +84,10 @@ def test_any_split_order_or_repetition_gives_the_same_book(data: st.DataObject) 
         st.tuples(revisions, revisions).map(
             lambda ends: Changes(max(ends), tuple(history[min(ends) : max(ends)]))
         ),
+        revisions.map(lambda revision: Changes(revision, tuple(history[max(0, revision - 1) : revision]))),
         revisions.map(lambda revision: Changes(revision, ())),
     )
-    deliveries = data.draw(st.permutations(enough + data.draw(st.lists(anything, max_size=5))))
+    deliveries = data.draw(st.permutations(enough + data.draw(st.lists(anything, max_size=8))))
 
     book = LeaseBook()
     for news in deliveries:
@@ -302,3 +303,10 @@ def test_nothing_is_in_sync_before_the_first_snapshot() -> None:
     assert book.revision == 7
     assert absorb_snapshot(book, Snapshot(6, None, ()), asked_at=0).leases == book.leases
     assert absorb_snapshot(book, Snapshot(8, None, ()), asked_at=7).leases == ()
+
+
+def test_old_news_after_a_snapshot_brings_nothing_back() -> None:
+    record = lease_record("10.244.1.0-24", 3)
+    book = absorb_snapshot(LeaseBook(), Snapshot(6, None, ()), asked_at=0)
+    assert absorb_changes(book, Changes(6, (record,))).leases == ()
+    assert absorb_snapshot(book, Snapshot(4, None, (record,)), asked_at=2).leases == ()

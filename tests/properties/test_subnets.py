@@ -45,8 +45,13 @@ def configs(draw: st.DrawFn) -> NetworkConfig:
 taken_lists = st.lists(subnets(SMALL, SMALL6), max_size=6)
 
 
+def cut(each: Range) -> list[IPNetwork]:
+    """The whole network in subnets, those outside the range among them."""
+    return list(each.network.subnets(new_prefix=each.subnet_len))
+
+
 def listed(each: Range) -> list[IPNetwork]:
-    return [prefix for prefix in each.network.subnets(new_prefix=each.subnet_len) if is_within(each, prefix)]
+    return [prefix for prefix in cut(each) if is_within(each, prefix)]
 
 
 def is_within(each: Range, prefix: IPNetwork) -> bool:
@@ -80,7 +85,7 @@ def test_every_free_one_has_the_same_chance(config: NetworkConfig, taken: list[S
 def test_the_preferred_one_is_chosen_exactly_if_it_is_free(
     config: NetworkConfig, taken: list[Subnet], chance: float, data: st.DataObject
 ) -> None:
-    mixed = st.tuples(*(st.sampled_from(listed(each)) for each in config.ranges)).map(Subnet)
+    mixed = st.tuples(*(st.sampled_from(cut(each)) for each in config.ranges)).map(Subnet)
     prefer = data.draw(mixed | st.sampled_from(all_subnets(config)) | subnets(SMALL, SMALL6))
     chosen = choose_subnet(config, taken, prefer, chance)
     if prefer in free_subnets(config, taken):

@@ -110,7 +110,13 @@ class Daemon:
         self._report: Report | None = None
         self._leased_since = 0.0
         self._peers: tuple[Lease, ...] = ()
-        keeper = KeeperState(identity.node_id, settings.lease_ttl, self._subnet_file.find_subnet())
+        self._incarnation = f"{chance.getrandbits(64):016x}"
+        keeper = KeeperState(
+            identity.node_id,
+            self._incarnation,
+            settings.lease_ttl,
+            previous=self._subnet_file.find_subnet(),
+        )
         self._leasing = Leasing(store, keeper, self._seen, self._relist, self._lease_decided, host.clock, chance)
         self._reconciler = Reconciler(host.dataplane, self._aim, self._reconciled, host.clock)
         self._status = self._compose_after(())
@@ -189,12 +195,26 @@ class Daemon:
         network, underlay, book = self._network, self._underlay, self._book
         if network is None or underlay is None or self._cleared is None or not book.in_sync:
             return None
-        sighting = Sighting(book.revision, network.revision, network.config, book.leases, book.taken)
+        sighting = Sighting(
+            book.revision,
+            network.revision,
+            network.config,
+            book.leases,
+            book.taken,
+            book.holds,
+            book.returns,
+            book.is_frozen,
+        )
         return Sighted(sighting, self._attributes(network.backend, underlay))
 
     def _attributes(self, backend: Backend, underlay: Underlay) -> Attributes:
         advertised = backend.advertise(underlay, self._identity.mac)
-        return replace(advertised, node_id=self._identity.node_id, node_name=self._settings.node_name)
+        return replace(
+            advertised,
+            node_id=self._identity.node_id,
+            node_name=self._settings.node_name,
+            incarnation=self._incarnation,
+        )
 
     def _lease_decided(self, before: KeeperState, after: KeeperState) -> None:
         now = self._host.clock()

@@ -5,8 +5,15 @@ revision, choose a free subnet, and write its key in a transaction that compares
 the grant is kept alive, and the record is rewritten when this node's attributes change, never blindly: every
 write compares the create revision and the grant of the key that it believes to be its own.
 
-The belief ends before the store can end the lease: it counts from the moment *before* the grant or keepalive
+A reservation is a key on no grant, so it never expires and can't show whether its node lives.  Its node keeps a
+second key beside it, the *hold*, on its grant; belief follows that one.
+
+The belief ends before the store can end the grant: it counts from the moment *before* the grant or keepalive
 was sent, and stops a margin short of the TTL that the answer promised.
+
+One life of a daemon is an *incarnation*.  At its start it takes over what an earlier life of this node left.
+Once it has held a subnet, a record under its own id that names another incarnation is somebody else's: that
+conflict is named, and not fought.
 
 `step` takes one event and answers with the new state and at most one command; no second command is given
 until the outcome of the first has come back as an event.  Time (seconds of CLOCK_BOOTTIME) and chance (a
@@ -16,14 +23,15 @@ random number) are arguments.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from overlayd.core.config import NetworkConfig
-from overlayd.core.model import Attributes, Lease, Subnet
-from overlayd.core.records import encode_attributes, format_subnet_name
+from overlayd.core.model import Attributes, Hold, Lease, Subnet
+from overlayd.core.records import encode_attributes, encode_hold, format_hold_name, format_subnet_name
 from overlayd.core.store import (
     CONFIG,
+    FROZEN,
     Committed,
     Delete,
     Field,
@@ -49,6 +57,14 @@ def margin(ttl: float) -> float:
     return max(0.02 * ttl, 10.0)
 
 
+class Waiting(enum.Enum):
+    """What else than time a node without a subnet waits for."""
+
+    SUBNET = "all subnets are taken"
+    THAW = "claims are frozen"
+    OTHER_SELF = "another incarnation of this node holds a subnet"
+
+
 class Belief(enum.Enum):
     """What this node believes of its lease."""
 
@@ -63,14 +79,21 @@ class Belief(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """The config and all leases, as they were together at one revision of the store.  `taken` are the subnets
-    that some key names, whether or not its value is a lease."""
+    """The config and all leases, as they were together at one revision of the store.
+
+    `taken` are the subnets that some key names, whether or not its value is a lease.  `returns` is how often the
+    store is known to have gone back in time: revisions before and after that can't be compared.  While it is
+    `frozen`, nothing may be claimed.
+    """
 
     revision: int
     config_revision: int
     config: NetworkConfig
     leases: tuple[Lease, ...]
     taken: tuple[Subnet, ...]
+    holds: tuple[Hold, ...] = ()
+    returns: int = 0
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +170,16 @@ Event = Sighted | Granted | KeptAlive | Decided | Failed | Tick
 class KeeperState:
     """All that the keeper knows.
 
-    `held` is the record that this node believes to be its own; `last` is the one it served until it was gone
-    from the store, still served while no one else is seen to hold it.  `until` is when belief in the grant
-    ends.  `need_revision` is the least revision that a sighting must have to be decided on.
+    `incarnation` is the name of this life, `settled` whether it has ever held a subnet.  `held` is the record
+    that this node believes to be its own; `last` is the one it served until it was gone from the store, still
+    served while no one else is seen to hold it.  `until` is when belief in the grant ends.  `need_revision` is
+    the least revision that a sighting must have to be decided on.  `waits_for` says why nothing is claimed.
     """
 
     node_id: str
+    incarnation: str
     ttl: int
+    settled: bool = False
     previous: Subnet | None = None
     wanted: Attributes | None = None
     sighting: Sighting | None = None
@@ -170,7 +196,7 @@ class KeeperState:
     failures: int = 0
     retry_at: float = 0.0
     complaint: str = ""
-    exhausted: bool = False
+    waits_for: Waiting | None = None
 
     @property
     def served(self) -> Lease | None:
@@ -184,9 +210,7 @@ def belief(state: KeeperState, now: float) -> Belief:
         if state.last is not None:
             return Belief.FENCED
         return Belief.LOST if state.lost_to else Belief.UNCLAIMED
-    if state.held.is_reservation or now < state.until:
-        return Belief.HELD
-    return Belief.FENCED
+    return Belief.HELD if now < state.until else Belief.FENCED
 
 
 def wake_at(state: KeeperState, stepped_at: float) -> float | None:
@@ -202,10 +226,9 @@ def step(state: KeeperState, event: Event, now: float, chance: float) -> tuple[K
     """Absorb one event, then decide.  0 ≤ `chance` < 1 is a random number."""
     state = _absorb(state, event, now, chance)
     command = _decide(state, now, chance)
-    if isinstance(command, _Exhausted):
-        return replace(state, exhausted=True), None
-    state = replace(state, exhausted=False, pending=command or state.pending)
-    return state, command
+    if isinstance(command, Waiting):
+        return replace(state, waits_for=command), None
+    return replace(state, waits_for=None, pending=command or state.pending), command
 
 
 def _absorb(state: KeeperState, event: Event, now: float, chance: float) -> KeeperState:
@@ -216,6 +239,8 @@ def _absorb(state: KeeperState, event: Event, now: float, chance: float) -> Keep
         case Sighted(sighting=sighting, wanted=wanted):
             if isinstance(asked, AskSighting):
                 state = replace(state, pending=None, doubtful=False, need_revision=0, failures=0, complaint="")
+            if state.sighting is not None and sighting.returns != state.sighting.returns:
+                state = _forget_revisions(state)
             return _recognise(replace(state, sighting=sighting, wanted=wanted))
         case Granted(grant=grant, sent_at=sent_at):
             return _renewed(replace(state, lease_id=grant.lease_id), grant.ttl, sent_at)
@@ -251,10 +276,17 @@ def _renewed(state: KeeperState, ttl: int, sent_at: float) -> KeeperState:
     )
 
 
+def _forget_revisions(state: KeeperState) -> KeeperState:
+    """The store went back: what it says now is news, however low its revision."""
+    held = replace(state.held, mod_revision=0) if state.held is not None else None
+    last = replace(state.last, mod_revision=0) if state.last is not None else None
+    return replace(state, held=held, last=last, need_revision=0)
+
+
 def _hold(state: KeeperState, result: Lease, revision: int) -> KeeperState:
     created = result.create_revision or revision
     held = replace(result, create_revision=created, mod_revision=revision)
-    return replace(state, held=held, last=None, previous=held.subnet, lost_to="")
+    return replace(state, held=held, last=None, previous=held.subnet, lost_to="", settled=True)
 
 
 def _gone(state: KeeperState) -> KeeperState:
@@ -265,40 +297,59 @@ def _gone(state: KeeperState) -> KeeperState:
     return replace(state, held=None, last=state.held, renew_at=0.0)
 
 
+def _lose(state: KeeperState, to: str) -> KeeperState:
+    return replace(state, held=None, last=None, lost_to=to)
+
+
 def _recognise(state: KeeperState) -> KeeperState:
     """Compare what we believe with what was seen, if what was seen is not older."""
     served, sighting = state.served, state.sighting
     if served is None or sighting is None or sighting.revision < served.mod_revision:
         return state
-    for lease in sighting.leases:
-        if lease.subnet == served.subnet and _is_ours(state, lease):
-            ours = lease.create_revision == served.create_revision and lease.lease_id == state.lease_id
-            kept = state.held is not None and (ours or lease.is_reservation)
-            state = replace(state, held=lease) if kept else _gone(state)
-        elif lease.subnet.overlaps(served.subnet) and (
-            lease.create_revision < served.create_revision or lease.subnet == served.subnet
-        ):
-            return replace(state, held=None, last=None, lost_to=lease.attributes.identity)
-    if all(lease.subnet != served.subnet for lease in sighting.leases):
-        state = _gone(state)
     if (reason := find_misfit(sighting.config, served.subnet)) is not None:
-        return replace(state, held=None, last=None, lost_to=f"the network config: {reason}")
-    return state
+        return _lose(state, f"the network config: it {reason}")
+    found: Lease | None = None
+    for lease in sighting.leases:
+        if lease.subnet == served.subnet:
+            found = lease
+        elif lease.subnet.overlaps(served.subnet) and lease.create_revision < served.create_revision:
+            return _lose(state, lease.attributes.identity)
+    if found is None:
+        return _gone(state)
+    if not _is_ours(state, found):
+        same = found.attributes.node_id == state.node_id
+        return _lose(state, "another incarnation of this node" if same else found.attributes.identity)
+    if state.held is not None and _is_held(state, found, sighting):
+        return replace(state, held=found)
+    return _gone(state)
 
 
-def _is_ours(state: KeeperState, lease: Lease) -> bool:
-    """Our own record, or one that flannel left on this node, known by its public address alone."""
-    theirs, wanted = lease.attributes, state.wanted
-    if theirs.node_id:
-        return theirs.node_id == state.node_id
-    return wanted is not None and bool(theirs.public_ips) and theirs.public_ips == wanted.public_ips
+def _is_held(state: KeeperState, lease: Lease, sighting: Sighting) -> bool:
+    """Whether this record, ours by its name, is the one that we hold: by our grant, or by a hold on our grant."""
+    if state.held is None or lease.create_revision != state.held.create_revision:
+        return False
+    if not lease.is_reservation:
+        return lease.lease_id == state.lease_id
+    hold = _find_hold(sighting, lease.subnet)
+    return hold is not None and hold.lease_id == state.lease_id
 
 
-class _Exhausted:
-    """There is no free subnet."""
+def _find_hold(sighting: Sighting, subnet: Subnet) -> Hold | None:
+    return next((hold for hold in sighting.holds if hold.subnet == subnet), None)
 
 
-def _decide(state: KeeperState, now: float, chance: float) -> Command | _Exhausted | None:
+def _is_ours(state: KeeperState, record: Lease | Hold) -> bool:
+    """This life's record.  Before it has held anything, also what an earlier life of this node left, or what
+    flannel left on this node, which is known by its public address alone."""
+    who = record.attributes if isinstance(record, Lease) else record
+    if who.node_id:
+        return who.node_id == state.node_id and (not state.settled or who.incarnation == state.incarnation)
+    if state.settled or state.wanted is None or not isinstance(who, Attributes):
+        return False
+    return bool(who.public_ips) and who.public_ips == state.wanted.public_ips
+
+
+def _decide(state: KeeperState, now: float, chance: float) -> Command | Waiting | None:
     sighting, wanted = state.sighting, state.wanted
     if state.pending is not None or sighting is None or wanted is None:
         return None
@@ -310,44 +361,91 @@ def _decide(state: KeeperState, now: float, chance: float) -> Command | _Exhaust
         return AskSighting()
 
     own = sorted(
-        (lease for lease in sighting.leases if _is_ours(state, lease)), key=lambda lease: lease.create_revision
+        (lease for lease in sighting.leases if _is_ours(state, lease)), key=lambda own: own.create_revision
     )
-    usable = [lease for lease in own if _may_be_used(sighting, lease, own)]
+    usable = [lease for lease in own if _may_be_used(state, sighting, lease)]
     keep = state.held or next(iter(usable), None)
-    for lease in own:
-        # never flannel's: by the address alone it may be another host's, behind the same NAT
-        if lease.attributes.node_id and (keep is None or lease.subnet != keep.subnet):
-            return AskCommit(release(lease), None)
+    if (leftover := _find_leftover(state, sighting, own, keep)) is not None:
+        return AskCommit(leftover, None)
     if (held := state.held) is not None:
-        return None if held.attributes == wanted else _rewrite(held, wanted, held.lease_id)
+        return None if held.attributes == wanted else _keep(state, sighting, held, wanted)
+    if state.settled and any(_is_other_self(state, lease) for lease in sighting.leases):
+        return Waiting.OTHER_SELF
     if not state.lease_id:
         return AskGrant(state.ttl)
     if keep is not None:
-        return _rewrite(keep, wanted, 0 if keep.is_reservation else state.lease_id)
-    subnet = choose_subnet(sighting.config, sighting.taken, state.previous, chance)
-    return _claim(sighting, subnet, wanted, state.lease_id) if subnet is not None else _Exhausted()
+        return _keep(state, sighting, keep, wanted)
+    if sighting.frozen:
+        return Waiting.THAW
+    taken = [*sighting.taken, *(hold.subnet for hold in sighting.holds if not _is_ours(state, hold))]
+    subnet = choose_subnet(sighting.config, taken, state.previous, chance)
+    return _claim(state, sighting, subnet, wanted) if subnet is not None else Waiting.SUBNET
 
 
-def _may_be_used(sighting: Sighting, lease: Lease, own: Collection[Lease]) -> bool:
-    """Whether a record of ours fits the config and loses to no older record of another."""
+def _find_leftover(
+    state: KeeperState, sighting: Sighting, own: Sequence[Lease], keep: Lease | None
+) -> Transaction | None:
+    """What removes one record or hold of ours beside the one that we keep."""
+    for lease in own:
+        # never flannel's: by the address alone it may be another host's, behind the same NAT
+        if lease.attributes.node_id and (keep is None or lease.subnet != keep.subnet):
+            return release(lease)
+    for hold in sighting.holds:
+        needless = keep is not None and (hold.subnet != keep.subnet or not keep.is_reservation)
+        if needless and _is_ours(state, hold):
+            return Transaction(_hold_guards(hold), (Delete(format_hold_name(hold.subnet)),))
+    return None
+
+
+def _is_other_self(state: KeeperState, lease: Lease) -> bool:
+    return lease.attributes.node_id == state.node_id and lease.attributes.incarnation != state.incarnation
+
+
+def _may_be_used(state: KeeperState, sighting: Sighting, lease: Lease) -> bool:
+    """Whether a record of ours fits the config, loses to no older record, and is held by no one else."""
     older = (
         other
         for other in sighting.leases
-        if other not in own
+        if not _is_ours(state, other)
         and other.subnet.overlaps(lease.subnet)
         and other.create_revision < lease.create_revision
     )
-    return find_misfit(sighting.config, lease.subnet) is None and next(older, None) is None
+    hold = _find_hold(sighting, lease.subnet)
+    free = hold is None or _is_ours(state, hold)
+    return free and find_misfit(sighting.config, lease.subnet) is None and next(older, None) is None
 
 
-def _claim(sighting: Sighting, subnet: Subnet, wanted: Attributes, lease_id: int) -> AskCommit:
+def _claim(state: KeeperState, sighting: Sighting, subnet: Subnet, wanted: Attributes) -> AskCommit:
+    """A new key.  Under one config all subnets have one length, so what could collide has the same key; what
+    has another length was there before the config, and so was seen."""
     name = format_subnet_name(subnet)
-    guards = (
+    guards = [
         Guard(name, Field.CREATE_REVISION, 0),
         Guard(CONFIG, Field.MOD_REVISION, sighting.config_revision),
-    )
-    put = Put(name, encode_attributes(wanted), lease_id)
-    return AskCommit(Transaction(guards, (put,)), Lease(subnet, wanted, 0, 0, lease_id))
+        Guard(FROZEN, Field.CREATE_REVISION, 0),
+    ]
+    actions: list[Put | Delete] = [Put(name, encode_attributes(wanted), state.lease_id)]
+    if (hold := _find_hold(sighting, subnet)) is None:
+        guards.append(Guard(format_hold_name(subnet), Field.CREATE_REVISION, 0))
+    else:  # our own, of a reservation that is gone
+        guards += _hold_guards(hold)
+        actions.append(Delete(format_hold_name(subnet)))
+    return AskCommit(Transaction(tuple(guards), tuple(actions)), Lease(subnet, wanted, 0, 0, state.lease_id))
+
+
+def _keep(state: KeeperState, sighting: Sighting, lease: Lease, wanted: Attributes) -> AskCommit:
+    """Write an existing record of ours anew: with what we want it to say, and on our grant, or, for a
+    reservation, with a hold on our grant."""
+    name, guards = format_subnet_name(lease.subnet), _guards(lease)
+    if not lease.is_reservation:
+        put = Put(name, encode_attributes(wanted), state.lease_id)
+        result = replace(lease, attributes=wanted, lease_id=state.lease_id)
+        return AskCommit(Transaction(guards, (put,)), result)
+    hold, hold_name = _find_hold(sighting, lease.subnet), format_hold_name(lease.subnet)
+    absent = (Guard(hold_name, Field.CREATE_REVISION, 0),)
+    actions = (Put(name, encode_attributes(wanted), 0), Put(hold_name, encode_hold(wanted), state.lease_id))
+    transaction = Transaction(guards + (absent if hold is None else _hold_guards(hold)), actions)
+    return AskCommit(transaction, replace(lease, attributes=wanted))
 
 
 def _guards(lease: Lease) -> tuple[Guard, ...]:
@@ -359,9 +457,12 @@ def _guards(lease: Lease) -> tuple[Guard, ...]:
     )
 
 
-def _rewrite(lease: Lease, wanted: Attributes, lease_id: int) -> AskCommit:
-    put = Put(format_subnet_name(lease.subnet), encode_attributes(wanted), lease_id)
-    return AskCommit(Transaction(_guards(lease), (put,)), replace(lease, attributes=wanted, lease_id=lease_id))
+def _hold_guards(hold: Hold) -> tuple[Guard, ...]:
+    name = format_hold_name(hold.subnet)
+    return (
+        Guard(name, Field.CREATE_REVISION, hold.create_revision),
+        Guard(name, Field.LEASE_ID, hold.lease_id),
+    )
 
 
 def release(lease: Lease) -> Transaction:

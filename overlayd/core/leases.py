@@ -20,10 +20,10 @@ from itertools import groupby
 from types import MappingProxyType
 
 from overlayd.core.config import NetworkConfig
-from overlayd.core.model import IPNetwork, Lease, Subnet
+from overlayd.core.model import Hold, IPNetwork, Lease, Subnet
 from overlayd.core.problem import Problem
-from overlayd.core.records import RecordError, parse_lease, parse_subnet_name
-from overlayd.core.store import CONFIG, Change, Changes, Deleted, Record, Snapshot
+from overlayd.core.records import RecordError, parse_hold, parse_hold_name, parse_lease, parse_subnet_name
+from overlayd.core.store import CONFIG, FROZEN, HELD, OWN, Change, Changes, Deleted, Record, Snapshot
 from overlayd.core.untrusted import SIZE_LIMIT, quoted
 
 NAMED = 5
@@ -34,13 +34,14 @@ NAMED = 5
 class Entry:
     """One key: what the store said of it last, and what that means.
 
-    `subnet` is set wherever the key names one, `lease` if the value is right too, else `fault`.  The config and
-    a deleted key have none of the three.
+    `subnet` is set wherever the key names one, `lease` or `hold` if the value is right too, else `fault`.  The
+    config and a deleted key have none of these.
     """
 
     change: Change
     subnet: Subnet | None = None
     lease: Lease | None = None
+    hold: Hold | None = None
     fault: Problem | None = None
 
 
@@ -50,13 +51,14 @@ class LeaseBook:
 
     `in_sync`: a whole snapshot was absorbed, so what is not in the book is not in the store.  `floor` is that
     snapshot's revision.  `highest` is the highest revision that was ever seen; above `revision` it shows that
-    the store went back (it was restored from a backup).
+    the store went back (it was restored from a backup), which it did `returns` times.
     """
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
     revision: int = 0
     highest: int = 0
     floor: int = 0
+    returns: int = 0
     in_sync: bool = False
 
     @property
@@ -70,8 +72,19 @@ class LeaseBook:
         return tuple(sorted((e.lease for e in self.entries.values() if e.lease is not None), key=_age))
 
     @property
+    def holds(self) -> tuple[Hold, ...]:
+        """Every reservation that a node holds at present, by its key."""
+        return tuple(entry.hold for entry in self.entries.values() if entry.hold is not None)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether claims are forbidden for the time being."""
+        entry = self.entries.get(FROZEN)
+        return entry is not None and isinstance(entry.change, Record)
+
+    @property
     def taken(self) -> tuple[Subnet, ...]:
-        """Every subnet that a key names, whatever the key holds: none of them can be claimed."""
+        """Every subnet that a key under `subnets/` names, whatever it holds: none of them can be claimed."""
         return tuple(entry.subnet for entry in self.entries.values() if entry.subnet is not None)
 
     def served(self, config: NetworkConfig) -> tuple[Lease, ...]:
@@ -108,15 +121,19 @@ def absorb_snapshot(book: LeaseBook, snapshot: Snapshot, asked_at: int) -> Lease
     went_back = snapshot.revision < asked_at
     if not went_back and snapshot.revision < book.floor:
         return book
-    records = snapshot.subnets if snapshot.config is None else (snapshot.config, *snapshot.subnets)
-    entries = {record.name: _entry(record, book.entries.get(record.name)) for record in records}
+    entries = {record.name: _entry(record, book.entries.get(record.name)) for record in snapshot.records}
     if not went_back:
         entries |= {
             name: entry for name, entry in book.entries.items() if entry.change.mod_revision > snapshot.revision
         }
     revision = snapshot.revision if went_back else max(book.revision, snapshot.revision)
     return LeaseBook(
-        MappingProxyType(entries), revision, max(book.highest, revision), floor=snapshot.revision, in_sync=True
+        MappingProxyType(entries),
+        revision,
+        max(book.highest, revision),
+        floor=snapshot.revision,
+        returns=book.returns + went_back,
+        in_sync=True,
     )
 
 
@@ -140,8 +157,10 @@ def _entry(change: Change, known: Entry | None) -> Entry:
     """What this change means; nothing is parsed again that is known word for word."""
     if known is not None and known.change == change:
         return known
-    if isinstance(change, Deleted) or change.name == CONFIG:
+    if isinstance(change, Deleted) or change.name in (CONFIG, FROZEN):
         return Entry(change)
+    if change.name.startswith(OWN):
+        return _own_entry(change)
     try:
         subnet = parse_subnet_name(change.name)
     except RecordError as error:
@@ -153,6 +172,20 @@ def _entry(change: Change, known: Entry | None) -> Entry:
         return Entry(change, subnet, parse_lease(change))
     except RecordError as error:
         return _faulty(change, subnet, "lease-malformed", f"lease {subnet} {error}")
+
+
+def _own_entry(record: Record) -> Entry:
+    """A hold; a key of some later overlayd means nothing here and is nobody's fault."""
+    if not record.name.startswith(HELD):
+        return Entry(replace(record, value=b""))
+    try:
+        subnet = parse_hold_name(record.name)
+    except RecordError as error:
+        return _faulty(record, None, "key-unknown", f"key {quoted(record.name)} {error}")
+    try:
+        return Entry(record, hold=parse_hold(record))
+    except RecordError as error:
+        return _faulty(record, subnet, "hold-malformed", f"the hold of {subnet} {error}")
 
 
 def _faulty(record: Record, subnet: Subnet | None, code: str, text: str) -> Entry:

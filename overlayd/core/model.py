@@ -98,7 +98,8 @@ class Attributes:
 
     `backend` is the backend's type as written in the record, "" where the record names none (flannel's udp
     and alloc).  `backend_data` is the JSON text of the backend's own part, or None: only the backend reads it.
-    `node_id` and `node_name` are overlayd's own fields, "" in a flannel node's record.
+    `node_id`, `node_name` and `incarnation` are overlayd's own fields, "" in a flannel node's record; the
+    incarnation names one life of a daemon.
     """
 
     public_ips: tuple[IPAddress, ...]
@@ -107,6 +108,7 @@ class Attributes:
     backend_v6_data: str | None = None
     node_id: str = ""
     node_name: str = ""
+    incarnation: str = ""
 
     def public_ip(self, family: Family) -> IPAddress | None:
         wanted = 4 if family is Family.IPV4 else 6
@@ -131,6 +133,18 @@ class Lease:
     @property
     def is_reservation(self) -> bool:
         return self.lease_id == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The key by which a node holds a reservation: it is on the node's grant, as the reservation is on none."""
+
+    subnet: Subnet
+    node_id: str
+    incarnation: str
+    create_revision: int
+    mod_revision: int
+    lease_id: int
 
 
 @dataclass(frozen=True, slots=True)

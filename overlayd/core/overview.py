@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from overlayd.core.keeper import Belief, KeeperState, belief
+from overlayd.core.keeper import Belief, KeeperState, Waiting, belief
 from overlayd.core.model import Family, Lease, Subnet, Underlay
 from overlayd.core.problem import Problem
 from overlayd.core.report import Report
@@ -127,12 +127,25 @@ def lease_problems(facts: Facts) -> Iterable[Problem]:
             )
         case Belief.UNCLAIMED if keeper.complaint:
             yield Problem("lease-unclaimed", f"this node has no subnet yet: {keeper.complaint}", "It asks again")
-    if keeper.exhausted:
-        yield Problem(
-            "out-of-subnets",
-            f"all subnets of {facts.network} are taken: this node waits for one",
-            "Remove a node that is gone (`overlayd cleanup --release` there), or enlarge the network",
-        )
+    match keeper.waits_for:
+        case Waiting.SUBNET:
+            yield Problem(
+                "out-of-subnets",
+                f"all subnets of {facts.network} are taken: this node waits for one",
+                "Release the lease of a node that is gone (`overlayd leases list`), or enlarge the network",
+            )
+        case Waiting.THAW:
+            yield Problem(
+                "claims-frozen",
+                "claims are frozen by an operator: this node waits for its subnet",
+                "They thaw by themselves, or by `overlayd leases thaw`",
+            )
+        case Waiting.OTHER_SELF:
+            yield Problem(
+                "other-self",
+                f"another daemon has the identity of this node ({keeper.node_id}) and took its subnet",
+                "If this machine was cloned, stop the daemon on one of the two, remove node.json there, start it",
+            )
 
 
 def kernel_problems(report: Report | None) -> Iterable[Problem]:

@@ -14,8 +14,8 @@ import json
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from overlayd.core.model import Attributes, Family, IPAddress, IPNetwork, Lease, Subnet
-from overlayd.core.store import SUBNETS, Record
+from overlayd.core.model import Attributes, Family, Hold, IPAddress, IPNetwork, Lease, Subnet
+from overlayd.core.store import HELD, SUBNETS, Record
 from overlayd.core.untrusted import JsonError, folded, parse_json, quoted
 
 NAME_LIMIT = 80
@@ -92,19 +92,15 @@ def parse_attributes(value: bytes) -> Attributes:
     public_ips = tuple(ip for ip in ips if ip is not None)
     if not public_ips:
         raise RecordError("gives neither PublicIP nor PublicIPv6")
-    own = fields.get("overlayd")
-    if own is None:
-        own = {}
-    if not isinstance(own, dict):
-        raise RecordError("gives an Overlayd that is not a JSON object")
-    identity = {key: given for key, (_, given) in folded(own).items()}
+    node_id, node_name, incarnation = _identity(fields.get("overlayd"))
     return Attributes(
         public_ips=public_ips,
         backend=_word("BackendType", fields.get("backendtype")),
         backend_data=_canonical(fields.get("backenddata")),
         backend_v6_data=_canonical(fields.get("backendv6data")),
-        node_id=_word("Overlayd.NodeID", identity.get("nodeid")),
-        node_name=_word("Overlayd.NodeName", identity.get("nodename")),
+        node_id=node_id,
+        node_name=node_name,
+        incarnation=incarnation,
     )
 
 
@@ -120,8 +116,58 @@ def encode_attributes(attributes: Attributes) -> bytes:
         fields.append(f'"BackendV6Data":{attributes.backend_v6_data}')
     if attributes.node_id:
         own = {"NodeID": attributes.node_id, "NodeName": attributes.node_name}
+        if attributes.incarnation:
+            own["Incarnation"] = attributes.incarnation
         fields.append(f'"Overlayd":{_compact(own)}')
     return f"{{{','.join(fields)}}}".encode()
+
+
+def format_hold_name(subnet: Subnet) -> str:
+    """The key by which a node holds the reservation of this subnet, relative to the prefix."""
+    return HELD + format_subnet_name(subnet).removeprefix(SUBNETS)
+
+
+def parse_hold_name(name: str) -> Subnet:
+    """The subnet whose reservation this key holds.  Raises RecordError."""
+    return parse_subnet_name(SUBNETS + name.removeprefix(HELD))
+
+
+def encode_hold(attributes: Attributes) -> bytes:
+    """The value of such a key: who holds it."""
+    return _compact({"NodeID": attributes.node_id, "Incarnation": attributes.incarnation}).encode()
+
+
+def parse_hold(record: Record) -> Hold:
+    """Read such a key.  Raises RecordError."""
+    try:
+        members, repeated = parse_json(record.value)
+    except JsonError as error:
+        raise RecordError(str(error)) from error
+    if repeated or not isinstance(members, dict):
+        raise RecordError("is not a JSON object with each key once")
+    node_id, _, incarnation = _identity(members)
+    return Hold(
+        parse_hold_name(record.name),
+        node_id,
+        incarnation,
+        record.create_revision,
+        record.mod_revision,
+        record.lease_id,
+    )
+
+
+def _identity(given: object) -> tuple[str, str, str]:
+    """NodeID, NodeName and Incarnation, "" for what is absent."""
+    if given is None:
+        given = {}
+    if not isinstance(given, dict):
+        raise RecordError("gives an Overlayd that is not a JSON object")
+    words = {key: word for key, (_, word) in folded(given).items()}
+    return (
+        _word("Overlayd.NodeID", words.get("nodeid")),
+        _word("Overlayd.NodeName", words.get("nodename")),
+        _word("Overlayd.Incarnation", words.get("incarnation")),
+    )
 
 
 def _address(key: str, given: object, kind: type[IPv4Address | IPv6Address]) -> IPAddress | None:

@@ -14,11 +14,17 @@ from typing import Protocol
 
 CONFIG = "config"
 SUBNETS = "subnets/"
+OWN = "overlayd/"
+"""Keys that only overlayd knows; flannel reads nothing here."""
+HELD = "overlayd/held/"
+"""Below it, for each reservation that a node holds, a key on that node's grant."""
+FROZEN = "overlayd/frozen"
+"""While this key exists, no subnet is claimed."""
 
 
 def is_watched(name: str) -> bool:
     """Whether snapshots and watches tell of the record with this name."""
-    return name == CONFIG or name.startswith(SUBNETS)
+    return name == CONFIG or name.startswith((SUBNETS, OWN))
 
 
 class StoreError(Exception):
@@ -46,11 +52,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The config and every key under `subnets/`, all read at one revision."""
+    """The config and every key under `subnets/` and `overlayd/`, all read at one revision."""
 
     revision: int
     config: Record | None
     subnets: tuple[Record, ...]
+    own: tuple[Record, ...] = ()
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        return (*(() if self.config is None else (self.config,)), *self.subnets, *self.own)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import trio
 
 from overlayd.core.store import (
     CONFIG,
+    OWN,
     SUBNETS,
     Change,
     Changes,
@@ -59,8 +60,7 @@ class MemoryStore:
 
     async def snapshot(self) -> Snapshot:
         await self._arrive()
-        subnets = [record for name, record in sorted(self._records.items()) if name.startswith(SUBNETS)]
-        return Snapshot(self._revision, self._records.get(CONFIG), tuple(subnets))
+        return Snapshot(self._revision, self._records.get(CONFIG), self._below(SUBNETS), self._below(OWN))
 
     async def grant(self, ttl: int) -> Grant:
         await self._arrive()
@@ -94,6 +94,9 @@ class MemoryStore:
     @asynccontextmanager
     async def watch(self, after: int) -> AsyncGenerator[AsyncIterator[Changes]]:
         yield _Watch(self, after)
+
+    def _below(self, prefix: str) -> tuple[Record, ...]:
+        return tuple(record for name, record in sorted(self._records.items()) if name.startswith(prefix))
 
     def compact(self, revision: int) -> None:
         """Forget the history before this revision, as etcd's compaction does."""

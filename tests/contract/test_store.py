@@ -133,7 +133,7 @@ async def test_a_snapshot_shows_what_was_written_and_nothing_else(store: Store) 
     lease = await lease_of(store)
     first = await write(store, Put("config", b"{}", 0), Put(SUBNET, b"a", lease))
     second = await write(store, Put(SUBNET, b"b", lease), Put("subnets/", b"", 0))
-    beside = ("overlayd/held/x", "subnets", "subnets-x", "subnetsX", "configX")
+    beside = ("overlay", "subnets", "subnets-x", "subnetsX", "configX")
     last = await write(store, *(Put(name, b"", 0) for name in beside))
     snapshot = await store.snapshot()
     assert snapshot.revision == last == first + 2
@@ -301,7 +301,7 @@ async def test_a_watch_replays_history_exactly(store: Store) -> None:
     history: list[Change] = []
     for n in range(40):
         name = f"subnets/{n % 7}"
-        revision = await write(store, Put(name, b"%d" % n, 0), Put("overlayd/unseen", b"", 0))
+        revision = await write(store, Put(name, b"%d" % n, 0), Put("unseen", b"", 0))
         created = next(
             (c.create_revision for c in reversed(history) if isinstance(c, Record) and c.name == name), None
         )

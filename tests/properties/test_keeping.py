@@ -10,7 +10,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlayd.core.keeper import Belief
+from overlayd.core.keeper import Belief, Waiting
 from overlayd.store.memory import MemoryStore
 from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, write_config
 
@@ -63,7 +63,7 @@ def test_no_subnet_is_held_twice(events: list[tuple[str, int, float, float]], de
                 await trio.sleep(4 * TTL)
                 holders = [node for node in nodes if node.belief is Belief.HELD]
                 assert len({node.keeper.held.subnet for node in holders if node.keeper.held}) == SUBNETS
-                assert [node.keeper.exhausted for node in nodes if node not in holders] == [True]
+                assert [node.keeper.waits_for for node in nodes if node not in holders] == [Waiting.SUBNET]
                 nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

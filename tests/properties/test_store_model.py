@@ -93,7 +93,8 @@ class Normal:
     async def snapshot(self) -> Snapshot:
         found = await self._store.snapshot()
         config = self._seen(found.config) if found.config else None
-        return Snapshot(found.revision - self._offset, config, tuple(map(self._seen, found.subnets)))
+        subnets, own = (tuple(map(self._seen, records)) for records in (found.subnets, found.own))
+        return Snapshot(found.revision - self._offset, config, subnets, own)
 
     async def history(self, after: int, until: int) -> list[Change]:
         """The changes after one revision up to another."""

@@ -88,6 +88,7 @@ def attributes(draw: st.DrawFn) -> Attributes:
         backend_v6_data=draw(_backend_data),
         node_id=node_id,
         node_name=node_name,
+        incarnation=draw(st.sampled_from(["", "a1"])) if node_id else "",
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlayd.core.store import SUBNETS
 from overlayd.store.etcd.endpoints import Endpoint, group_endpoints, parse_endpoint
 from overlayd.store.etcd.keys import Keyspace, parse_prefix
 
@@ -98,7 +99,7 @@ def test_a_name_comes_back_from_its_key(name: str) -> None:
 @given(st.binary())
 def test_any_key_below_the_prefix_has_a_name_and_is_in_the_range(tail: bytes) -> None:
     keys = Keyspace("/cluster")
-    for (first, end), prefix in ((keys.everything, b"/cluster/"), (keys.subnets, b"/cluster/subnets/")):
+    for (first, end), prefix in ((keys.everything, b"/cluster/"), (keys.below(SUBNETS), b"/cluster/subnets/")):
         assert first <= prefix + tail < end
         assert isinstance(keys.name(prefix + tail), str)
     assert not keys.everything[0] <= b"/cluster0" < keys.everything[1]

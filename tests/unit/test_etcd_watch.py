@@ -29,12 +29,12 @@ def read(made: Any, seen: int = 5) -> Changes:
 
 def test_events_count_for_their_own_revision_and_not_for_the_header() -> None:
     """While etcd replays history, the header is already at its end."""
-    replay = response(900, ("/c/config", 6), ("/c/overlayd/x", 7), ("/c/subnets/a", 7))
+    replay = response(900, ("/c/config", 6), ("/c/overlay", 7), ("/c/subnets/a", 7))
     assert read(replay) == Changes(7, (Record("config", b"v", 2, 6, 0), Record("subnets/a", b"v", 2, 7, 0)))
 
 
 def test_events_of_other_keys_alone_still_move_the_watch_on() -> None:
-    assert read(response(9, ("/c/overlayd/x", 9), ("/c/subnetsX", 9))) == Changes(9, ())
+    assert read(response(9, ("/c/overlay", 9), ("/c/subnetsX", 9))) == Changes(9, ())
 
 
 def test_a_delete_event_is_a_deletion() -> None:

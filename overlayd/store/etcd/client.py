@@ -10,6 +10,8 @@ from typing import Any
 
 from overlayd.core.store import (
     CONFIG,
+    OWN,
+    SUBNETS,
     Changes,
     Committed,
     Compacted,
@@ -18,6 +20,7 @@ from overlayd.core.store import (
     Grant,
     Guard,
     Put,
+    Record,
     Refused,
     Snapshot,
     StoreError,
@@ -61,24 +64,30 @@ class EtcdStore:
         self._keys = keys
 
     async def snapshot(self) -> Snapshot:
-        config = rpc.RangeRequest(key=self._keys.key(CONFIG))
-        first, end = self._keys.subnets
-        page = rpc.RangeRequest(key=first, range_end=end, limit=PAGE)
-        both = [rpc.RequestOp(request_range=config), rpc.RequestOp(request_range=page)]
-        answer = await self._ask("kv.Txn", rpc.TxnRequest(success=both))
+        ranges = [
+            rpc.RangeRequest(key=self._keys.key(CONFIG)),
+            *(
+                rpc.RangeRequest(key=first, range_end=end, limit=PAGE)
+                for first, end in map(self._keys.below, (SUBNETS, OWN))
+            ),
+        ]
+        at_once = [rpc.RequestOp(request_range=asked) for asked in ranges]
+        answer = await self._ask("kv.Txn", rpc.TxnRequest(success=at_once))
         revision = answer.header.revision
-        found, part = (response.response_range for response in answer.responses)
-        subnets = [*part.kvs]
+        config, subnets, own = [
+            await self._rest(asked.range_end, response.response_range, revision)
+            for asked, response in zip(ranges, answer.responses, strict=True)
+        ]
+        return Snapshot(revision, next(iter(config), None), subnets, own)
+
+    async def _rest(self, end: bytes, part: Any, revision: int) -> tuple[Record, ...]:
+        """The records of a range, of which `part` is the first page."""
+        found = [*part.kvs]
         while part.more:
-            after = subnets[-1].key + b"\0"
-            page = rpc.RangeRequest(key=after, range_end=end, limit=PAGE, revision=revision)
+            page = rpc.RangeRequest(key=found[-1].key + b"\0", range_end=end, limit=PAGE, revision=revision)
             part = await self._ask("kv.Range", page)
-            subnets += part.kvs
-        return Snapshot(
-            revision,
-            next((record(self._keys, kv) for kv in found.kvs), None),
-            tuple(record(self._keys, kv) for kv in subnets),
-        )
+            found += part.kvs
+        return tuple(record(self._keys, kv) for kv in found)
 
     async def grant(self, ttl: int) -> Grant:
         answer = await self._ask("lease.LeaseGrant", rpc.LeaseGrantRequest(TTL=ttl))

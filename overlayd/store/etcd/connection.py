@@ -1,17 +1,21 @@
-"""One gRPC channel to one or more members of etcd, and calls on it that trio can wait for and cancel."""
+"""A way to one or more members of etcd, and calls on it that trio can wait for and cancel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
 import trio
 
+from overlayd.store.etcd.certificates import Certificates
 from overlayd.store.etcd.endpoints import Endpoint
 from overlayd.store.etcd.failure import translate
 from overlayd.store.etcd.schema import rpc
+
+Metadata = tuple[tuple[str, str], ...]
+"""What goes along with a call, in its HTTP/2 headers."""
 
 DEADLINE = 5.0
 """Seconds within which etcd must answer any call."""
@@ -21,10 +25,11 @@ LARGEST_MESSAGE = 256 << 20
 can pass: etcd takes requests of up to 1.5 MiB (its --max-request-bytes)."""
 
 OPTIONS: tuple[tuple[str, int], ...] = (
-    # A member that is frozen or cut off is noticed in 7 s: etcd allows a ping every 5 s, and without the second
-    # option (grpc.keepalive_timeout_ms has no effect here) gRPC would give it a minute.
+    # A member that is frozen or cut off is noticed in 10 s: etcd allows a ping every 5 s, and without the second
+    # option (grpc.keepalive_timeout_ms has no effect here) gRPC would give it a minute.  2 s for an answer were too
+    # few: a machine under load was taken for a dead one.
     ("grpc.keepalive_time_ms", 5000),
-    ("grpc.http2.ping_timeout_ms", 2000),
+    ("grpc.http2.ping_timeout_ms", 5000),
     ("grpc.keepalive_permit_without_calls", 1),
     # By default gRPC waits up to two minutes between attempts to connect.
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -37,29 +42,36 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-class Connection:
-    """A channel that connects when it is first used, and again whenever it must.  All its methods raise
-    StoreError and its kinds, never gRPC's errors."""
+class Wire:
+    """A gRPC channel and etcd's services on it.  It connects when it is first used, and again whenever it must,
+    always with the same certificates."""
 
-    def __init__(self, target: str, endpoints: Iterable[Endpoint]) -> None:
-        self.where = ", ".join(map(str, endpoints))
-        self.channel = grpc.insecure_channel(target, options=OPTIONS)
-        self.kv = rpc.KVStub(self.channel)
-        self.lease = rpc.LeaseStub(self.channel)
-        self.watch = rpc.WatchStub(self.channel)
+    def __init__(self, target: str, where: str, certificates: Certificates | None) -> None:
+        self.where = where
+        self.certificates = certificates
+        if certificates is None:
+            self._channel = grpc.insecure_channel(target, options=OPTIONS)
+        else:
+            shown = grpc.ssl_channel_credentials(certificates.ca, certificates.key, certificates.cert)
+            self._channel = grpc.secure_channel(target, shown, options=OPTIONS)
+        self.kv = rpc.KVStub(self._channel)
+        self.lease = rpc.LeaseStub(self._channel)
+        self.watch = rpc.WatchStub(self._channel)
+        self.auth = rpc.AuthStub(self._channel)
         # A stream of one request gets one answer and then ends, which is what a unary call looks like on the
         # wire.  So each keepalive has a stream of its own, and none is left behind in doubt.
-        self.keep_alive = self.channel.unary_unary(
+        self.keep_alive = self._channel.unary_unary(
             "/etcdserverpb.Lease/LeaseKeepAlive",
             request_serializer=rpc.LeaseKeepAliveRequest.SerializeToString,
             response_deserializer=rpc.LeaseKeepAliveResponse.FromString,
         )
 
-    async def ask(self, method: Any, request: Any) -> Any:
-        """Make a unary call and wait for its answer; cancelling the wait cancels the call."""
+    async def ask(self, method: Any, request: Any, metadata: Metadata = ()) -> Any:
+        """Make a unary call and wait for its answer; cancelling the wait cancels the call.  Raises StoreError and
+        its kinds, never gRPC's errors."""
         answered = trio.Event()
         token = trio.lowlevel.current_trio_token()
-        call = method.future(request, timeout=DEADLINE)
+        call = method.future(request, timeout=DEADLINE, metadata=metadata)
 
         def wake(_: object) -> None:
             with suppress(trio.RunFinishedError):  # cancelled, and the run ended before gRPC told us so
@@ -76,4 +88,49 @@ class Connection:
             raise translate(self.where, error, DEADLINE) from error
 
     def close(self) -> None:
-        self.channel.close()
+        self._channel.close()
+
+
+class Connection:
+    """A way that lasts: when the certificates are new, so is the wire.  Whoever uses the old one (a watch may, for
+    months) keeps it as long as it holds."""
+
+    def __init__(
+        self, target: str, endpoints: Iterable[Endpoint], certificates: Callable[[], Certificates] | None
+    ) -> None:
+        self._target = target
+        self._where = ", ".join(map(str, endpoints))
+        self._certificates = certificates
+        self._newest = self._make()
+        self._users = {self._newest: 0}
+
+    @contextmanager
+    def use(self) -> Iterator[Wire]:
+        wire = self._renewed()
+        self._users[wire] += 1
+        try:
+            yield wire
+        finally:
+            if wire in self._users:
+                self._users[wire] -= 1
+            self._drop_unused()
+
+    def _renewed(self) -> Wire:
+        if self._certificates is not None and self._certificates() != self._newest.certificates:
+            self._newest = self._make()
+            self._users[self._newest] = 0
+            self._drop_unused()
+        return self._newest
+
+    def _make(self) -> Wire:
+        return Wire(self._target, self._where, None if self._certificates is None else self._certificates())
+
+    def _drop_unused(self) -> None:
+        for wire in [wire for wire, users in self._users.items() if not users and wire is not self._newest]:
+            del self._users[wire]
+            wire.close()
+
+    def close(self) -> None:
+        """Whatever still runs on it fails."""
+        while self._users:
+            self._users.popitem()[0].close()

@@ -10,31 +10,34 @@ from urllib.parse import urlsplit
 
 from overlayd.core.model import IPAddress
 
-_EXAMPLE = "write it like http://10.99.255.1:2379"
+_EXAMPLE = "write it like http://10.99.255.1:2379 or https://etcd-1.example:2379"
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a member of etcd listens for clients, without TLS."""
+    """Where a member of etcd listens for clients, and whether with TLS."""
 
     host: IPAddress | str
     port: int
+    tls: bool = False
+
+    @property
+    def address(self) -> str:
+        return f"[{self.host}]:{self.port}" if isinstance(self.host, IPv6Address) else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if isinstance(self.host, IPv6Address) else f"{self.host}:{self.port}"
+        return f"https://{self.address}" if self.tls else self.address
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Read `http://10.99.255.1:2379`; the scheme may be left out, the host may be a name or `[IPv6 address]`.
+    """Read `http://10.99.255.1:2379`; without a scheme it is http, the host may be a name or `[IPv6 address]`.
 
     Raises ValueError with the endpoint, what is wrong with it and what would be right.
     """
     scheme, mark, rest = text.strip().rpartition("://")
-    if scheme == "https":
-        raise ValueError(f"etcd endpoint {text!r}: TLS is not supported yet; {_EXAMPLE}")
-    if mark and scheme != "http":
-        raise ValueError(f"etcd endpoint {text!r}: the scheme {scheme!r} is not http; {_EXAMPLE}")
+    if mark and scheme not in ("http", "https"):
+        raise ValueError(f"etcd endpoint {text!r}: the scheme {scheme!r} is neither http nor https; {_EXAMPLE}")
     try:
         url = urlsplit(f"//{rest}")
         port = url.port
@@ -46,7 +49,7 @@ def parse_endpoint(text: str) -> Endpoint:
         raise ValueError(f"etcd endpoint {text!r}: no host; {_EXAMPLE}")
     if not port:
         raise ValueError(f"etcd endpoint {text!r}: no port (etcd's own is 2379); {_EXAMPLE}")
-    return Endpoint(_parse_host(text, url.hostname), port)
+    return Endpoint(_parse_host(text, url.hostname), port, tls=scheme == "https")
 
 
 def _parse_host(text: str, host: str) -> IPAddress | str:
@@ -64,14 +67,21 @@ def _parse_host(text: str, host: str) -> IPAddress | str:
 def group_endpoints(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
     """Targets for gRPC channels, each with the endpoints that it reaches.
 
-    One channel can hold all addresses of one family and moves between them by itself, so these go together;
-    a name needs a channel of its own (https://github.com/grpc/grpc/blob/master/doc/naming.md).
+    One channel can hold all addresses of one family and moves between them by itself, so these go together.
+    A name needs a channel of its own (https://github.com/grpc/grpc/blob/master/doc/naming.md), and so does every
+    endpoint with TLS: gRPC expects the name of a channel's first address in the certificates of all the others.
     """
     groups: dict[str, list[Endpoint]] = {}
     for endpoint in dict.fromkeys(endpoints):
-        family = f"dns:///{endpoint}" if isinstance(endpoint.host, str) else f"ipv{endpoint.host.version}"
+        target = _target(endpoint)
+        family = target if endpoint.tls or isinstance(endpoint.host, str) else target.partition(":")[0]
         groups.setdefault(family, []).append(endpoint)
     return {
-        family if family.startswith("dns:") else f"{family}:{','.join(map(str, members))}": members
+        f"{family.partition(':')[0]}:{','.join(_target(member).partition(':')[2] for member in members)}": members
         for family, members in groups.items()
     }
+
+
+def _target(endpoint: Endpoint) -> str:
+    scheme = "dns:///" if isinstance(endpoint.host, str) else f"ipv{endpoint.host.version}:"
+    return scheme + endpoint.address

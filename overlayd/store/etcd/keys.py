@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from overlayd.core.store import SUBNETS
-
 
 def parse_prefix(text: str) -> str:
     """The prefix without trailing slashes.  Raises ValueError where nothing is left: the whole of etcd is
@@ -35,10 +33,9 @@ class Keyspace:
         """First key and end of the range of all names."""
         return self.key(""), _after(self.key(""))
 
-    @property
-    def subnets(self) -> tuple[bytes, bytes]:
-        """First key and end of the range of the leases."""
-        return self.key(SUBNETS), _after(self.key(SUBNETS))
+    def below(self, prefix: str) -> tuple[bytes, bytes]:
+        """First key and end of the range of all names that begin with this prefix, which ends in a slash."""
+        return self.key(prefix), _after(self.key(prefix))
 
 
 def _after(prefix: bytes) -> bytes:

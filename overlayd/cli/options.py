@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from overlayd.cli import CommandError
 from overlayd.core.store import Store
 
 DEFAULT_ENDPOINTS = "http://127.0.0.1:2379"
@@ -56,7 +57,7 @@ def add_option(
 
 
 def add_store_options(parser: argparse.ArgumentParser) -> None:
-    """Where the cluster's state is kept: --etcd-endpoints and --etcd-prefix."""
+    """Where the cluster's state is kept, and what lets us in there."""
     add_option(
         parser,
         "--etcd-endpoints",
@@ -72,6 +73,30 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_PREFIX,
         help="the cluster's keys stand under this prefix",
         metavar="PREFIX",
+    )
+    for flag, purpose in (
+        ("--etcd-cafile", "who may have signed etcd's certificate; absent: whomever this host trusts"),
+        ("--etcd-certfile", "certificate to show to etcd"),
+        ("--etcd-keyfile", "key of that certificate"),
+    ):
+        add_option(
+            parser, flag, parse=parse_path, default=None, help=f"{purpose} (PEM, https only)", metavar="FILE"
+        )
+    add_option(
+        parser,
+        "--etcd-username",
+        parse=parse_username,
+        default=None,
+        help="user of etcd's, where it asks for one",
+        metavar="NAME",
+    )
+    add_option(
+        parser,
+        "--etcd-password-file",
+        parse=parse_path,
+        default=None,
+        help="file with that user's password and nothing else",
+        metavar="FILE",
     )
 
 
@@ -119,11 +144,21 @@ def add_subnet_file_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_store(args: argparse.Namespace) -> AbstractAsyncContextManager[Store]:
-    """The store that the options name.  Opening does not talk to it yet."""
-    from overlayd.store.etcd import open_etcd
+@asynccontextmanager
+async def open_store(args: argparse.Namespace) -> AsyncGenerator[Store]:
+    """The store that the options name.  Opening does not talk to it yet, but reads the files that let us in.
+    Raises CommandError where those are of no use."""
+    from overlayd.store.etcd import Access, AccessError, TlsFiles, make_login, open_etcd
 
-    return open_etcd(args.etcd_endpoints, args.etcd_prefix)
+    async with AsyncExitStack() as stack:
+        try:
+            tls = TlsFiles(args.etcd_cafile, args.etcd_certfile, args.etcd_keyfile)
+            access = Access(tls, make_login(args.etcd_username, args.etcd_password_file))
+            opening = open_etcd(args.etcd_endpoints, args.etcd_prefix, access=access)
+            store = await stack.enter_async_context(opening)
+        except AccessError as error:
+            raise CommandError(str(error), 2) from error
+        yield store
 
 
 def parse_endpoints(text: str) -> tuple[str, ...]:
@@ -141,6 +176,13 @@ def parse_prefix(text: str) -> str:
     from overlayd.store.etcd.keys import parse_prefix as parse
 
     return parse(text)
+
+
+def parse_username(text: str) -> str:
+    """A name that an operator can have given to a user of etcd."""
+    if not text or not text.isprintable() or text != text.strip():
+        raise ValueError(f"{text!r} is not the name of a user of etcd")
+    return text
 
 
 def parse_path(text: str) -> Path:

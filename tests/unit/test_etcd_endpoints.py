@@ -22,17 +22,18 @@ from overlayd.store.etcd.keys import Keyspace, parse_prefix
         ("http://[fd00::1]:2379", ip_address("fd00::1"), 2379),
         ("etcd-0.etcd.svc.example:2379", "etcd-0.etcd.svc.example", 2379),
         ("http://ETCD:2379", "etcd", 2379),
+        ("https://127.0.0.1:2379", ip_address("127.0.0.1"), 2379),
+        ("HTTPS://etcd:2379/", "etcd", 2379),
     ],
 )
 def test_reads_what_is_right(text: str, host: object, port: int) -> None:
-    assert parse_endpoint(text) == Endpoint(host, port)  # type: ignore[arg-type]
+    assert parse_endpoint(text) == Endpoint(host, port, tls=text.lower().startswith("https"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("https://127.0.0.1:2379", "TLS is not supported yet"),
-        ("unix:///run/etcd.sock", "the scheme 'unix' is not http"),
+        ("unix:///run/etcd.sock", "the scheme 'unix' is neither http nor https"),
         ("http://127.0.0.1", "no port (etcd's own is 2379)"),
         ("127.0.0.1:0", "no port"),
         ("127.0.0.1:65536", "0-65535"),
@@ -77,6 +78,23 @@ def test_addresses_of_one_family_share_a_channel_and_names_do_not() -> None:
         "dns:///etcd-b:5",
     ]
     assert sorted(str(member) for members in groups.values() for member in members) == sorted(set(texts))
+
+
+def test_with_tls_each_endpoint_has_a_channel_as_each_has_a_certificate() -> None:
+    texts = [
+        "https://10.0.0.1:1",
+        "https://10.0.0.2:1",
+        "https://[fd00::1]:2",
+        "https://etcd-a:3",
+        "https://10.0.0.1:1",
+    ]
+    groups = group_endpoints(map(parse_endpoint, texts))
+    assert {target: [str(member) for member in members] for target, members in groups.items()} == {
+        "ipv4:10.0.0.1:1": ["https://10.0.0.1:1"],
+        "ipv4:10.0.0.2:1": ["https://10.0.0.2:1"],
+        "ipv6:[fd00::1]:2": ["https://[fd00::1]:2"],
+        "dns:///etcd-a:3": ["https://etcd-a:3"],
+    }
 
 
 @pytest.mark.parametrize("text", ["/coreos.com/network", "/coreos.com/network/", " /coreos.com/network// "])

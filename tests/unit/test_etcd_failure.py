@@ -62,7 +62,14 @@ class RpcError:
             Code.PERMISSION_DENIED,
             "etcdserver: permission denied",
             StoreRefused,
-            "etcd at a:1 refused: permission denied",
+            "etcd at a:1 lets this user not read and write there: "
+            "`etcdctl role grant-permission ROLE readwrite PREFIX/ --prefix` allows it",
+        ),
+        (
+            Code.NOT_FOUND,
+            "etcdserver: requested lease not found",
+            StoreRefused,
+            "etcd at a:1 refused: requested lease not found",
         ),
         (
             Code.UNIMPLEMENTED,

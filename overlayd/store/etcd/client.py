@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from operator import attrgetter
 from typing import Any
 
@@ -27,10 +27,13 @@ from overlayd.core.store import (
     StoreRefused,
     Transaction,
 )
-from overlayd.store.etcd.connection import Connection
+from overlayd.store.etcd.access import ANONYMOUS, Access, check_tls
+from overlayd.store.etcd.certificates import CertificateFiles
+from overlayd.store.etcd.connection import Connection, Metadata
 from overlayd.store.etcd.endpoints import group_endpoints, parse_endpoint
 from overlayd.store.etcd.keys import Keyspace, parse_prefix
 from overlayd.store.etcd.schema import rpc
+from overlayd.store.etcd.session import Session
 from overlayd.store.etcd.watch import open_watch, record
 
 PAGE = 128
@@ -38,18 +41,24 @@ PAGE = 128
 
 
 @asynccontextmanager
-async def open_etcd(endpoints: Sequence[str], prefix: str) -> AsyncGenerator[EtcdStore]:
+async def open_etcd(
+    endpoints: Sequence[str], prefix: str, *, access: Access = ANONYMOUS
+) -> AsyncGenerator[EtcdStore]:
     """The store below a prefix of the etcd cluster whose members listen at `endpoints` (see parse_endpoint).
 
-    Opening it asks nothing of etcd.  Raises ValueError for a wrong endpoint or prefix.
+    Opening it asks nothing of etcd.  Raises ValueError for a wrong endpoint or prefix, AccessError (a ValueError)
+    for certificates or a password that can't be used.
     """
     if not endpoints:
         raise ValueError("no etcd endpoint given; write it like http://10.99.255.1:2379")
-    targets = group_endpoints(map(parse_endpoint, endpoints))
+    members = [parse_endpoint(endpoint) for endpoint in endpoints]
     keys = Keyspace(parse_prefix(prefix))
-    connections = [Connection(target, members) for target, members in targets.items()]
+    certificates = CertificateFiles(access.tls) if check_tls(access.tls, members) else None
+    session = Session(access.login)
+    current = None if certificates is None else certificates.current
+    connections = [Connection(target, group, current) for target, group in group_endpoints(members).items()]
     try:
-        yield EtcdStore(connections, keys)
+        yield EtcdStore(connections, keys, session, certificates)
     finally:
         for connection in connections:
             connection.close()
@@ -59,9 +68,17 @@ class EtcdStore:
     """See overlayd.core.store.Store.  Several connections lead to the same cluster: after a failure on one the
     next call tries the next."""
 
-    def __init__(self, connections: Iterable[Connection], keys: Keyspace) -> None:
+    def __init__(
+        self,
+        connections: Sequence[Connection],
+        keys: Keyspace,
+        session: Session,
+        certificates: CertificateFiles | None,
+    ) -> None:
         self._connections = deque(connections)
         self._keys = keys
+        self._session = session
+        self._certificates = certificates
 
     async def snapshot(self) -> Snapshot:
         ranges = [
@@ -114,25 +131,32 @@ class EtcdStore:
 
     @asynccontextmanager
     async def watch(self, after: int) -> AsyncGenerator[AsyncIterator[Changes]]:
-        connection = self._connections[0]
-        try:
-            async with open_watch(connection, self._keys, after) as changes:
-                yield changes
-        except StoreError as error:
-            self._turn_from(connection, error)
-            raise
+        with self._connection() as connection, connection.use() as wire:
+            async with AsyncExitStack() as stack:
+
+                async def begin(metadata: Metadata) -> AsyncIterator[Changes]:
+                    return await stack.enter_async_context(open_watch(wire, self._keys, after, metadata))
+
+                yield await self._session.call(wire, begin)
 
     async def _ask(self, method: str, request: Any) -> Any:
+        with self._connection() as connection, connection.use() as wire:
+            call = attrgetter(method)(wire)
+            return await self._session.call(wire, lambda metadata: wire.ask(call, request, metadata))
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        """The connection whose turn it is; one that fails loses its turn."""
         connection = self._connections[0]
         try:
-            return await connection.ask(attrgetter(method)(connection), request)
+            yield connection
         except StoreError as error:
-            self._turn_from(connection, error)
+            if not isinstance(error, StoreRefused | Compacted):
+                if connection is self._connections[0]:
+                    self._connections.rotate(-1)
+                if self._certificates is not None:
+                    self._certificates.doubt()
             raise
-
-    def _turn_from(self, connection: Connection, error: StoreError) -> None:
-        if not isinstance(error, StoreRefused | Compacted) and connection is self._connections[0]:
-            self._connections.rotate(-1)
 
     def _compare(self, guard: Guard) -> Any:
         key, equal = self._keys.key(guard.name), rpc.Compare.EQUAL

@@ -26,8 +26,8 @@ can pass: etcd takes requests of up to 1.5 MiB (its --max-request-bytes)."""
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     # A member that is frozen or cut off is noticed in 10 s: etcd allows a ping every 5 s, and without the second
-    # option (grpc.keepalive_timeout_ms has no effect here) gRPC would give it a minute.  2 s for an answer were too
-    # few: a machine under load was taken for a dead one.
+    # option (grpc.keepalive_timeout_ms has no effect here) gRPC would give it a minute.  An answer within 2 s was
+    # too much to ask of a busy machine: it was taken for a dead one.
     ("grpc.keepalive_time_ms", 5000),
     ("grpc.http2.ping_timeout_ms", 5000),
     ("grpc.keepalive_permit_without_calls", 1),

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from overlayd.core.model import IPAddress
 
-_EXAMPLE = "write it like http://10.99.255.1:2379 or https://etcd-1.example:2379"
+_EXAMPLE = "write it like http://10.99.255.1:2379"
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
 
 
@@ -36,6 +36,7 @@ def parse_endpoint(text: str) -> Endpoint:
     Raises ValueError with the endpoint, what is wrong with it and what would be right.
     """
     scheme, mark, rest = text.strip().rpartition("://")
+    scheme = scheme.lower()
     if mark and scheme not in ("http", "https"):
         raise ValueError(f"etcd endpoint {text!r}: the scheme {scheme!r} is neither http nor https; {_EXAMPLE}")
     try:

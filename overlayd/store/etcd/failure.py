@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -24,19 +25,67 @@ _REFUSALS = frozenset(
 _ITS_CLOCK_RAN_OUT = "context deadline exceeded"
 """etcd is told the deadline too, and sometimes says this (code UNKNOWN) before our own clock runs out."""
 
-_NO_CONNECTION: Mapping[str, str] = MappingProxyType(
+
+class NotAuthenticated(StoreRefused):
+    """etcd does not know who asks, or no longer: it has done nothing, and with a new token it may."""
+
+
+class AuthOff(StoreRefused):
+    """etcd asks nobody for a password."""
+
+
+_MEANINGS: Mapping[str, tuple[type[StoreRefused], str]] = MappingProxyType(
     {
-        "connection refused": "refuses the connection: nothing listens there, or a firewall answers for it",
-        "no route to host": "cannot be reached: no route to host",
-        "network is unreachable": "cannot be reached: this host has no route to that network",
-        "domain name not found": "cannot be reached: there is no such host name",
-        "ping timeout": "stopped answering",
-        "socket closed": "closed the connection",
-        "connection reset": "closed the connection",
-        "http1": "does not speak etcd's protocol on that port: it answers in HTTP/1",
+        "invalid auth token": (NotAuthenticated, "does not accept the token that it gave out"),
+        "revision of auth store is old": (NotAuthenticated, "has changed its users while it was asked"),
+        "user name is empty": (
+            NotAuthenticated,
+            "asks for a user: give --etcd-username and --etcd-password-file",
+        ),
+        "authentication is not enabled": (AuthOff, "asks nobody for a password"),
+        "authentication failed, invalid user ID or password": (
+            StoreRefused,
+            "does not know this user with this password: correct --etcd-username or the --etcd-password-file",
+        ),
+        "permission denied": (
+            StoreRefused,
+            "lets this user not read and write there: "
+            "`etcdctl role grant-permission ROLE readwrite PREFIX/ --prefix` allows it",
+        ),
     }
 )
-"""What the text of UNAVAILABLE contains when gRPC and not etcd says it, and what it means."""
+"""Refusals in etcd's words (its api/v3rpc/rpctypes/error.go), and what they mean here."""
+
+_NO_CONNECTION = tuple(
+    (re.compile(sign, re.IGNORECASE), meaning)
+    for sign, meaning in (
+        ("connection refused", "refuses the connection: nothing listens there, or a firewall answers for it"),
+        ("no route to host", "cannot be reached: no route to host"),
+        ("network is unreachable", "cannot be reached: this host has no route to that network"),
+        ("domain name not found", "cannot be reached: there is no such host name"),
+        ("ping timeout", "stopped answering"),
+        (
+            "unable to get (local )?issuer|self.signed",
+            "shows a certificate of an authority that is not trusted here: --etcd-cafile names the right one",
+        ),
+        (
+            "hostname verification",
+            "shows a certificate for another name: --etcd-endpoints must call it as its certificate does",
+        ),
+        ("certificate has expired", "shows a certificate that has expired (or this host's clock is wrong)"),
+        ("not yet valid", "shows a certificate that is not valid yet (or this host's clock is wrong)"),
+        (
+            "alert_(bad_certificate|certificate_required|unknown_ca|certificate_expired)|alert_handshake_failure",
+            "accepts no client without a certificate that it trusts: see --etcd-certfile and --etcd-keyfile",
+        ),
+        ("wrong_version_number|handshake read failed", "does not answer in TLS: perhaps it is http:// there"),
+        ("last error: .*socket closed", "ends every new connection: perhaps it expects TLS, so https://"),
+        ("socket closed", "closed the connection"),
+        ("connection reset", "closed the connection"),
+        ("http1", "does not speak etcd's protocol on that port: it answers in HTTP/1"),
+    )
+)
+"""What the text of UNAVAILABLE contains when gRPC and not etcd says it, and what it means; the first counts."""
 
 
 def no_answer(where: str, seconds: float) -> StoreError:
@@ -54,10 +103,26 @@ def translate(where: str, error: Any, seconds: float) -> StoreError:
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return StoreRefused(f"what answers at {where} is not an etcd with API v3: {said}")
     if code in _REFUSALS:
-        return StoreRefused(f"etcd at {where} refused: {said}")
+        return refusal(where, said)
     if code is grpc.StatusCode.UNAVAILABLE and said == details:
-        for sign, meaning in _NO_CONNECTION.items():
-            if sign in details.lower():
+        for sign, meaning in _NO_CONNECTION:
+            if sign.search(details):
                 return StoreError(f"etcd at {where} {meaning}")
         return StoreError(f"etcd at {where} cannot be reached: {said}")
     return StoreError(f"etcd at {where} failed: {said} ({code.name})")
+
+
+def refusal(where: str, said: str) -> StoreRefused:
+    kind, meaning = _MEANINGS.get(said, (StoreRefused, f"refused: {said}"))
+    return kind(f"etcd at {where} {meaning}")
+
+
+def translate_cancel(where: str, reason: str) -> StoreError:
+    """The StoreError for a watch that etcd cancels, which it says in an answer and not as an error of gRPC's.
+
+    Older servers say "permission denied" of an expired token, too, so here that may mean either.
+    """
+    said = reason.rpartition("desc = ")[2].removeprefix("etcdserver: ")
+    if said in _MEANINGS:
+        return NotAuthenticated(str(refusal(where, said)))
+    return StoreError(f"etcd at {where} ended the watch: {reason or 'it gave no reason'}")

@@ -17,8 +17,8 @@ import grpc
 import trio
 
 from overlayd.core.store import Change, Changes, Compacted, Deleted, Record, StoreError, is_watched
-from overlayd.store.etcd.connection import DEADLINE, Connection
-from overlayd.store.etcd.failure import no_answer, translate
+from overlayd.store.etcd.connection import DEADLINE, Metadata, Wire
+from overlayd.store.etcd.failure import no_answer, translate, translate_cancel
 from overlayd.store.etcd.keys import Keyspace
 from overlayd.store.etcd.schema import rpc
 
@@ -28,7 +28,7 @@ IDLE = 10.0
 ROOM = 16
 """Responses that may wait for the reader before the thread pauses."""
 
-_METADATA = (("hasleader", "true"),)
+_HAS_LEADER = (("hasleader", "true"),)
 """Asks a member that has lost its quorum to end the watch, where it would fall silent otherwise."""
 
 _PROGRESS = rpc.WatchRequest.FromString(b"\x1a\x00")
@@ -51,7 +51,7 @@ def read_response(keys: Keyspace, where: str, response: Any, seen: int) -> Chang
             f"past revision {seen} where this watch stood"
         )
     if response.canceled:
-        raise StoreError(f"etcd at {where} ended the watch: {response.cancel_reason or 'it gave no reason'}")
+        raise translate_cancel(where, response.cancel_reason)
     if response.created and response.header.revision < seen:
         raise StoreError(
             f"etcd at {where} stands at revision {response.header.revision}, before revision {seen} that it "
@@ -73,13 +73,15 @@ def read_response(keys: Keyspace, where: str, response: Any, seen: int) -> Chang
 
 
 @asynccontextmanager
-async def open_watch(connection: Connection, keys: Keyspace, after: int) -> AsyncGenerator[AsyncIterator[Changes]]:
-    """Watch everything below the prefix from revision `after` + 1 on."""
+async def open_watch(
+    wire: Wire, keys: Keyspace, after: int, metadata: Metadata
+) -> AsyncGenerator[AsyncIterator[Changes]]:
+    """Watch everything below the prefix from revision `after` + 1 on.  Raises StoreError unless etcd begins it."""
     first, end = keys.everything
     create = rpc.WatchCreateRequest(key=first, range_end=end, start_revision=after + 1)
     requests: SimpleQueue[Any] = SimpleQueue()
     requests.put(rpc.WatchRequest(create_request=create))
-    call = connection.watch.Watch(iter(requests.get, None), metadata=_METADATA)
+    call = wire.watch.Watch(iter(requests.get, None), metadata=_HAS_LEADER + metadata)
     token = trio.lowlevel.current_trio_token()
     send, receive = trio.open_memory_channel[Any](ROOM)
     ended = trio.Event()
@@ -95,7 +97,9 @@ async def open_watch(connection: Connection, keys: Keyspace, after: int) -> Asyn
 
     threading.Thread(target=pump, name="etcd-watch", daemon=True).start()
     try:
-        yield _Watch(connection, keys, after, receive, requests)
+        watch = _Watch(wire.where, keys, after, receive, requests)
+        await watch.begin()
+        yield watch
     finally:
         receive.close()
         requests.put(None)
@@ -119,37 +123,44 @@ class _Watch:
 
     def __init__(
         self,
-        connection: Connection,
+        where: str,
         keys: Keyspace,
         after: int,
         receive: trio.MemoryReceiveChannel[Any],
         requests: SimpleQueue[Any],
     ) -> None:
-        self._connection = connection
+        self._where = where
         self._keys = keys
         self._seen = after
         self._receive = receive
         self._requests = requests
-        self._created = False
+        self._first: Changes | None = None
+
+    async def begin(self) -> None:
+        """Wait for the first response, in which etcd says whether it takes the watch on."""
+        with trio.move_on_after(DEADLINE):
+            self._first = self._read(await self._receive.receive())
+            return
+        raise no_answer(self._where, DEADLINE)
 
     def __aiter__(self) -> _Watch:
         return self
 
     async def __anext__(self) -> Changes:
-        response = await self._next_response()
+        if self._first is not None:
+            await trio.lowlevel.checkpoint()
+            first, self._first = self._first, None
+            return first
+        while True:
+            with trio.move_on_after(IDLE):
+                return self._read(await self._receive.receive())
+            self._requests.put(_PROGRESS)
+
+    def _read(self, response: Any) -> Changes:
         if response is None:
-            raise StoreError(f"etcd at {self._connection.where} ended the watch")
+            raise StoreError(f"etcd at {self._where} ended the watch")
         if isinstance(response, grpc.RpcError):
-            raise translate(self._connection.where, response, DEADLINE) from response
-        self._created = True
-        changes = read_response(self._keys, self._connection.where, response, self._seen)
+            raise translate(self._where, response, DEADLINE) from response
+        changes = read_response(self._keys, self._where, response, self._seen)
         self._seen = changes.revision
         return changes
-
-    async def _next_response(self) -> Any:
-        while True:
-            with trio.move_on_after(IDLE if self._created else DEADLINE):
-                return await self._receive.receive()
-            if not self._created:
-                raise no_answer(self._connection.where, DEADLINE)
-            self._requests.put(_PROGRESS)

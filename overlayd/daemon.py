@@ -22,13 +22,14 @@ from overlayd.core.config import ConfigError, NetworkConfig, check_backend, pars
 from overlayd.core.dataplane import Dataplane, Scope
 from overlayd.core.keeper import Belief, KeeperState, Sighted, Sighting, belief
 from overlayd.core.leases import LeaseBook, absorb_changes, absorb_snapshot
-from overlayd.core.model import Attributes, Family, Lease, NetworkView, Underlay
+from overlayd.core.model import Attributes, Family, Lease, NetworkView, Subnet, Underlay
 from overlayd.core.overview import Facts, Node, compose_status
 from overlayd.core.preflight import Intent
 from overlayd.core.problem import Problem
 from overlayd.core.report import Aim, Report
 from overlayd.core.status import Answer, PeerStatus, Status, answer
 from overlayd.core.store import Changes, Record, Store
+from overlayd.core.strays import Inhabitant, judge_strays
 from overlayd.core.subnetenv import format_subnet_env
 from overlayd.core.underlay import UnderlayError
 from overlayd.feed import follow
@@ -43,12 +44,22 @@ log = logging.getLogger("overlayd.daemon")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator decided for this node; see `overlayd run --help`.  `lease_ttl` in seconds."""
+    """What the operator decided for this node; see `overlayd run --help`.  `lease_ttl` in seconds.
+
+    `strict_fence`: stop forwarding, too, once the lease may have run out.  `exit_on_new_subnet`: end with
+    SubnetChanged when the subnet was lost and another one leased.
+    """
 
     node_name: str
     etcd_prefix: str
     subnet_file: Path
     lease_ttl: int
+    strict_fence: bool = False
+    exit_on_new_subnet: bool = False
+
+
+class SubnetChanged(Exception):
+    """This node has another subnet than before, and is to end because of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +81,14 @@ class Network:
 class Host:
     """The edges to the machine, as functions that a simulation can replace.
 
-    `underlay` raises UnderlayError; `preflight` says what keeps it from being carried out; `clock`
-    tells the seconds of CLOCK_BOOTTIME.
+    `underlay` raises UnderlayError; `preflight` says what keeps an intent from being carried out;
+    `inhabitants` are the addresses in use on this host; `clock` tells the seconds of CLOCK_BOOTTIME.
     """
 
     dataplane: Dataplane
     underlay: Callable[[], Awaitable[Underlay]]
     preflight: Callable[[Intent], Awaitable[tuple[Problem, ...]]]
+    inhabitants: Callable[[], Awaitable[tuple[Inhabitant, ...]]]
     clock: Callable[[], float]
 
 
@@ -108,7 +120,9 @@ class Daemon:
         self._cleared: object = None
         """What `_is_cleared` last found this host fit for."""
         self._report: Report | None = None
+        self._belief = Belief.UNCLAIMED
         self._leased_since = 0.0
+        self._first_subnet: Subnet | None = None
         self._peers: tuple[Lease, ...] = ()
         self._incarnation = f"{chance.getrandbits(64):016x}"
         keeper = KeeperState(
@@ -224,13 +238,21 @@ class Daemon:
             log.info("subnet leased", extra={"subnet": new.subnet})
         if old is not None and new is None:
             log.warning("subnet lost", extra={"subnet": old.subnet, "reason": f"it went to {after.lost_to}"})
-        was, is_now = belief(before, now), belief(after, now)
-        if was is not is_now:
-            log.info("lease belief changed", extra={"belief": is_now.value, "reason": after.complaint})
-        if old != new:
+        believed = belief(after, now)
+        if believed is not self._belief:
+            log.info("lease belief changed", extra={"belief": believed.value, "reason": after.complaint})
+        if old != new or believed is not self._belief:
             self._reconciler.wake_up.ring()
-        if after is not before:
+        if after is not before or believed is not self._belief:
+            self._belief = believed
             self._compose()
+        if new is not None and believed is Belief.HELD:
+            self._note_subnet(new.subnet)
+
+    def _note_subnet(self, subnet: Subnet) -> None:
+        first = self._first_subnet = self._first_subnet or subnet
+        if subnet != first and self._settings.exit_on_new_subnet:
+            raise SubnetChanged(f"this node's subnet was {first} and is {subnet} now")
 
     # From and to the kernel
 
@@ -277,8 +299,9 @@ class Daemon:
         return True
 
     def _view(self, network: Network, underlay: Underlay) -> NetworkView:
-        keeper = self._leasing.state
-        served = keeper.served
+        served = self._leasing.state.served
+        if self._is_fenced_off():
+            return NetworkView(network.config, underlay, self._identity.mac, None, (), self._book.in_sync)
 
         def is_own(lease: Lease) -> bool:
             same = served is not None and lease.subnet == served.subnet
@@ -286,6 +309,10 @@ class Daemon:
 
         peers = self._book.peers(network.config, is_own)
         return NetworkView(network.config, underlay, self._identity.mac, served, peers, self._book.in_sync)
+
+    def _is_fenced_off(self) -> bool:
+        fenced = belief(self._leasing.state, self._host.clock()) is Belief.FENCED
+        return fenced and self._settings.strict_fence
 
     def _note_peers(self, peers: tuple[Lease, ...]) -> None:
         before = {lease.subnet: lease.attributes for lease in self._peers}
@@ -301,12 +328,22 @@ class Daemon:
     async def _reconciled(self, report: Report) -> None:
         self._report = report
         network, served = self._network, self._leasing.state.served
-        if belief(self._leasing.state, self._host.clock()) is Belief.LOST:
+        if (served is None and self._leasing.state.lost_to) or self._is_fenced_off():
             self._problems.replace("subnet-file", self._subnet_file.ensure(None))
         elif network is not None and served is not None and report.is_reached(report.aim.wish.base):
             text = format_subnet_env(network.config, served.subnet, report.aim.wish.mtu)
             self._problems.replace("subnet-file", self._subnet_file.ensure(text))
+        if network is not None and served is not None:
+            await self._look_for_strays(network, served.subnet)
         self._compose()
+
+    async def _look_for_strays(self, network: Network, own: Subnet) -> None:
+        try:
+            inhabitants = await self._host.inhabitants()
+        except OSError:
+            return  # the reconciler asks the same kernel, and speaks up
+        networks = [span.network for span in network.config.ranges]
+        self._problems.replace("strays", judge_strays(inhabitants, networks, own, self._book.leases))
 
     # To whoever asks
 

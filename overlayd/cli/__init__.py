@@ -13,6 +13,7 @@ VERBS = {
     "run": "the daemon of this node",
     "status": "what the daemon of this node says about itself and its peers",
     "config": "show, check or set the network config of the cluster",
+    "leases": "list, reserve and release the subnets of the cluster",
     "cleanup": "take away all that overlayd put into this host's kernel",
     "lab": "a whole cluster on this machine, as network namespaces",
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from overlayd.cli import CommandError
+from overlayd.core.keeper import TTL_MIN
 from overlayd.core.store import Store
 
 DEFAULT_ENDPOINTS = "http://127.0.0.1:2379"
@@ -198,3 +199,10 @@ def parse_iface(text: str) -> str:
     if not text or len(text.encode()) > 15 or re.search(r"[\s/]", text):
         raise ValueError(f"{text!r} is neither an interface name nor an IPv4 address")
     return text
+
+
+def parse_ttl(text: str) -> int:
+    """Seconds that a lease of the store may live."""
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or int(text) < TTL_MIN:
+        raise ValueError(f"{text!r} is not a number of seconds of at least {TTL_MIN}")
+    return int(text)

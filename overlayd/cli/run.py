@@ -9,6 +9,7 @@ import random
 import re
 import signal
 import socket
+from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from overlayd.cli import CommandError
@@ -20,8 +21,12 @@ from overlayd.cli.options import (
     add_store_options,
     add_subnet_file_option,
     open_store,
+    parse_ttl,
 )
 from overlayd.core.keeper import TTL_DEFAULT, TTL_MIN
+
+SUBNET_CHANGED = 3
+"""Exit status with --on-subnet-change=exit: what supervises the daemon may drain and restart the pods then."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +53,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_option(
         parser,
+        "--fence",
+        parse=_one_of("lenient", "strict"),
+        default="lenient",
+        help="once the lease may have run out: forward as before (lenient), or stop forwarding, too (strict)",
+        metavar="HOW",
+    )
+    add_option(
+        parser,
+        "--on-subnet-change",
+        parse=_one_of("continue", "exit"),
+        default="continue",
+        help="when the subnet was lost and another one leased: go on with it, or exit with status 3",
+        metavar="WHAT",
+    )
+    add_option(
+        parser,
         "--node-name",
         parse=parse_node_name,
         default=socket.gethostname(),
@@ -67,15 +88,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import trio
 
+    from overlayd.daemon import SubnetChanged
     from overlayd.host.identity import IdentityError
     from overlayd.log import log_to
 
     log_to(level=args.log_level)
+    ends: list[CommandError] = []  # what is raised inside an `except*` comes out wrapped in a group
     try:
         trio.run(_run, args)
     except* IdentityError as errors:
-        raise CommandError(str(errors.exceptions[0])) from None
+        ends.append(CommandError(_innermost(errors)))
+    except* SubnetChanged as errors:
+        ends.append(CommandError(_innermost(errors), SUBNET_CHANGED))
+    if ends:
+        raise ends[0]
     return 0
+
+
+def _innermost(group: BaseExceptionGroup[BaseException]) -> str:
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return str(first)
 
 
 async def _run(args: argparse.Namespace) -> None:
@@ -86,12 +120,14 @@ async def _run(args: argparse.Namespace) -> None:
     from overlayd.core.model import Underlay
     from overlayd.core.preflight import Intent
     from overlayd.core.problem import Problem
+    from overlayd.core.strays import Inhabitant
     from overlayd.daemon import Daemon, Host, Settings
     from overlayd.host.clock import boottime
     from overlayd.host.dataplane import open_dataplane
     from overlayd.host.identity import hold_identity
     from overlayd.host.netlink.connection import open_netlink
     from overlayd.host.preflight import preflight as judge_host
+    from overlayd.host.strays import read_inhabitants
     from overlayd.host.underlay import observe_underlay
 
     async with open_netlink() as netlink, open_dataplane() as dataplane, open_store(args) as store:
@@ -99,12 +135,22 @@ async def _run(args: argparse.Namespace) -> None:
         async def underlay() -> Underlay:
             return await observe_underlay(netlink, args.iface, args.public_ip)
 
+        async def inhabitants() -> tuple[Inhabitant, ...]:
+            return await read_inhabitants(netlink)
+
         async def preflight(intent: Intent) -> tuple[Problem, ...]:
             return await judge_host(netlink, intent)
 
-        settings = Settings(args.node_name, args.etcd_prefix, args.subnet_file, args.lease_ttl)
+        settings = Settings(
+            args.node_name,
+            args.etcd_prefix,
+            args.subnet_file,
+            args.lease_ttl,
+            strict_fence=args.fence == "strict",
+            exit_on_new_subnet=args.on_subnet_change == "exit",
+        )
         with hold_identity(args.state_dir) as identity:
-            host = Host(dataplane, underlay, preflight, boottime)
+            host = Host(dataplane, underlay, preflight, inhabitants, boottime)
             daemon = Daemon(settings, identity, store, host, load_backends(), random.Random(os.urandom(16)))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
@@ -122,6 +168,15 @@ async def _stop_at_signal(daemon: object) -> None:
             daemon.cancel()
 
 
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!r} is not one of {', '.join(words)}")
+        return text
+
+    return parse
+
+
 def parse_public_ip(text: str) -> IPv4Address:
     try:
         address = IPv4Address(text)
@@ -130,12 +185,6 @@ def parse_public_ip(text: str) -> IPv4Address:
     if address.is_unspecified or address.is_multicast or address.is_loopback or int(address) == 2**32 - 1:
         raise ValueError(f"{text} can't be sent to by peers: give a unicast address of this host")
     return address
-
-
-def parse_ttl(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or int(text) < TTL_MIN:
-        raise ValueError(f"{text!r} is not a number of seconds of at least {TTL_MIN}")
-    return int(text)
 
 
 def parse_node_name(text: str) -> str:

@@ -217,6 +217,8 @@ def wake_at(state: KeeperState, stepped_at: float) -> float | None:
     """When the next Tick is due, None if only an event can bring anything new.  What was due at `stepped_at`,
     the time of the last step, has had its chance then."""
     times = [state.retry_at] if state.failures else []
+    if state.held is not None:
+        times.append(state.until)
     if state.lease_id:
         times.append(max(state.renew_at, state.retry_at) if state.failures else state.renew_at)
     return min((time for time in times if time > stepped_at), default=None)
@@ -436,7 +438,7 @@ def _claim(state: KeeperState, sighting: Sighting, subnet: Subnet, wanted: Attri
 def _keep(state: KeeperState, sighting: Sighting, lease: Lease, wanted: Attributes) -> AskCommit:
     """Write an existing record of ours anew: with what we want it to say, and on our grant, or, for a
     reservation, with a hold on our grant."""
-    name, guards = format_subnet_name(lease.subnet), _guards(lease)
+    name, guards = format_subnet_name(lease.subnet), guards_of(lease)
     if not lease.is_reservation:
         put = Put(name, encode_attributes(wanted), state.lease_id)
         result = replace(lease, attributes=wanted, lease_id=state.lease_id)
@@ -448,7 +450,7 @@ def _keep(state: KeeperState, sighting: Sighting, lease: Lease, wanted: Attribut
     return AskCommit(transaction, replace(lease, attributes=wanted))
 
 
-def _guards(lease: Lease) -> tuple[Guard, ...]:
+def guards_of(lease: Lease) -> tuple[Guard, ...]:
     """What must hold of a key for it to be the very record that we saw."""
     name = format_subnet_name(lease.subnet)
     return (
@@ -467,4 +469,4 @@ def _hold_guards(hold: Hold) -> tuple[Guard, ...]:
 
 def release(lease: Lease) -> Transaction:
     """Deletes the key of this very lease; refused if it has become another's meanwhile."""
-    return Transaction(_guards(lease), (Delete(format_subnet_name(lease.subnet)),))
+    return Transaction(guards_of(lease), (Delete(format_subnet_name(lease.subnet)),))

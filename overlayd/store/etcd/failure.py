@@ -38,6 +38,8 @@ _MEANINGS: Mapping[str, tuple[type[StoreRefused], str]] = MappingProxyType(
     {
         "invalid auth token": (NotAuthenticated, "does not accept the token that it gave out"),
         "revision of auth store is old": (NotAuthenticated, "has changed its users while it was asked"),
+        # etcd 3.5 says it in these words and as UNKNOWN where the change came while the request was under way.
+        "auth: revision in header is old": (NotAuthenticated, "has changed its users while it was asked"),
         "user name is empty": (
             NotAuthenticated,
             "asks for a user: give --etcd-username and --etcd-password-file",
@@ -102,7 +104,7 @@ def translate(where: str, error: Any, seconds: float) -> StoreError:
         return Compacted(f"etcd at {where} has compacted the revision that was asked for")
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return StoreRefused(f"what answers at {where} is not an etcd with API v3: {said}")
-    if code in _REFUSALS:
+    if code in _REFUSALS or said in _MEANINGS:
         return refusal(where, said)
     if code is grpc.StatusCode.UNAVAILABLE and said == details:
         for sign, meaning in _NO_CONNECTION:

@@ -1,7 +1,12 @@
 """Who this node is: an id and a MAC address that outlive the daemon, and the locks that make it the only one.
 
-The state directory holds `node.json`.  Where it can't be written the node runs on with an identity that lasts
-as long as the process, and says so: after a restart its own lease will look like a stranger's.
+The state directory holds `node.json`.  It is worth something only where it was made: the file tells the machine
+and the inode that it belongs to, so a copy on another node, or one that came back from a backup, is seen for
+what it is.  Then this is a new node, with an id, a MAC and a subnet of its own; two nodes under one identity
+would be worse.  (The file system's device number is not compared: it may change at every boot.)
+
+Where the directory can't be written the node runs on with an identity that lasts as long as the process, and
+says so: after a restart its own lease will look like a stranger's.
 """
 
 from __future__ import annotations
@@ -22,6 +27,8 @@ from overlayd.core.model import Mac
 from overlayd.core.problem import Problem
 from overlayd.host.files import find_text, write_atomically
 
+MACHINE_ID = Path("/etc/machine-id")
+"""machine-id(5); absent in some containers, and then not compared."""
 ABSTRACT_LOCK = "\0overlayd"
 """An abstract unix socket (unix(7)) belongs to one network namespace, just as the kernel state that a daemon
 programs: the name is free again when its holder ends, however it ends."""
@@ -43,6 +50,8 @@ class NodeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: str
     mac: str
+    machine: str
+    inode: int
 
 
 @contextmanager
@@ -53,7 +62,7 @@ def hold_identity(state_dir: Path) -> Iterator[Identity]:
             state_dir.mkdir(parents=True, exist_ok=True)
             lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            yield _fleeting(state_dir, error)
+            yield _unlocked(state_dir, error)
             return
         try:
             _lock(lock, state_dir)
@@ -63,8 +72,17 @@ def hold_identity(state_dir: Path) -> Iterator[Identity]:
 
 
 def load_identity(state_dir: Path) -> Identity | None:
-    """The identity that is on disk, None if there is none; takes no lock."""
-    path = state_dir / "node.json"
+    """The identity that was made here, None if there is none, or only a copy of another's; takes no lock."""
+    path = _path(state_dir)
+    node = _read(path)
+    return Identity(node.id, Mac.parse(node.mac)) if node is not None and _is_at_home(path, node) else None
+
+
+def _path(state_dir: Path) -> Path:
+    return state_dir / "node.json"
+
+
+def _read(path: Path) -> NodeFile | None:
     if (text := find_text(path)) is None:
         return None
     try:
@@ -78,23 +96,60 @@ def load_identity(state_dir: Path) -> Identity | None:
         raise IdentityError(
             f"{path} is damaged: {error}. Restore it, or remove it to make this a new node with a new subnet"
         ) from error
-    return Identity(node.id, mac)
+    return node
+
+
+def _is_at_home(path: Path, node: NodeFile) -> bool:
+    return (node.machine, node.inode) == (_machine(), path.stat().st_ino)
+
+
+def _machine() -> str:
+    return (find_text(MACHINE_ID) or "").strip()
 
 
 def _load_or_make(state_dir: Path) -> Identity:
-    if (known := load_identity(state_dir)) is not None:
-        return known
+    path = _path(state_dir)
+    stranger = _read(path)
+    if stranger is not None and _is_at_home(path, stranger):
+        return Identity(stranger.id, Mac.parse(stranger.mac))
     fresh = _new()
-    text = msgspec.json.encode(NodeFile(fresh.node_id, str(fresh.mac))).decode() + "\n"
+
+    def text(inode: int) -> str:
+        node = NodeFile(fresh.node_id, str(fresh.mac), _machine(), inode)
+        return msgspec.json.encode(node).decode() + "\n"
+
     try:
-        write_atomically(state_dir / "node.json", text, 0o600)
+        write_atomically(path, text, 0o600)
     except OSError as error:
         return _fleeting(state_dir, error)
-    return fresh
+    if stranger is None:
+        return fresh
+    problem = Problem(
+        "identity-copied",
+        f"{path} was copied here (it is node {stranger.id}'s): this is a new node now, {fresh.node_id}",
+        "Nothing to do, unless this machine is meant to be that node: its old subnet comes free by itself",
+    )
+    return Identity(fresh.node_id, fresh.mac, (problem,))
 
 
 def _new() -> Identity:
     return Identity(secrets.token_hex(16), Mac.local(secrets.token_bytes(6)))
+
+
+def _unlocked(state_dir: Path, error: OSError) -> Identity:
+    """On a disk that can't be written: the identity that stands there, else one for this process alone."""
+    try:
+        known = load_identity(state_dir)
+    except OSError:
+        known = None
+    if known is None:
+        return _fleeting(state_dir, error)
+    problem = Problem(
+        "state-dir-unwritable",
+        f"{state_dir} can't be written: {error.strerror}; the identity that it holds is used, but not locked",
+        "Make the directory writable (--state-dir)",
+    )
+    return Identity(known.node_id, known.mac, (problem,))
 
 
 def _fleeting(state_dir: Path, error: OSError) -> Identity:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,11 +50,12 @@ def test_a_state_directory_in_use_elsewhere_is_refused_with_its_user(tmp_path: P
     [
         "",
         "{}",
-        '{"id":"a/b","mac":"02:00:00:00:00:01"}',
-        '{"id":"ab","mac":"01:00:00:00:00:01"}',
-        '{"id":"ab","mac":"x"}',
-        '{"id":"ab","mac":"02:00:00:00:00:01","more":1}',
-        f'{{"id":"{"a" * 65}","mac":"02:00:00:00:00:01"}}',
+        '{"id":"ab","mac":"02:00:00:00:00:01"}',
+        '{"id":"a/b","mac":"02:00:00:00:00:01","machine":"","inode":1}',
+        '{"id":"ab","mac":"01:00:00:00:00:01","machine":"","inode":1}',
+        '{"id":"ab","mac":"x","machine":"","inode":1}',
+        '{"id":"ab","mac":"02:00:00:00:00:01","machine":"","inode":1,"more":1}',
+        f'{{"id":"{"a" * 65}","mac":"02:00:00:00:00:01","machine":"","inode":1}}',
     ],
 )
 def test_a_damaged_identity_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
@@ -59,6 +63,32 @@ def test_a_damaged_identity_is_refused_and_left_alone(tmp_path: Path, text: str)
     with pytest.raises(IdentityError, match=r"node\.json is damaged"):
         hold_identity(tmp_path).__enter__()
     assert (tmp_path / "node.json").read_text() == text
+
+
+def test_a_copied_state_directory_makes_a_new_node_and_says_so(tmp_path: Path) -> None:
+    with hold_identity(tmp_path / "first") as first:
+        shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    assert load_identity(tmp_path / "copy") is None
+    with hold_identity(tmp_path / "copy") as copy:
+        assert copy.node_id != first.node_id
+        assert copy.mac != first.mac
+        [problem] = copy.problems
+        assert problem.code == "identity-copied"
+        assert first.node_id in problem.text
+    with hold_identity(tmp_path / "copy") as again:
+        assert (again.node_id, again.problems) == (copy.node_id, ())
+    with hold_identity(tmp_path / "first") as still:
+        assert still == first
+
+
+def test_the_same_disk_in_another_machine_is_another_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hold_identity(tmp_path) as first:
+        pass
+    other = tmp_path / "machine-id"
+    other.write_text("0123456789abcdef0123456789abcdef\n")
+    monkeypatch.setattr("overlayd.host.identity.MACHINE_ID", other)
+    with hold_identity(tmp_path) as second:
+        assert second.node_id != first.node_id
 
 
 @pytest.fixture
@@ -74,6 +104,20 @@ def test_without_a_writable_place_it_runs_on_and_says_so(unwritable: Path) -> No
         assert problem.code == "state-dir-unwritable"
         assert str(unwritable) in problem.text
         assert "--state-dir" in problem.remedy
+
+
+def test_an_identity_on_a_read_only_disk_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hold_identity(tmp_path) as first:
+        pass
+
+    def read_only(path: object, flags: int, mode: int = 0o777) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("os.open", read_only)
+    with hold_identity(tmp_path) as second:
+        assert (second.node_id, second.mac) == (first.node_id, first.mac)
+        [problem] = second.problems
+        assert "Read-only file system" in problem.text
 
 
 HOLD = """

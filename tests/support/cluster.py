@@ -36,7 +36,6 @@ from overlayd.core.store import (
 from overlayd.core.strays import Inhabitant
 from overlayd.daemon import Daemon, Host, Settings
 from overlayd.host.identity import Identity
-from overlayd.store.memory import MemoryStore
 from overlayd.testing.kernel import FakeKernel, ForeignLink
 
 T = TypeVar("T")
@@ -95,7 +94,7 @@ class SimulatedNode:
     """A daemon, its kernel and its line.  `number` gives it its underlay address and its identity."""
 
     def __init__(
-        self, number: int, store: MemoryStore, home: Path, seed: int = 0, ttl: int = 60, **settings: bool
+        self, number: int, store: Store, home: Path, seed: int = 0, ttl: int = 60, **settings: bool
     ) -> None:
         self.number = number
         self.line = Line(store, random.Random(f"line {number} {seed}"))

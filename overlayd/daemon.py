@@ -26,13 +26,16 @@ from overlayd.core.model import Attributes, Family, Lease, NetworkView, Subnet, 
 from overlayd.core.overview import Facts, Node, compose_status
 from overlayd.core.preflight import Intent
 from overlayd.core.problem import Problem
+from overlayd.core.records import RecordError, check_writable
 from overlayd.core.report import Aim, Report
 from overlayd.core.status import Answer, PeerStatus, Status, answer
 from overlayd.core.store import Changes, Record, Store
 from overlayd.core.strays import Inhabitant, judge_strays
 from overlayd.core.subnetenv import format_subnet_env
+from overlayd.core.subnets import find_misfit
 from overlayd.core.underlay import UnderlayError
 from overlayd.feed import follow
+from overlayd.host.footprint import FootprintFile
 from overlayd.host.identity import Identity
 from overlayd.host.subnet_file import SubnetFile
 from overlayd.leasing import Leasing
@@ -70,11 +73,11 @@ class Network:
     config: NetworkConfig
     backend: Backend
 
-    def intent(self, underlay: Underlay) -> Intent:
+    def intent(self, underlay: Underlay, links: frozenset[str]) -> Intent:
         """What the host is about to be asked for."""
         span, needs = self.config.ranges[0], self.backend.needs()
         assert isinstance(span.network, IPv4Network)
-        return Intent(span.network, span.subnet_len, underlay, needs.port, needs.vni)
+        return Intent(span.network, span.subnet_len, underlay, needs.port, needs.vni, links)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class Host:
     preflight: Callable[[Intent], Awaitable[tuple[Problem, ...]]]
     inhabitants: Callable[[], Awaitable[tuple[Inhabitant, ...]]]
     clock: Callable[[], float]
+    footprint: FootprintFile
 
 
 class Daemon:
@@ -115,10 +119,12 @@ class Daemon:
         self._problems = Problems()
         self._problems.replace("identity", identity.problems)
         self._book = LeaseBook()
+        self._candidate: Network | None = None
+        """The last sound config that was read; in force only once this host was found fit for it."""
         self._network: Network | None = None
+        """The one in force."""
         self._underlay: Underlay | None = None
-        self._cleared: object = None
-        """What `_is_cleared` last found this host fit for."""
+        self._aimed_for: Subnet | None = None
         self._report: Report | None = None
         self._belief = Belief.UNCLAIMED
         self._leased_since = 0.0
@@ -178,12 +184,12 @@ class Daemon:
             )
             self._problems.replace("config", [trouble])
             return
-        if self._network is not None and self._network.revision == record.mod_revision:
+        if self._candidate is not None and self._candidate.revision == record.mod_revision:
             self._problems.replace("config", ())
             return
         try:
             config = parse_config(record.value)
-            self._network = Network(record.mod_revision, config, check_backend(config, self._backends))
+            self._candidate = Network(record.mod_revision, config, check_backend(config, self._backends))
         except ConfigError as error:
             trouble = Problem(
                 "config-invalid",
@@ -207,8 +213,16 @@ class Daemon:
     def _seen(self) -> Sighted | None:
         """What the keeper may decide on; nothing before this host has been found fit for the network."""
         network, underlay, book = self._network, self._underlay, self._book
-        if network is None or underlay is None or self._cleared is None or not book.in_sync:
+        if network is None or underlay is None or not book.in_sync:
             return None
+        wanted = self._attributes(network.backend, underlay)
+        try:
+            check_writable(wanted)
+        except RecordError as error:
+            unwritable = Problem("lease-unwritable", f"what this node would write into its lease {error}")
+            self._problems.replace("record", [unwritable])
+            return None
+        self._problems.replace("record", ())
         sighting = Sighting(
             book.revision,
             network.revision,
@@ -218,8 +232,10 @@ class Daemon:
             book.holds,
             book.returns,
             book.is_frozen,
+            book.damaged,
+            config_is_current=book.config is not None and book.config.mod_revision == network.revision,
         )
-        return Sighted(sighting, self._attributes(network.backend, underlay))
+        return Sighted(sighting, wanted)
 
     def _attributes(self, backend: Backend, underlay: Underlay) -> Attributes:
         advertised = backend.advertise(underlay, self._identity.mac)
@@ -236,8 +252,9 @@ class Daemon:
         if new is not None and (old is None or old.subnet != new.subnet):
             self._leased_since = now
             log.info("subnet leased", extra={"subnet": new.subnet})
-        if old is not None and new is None:
-            log.warning("subnet lost", extra={"subnet": old.subnet, "reason": f"it went to {after.lost_to}"})
+        if old is not None and (new is None or new.subnet != old.subnet):
+            reason = f"it {after.misfit}" if after.misfit else f"it went to {after.lost_to}"
+            log.warning("subnet lost", extra={"subnet": old.subnet, "reason": reason})
         believed = belief(after, now)
         if believed is not self._belief:
             log.info("lease belief changed", extra={"belief": believed.value, "reason": after.complaint})
@@ -258,14 +275,26 @@ class Daemon:
 
     async def _aim(self) -> Aim | None:
         await self._look_at_underlay()
+        await self._look_before_leaping()
         network, underlay = self._network, self._underlay
-        if network is None or underlay is None or not await self._is_cleared(network, underlay):
+        if network is None or underlay is None:
             self._compose()
             return None
         view = self._view(network, underlay)
         self._note_peers(view.peers)
+        self._aimed_for = view.lease.subnet if view.lease is not None else None
         wish = network.backend.desired(view)
-        return Aim(wish, Scope(frozenset({underlay.link})), sweep=view.in_sync)
+        return Aim(wish, Scope(self._links(underlay)), sweep=view.in_sync and self._has_decided())
+
+    def _links(self, underlay: Underlay) -> frozenset[str]:
+        """The interfaces by which direct routes of ours may go: the underlay's, and what was it earlier."""
+        return frozenset({underlay.link, *self._host.footprint.known.links})
+
+    def _has_decided(self) -> bool:
+        """Whether the keeper knows what has become of our subnet: right after a start, an address that nobody
+        claims yet may well be ours."""
+        keeper = self._leasing.state
+        return keeper.served is not None or keeper.waits_for is not None or bool(keeper.lost_to or keeper.misfit)
 
     async def _look_at_underlay(self) -> None:
         try:
@@ -275,28 +304,27 @@ class Daemon:
             return
         self._problems.replace("underlay", ())
         if underlay != self._underlay:
+            self._problems.replace("footprint", self._host.footprint.note(link=underlay.link))
             log.info(
                 "underlay found", extra={"link": underlay.link, "address": underlay.address, "mtu": underlay.mtu}
             )
             self._underlay = underlay
             self._leasing.wake_up.ring()
 
-    async def _is_cleared(self, network: Network, underlay: Underlay) -> bool:
-        """Look before leaping into a new network or onto a new underlay; until all is well, look again."""
-        intent = network.intent(underlay)
-        place = (intent.network, intent.port, intent.vni, underlay.link, underlay.address)
-        if self._cleared == place:
-            return True
+    async def _look_before_leaping(self) -> None:
+        """Put a new config in force once this host is found fit for it; until then the one before it stays."""
+        candidate, underlay = self._candidate, self._underlay
+        if candidate is None or underlay is None or candidate == self._network:
+            return
+        intent = candidate.intent(underlay, self._links(underlay))
         try:
             troubles = await self._host.preflight(intent)
         except OSError as error:
             troubles = (Problem("kernel-silent", f"the kernel can't be asked: {error}"),)
         self._problems.replace("preflight", troubles)
-        if troubles:
-            return False
-        self._cleared = place
-        self._leasing.wake_up.ring()
-        return True
+        if not troubles:
+            self._network = candidate
+            self._leasing.wake_up.ring()
 
     def _view(self, network: Network, underlay: Underlay) -> NetworkView:
         served = self._leasing.state.served
@@ -328,14 +356,30 @@ class Daemon:
     async def _reconciled(self, report: Report) -> None:
         self._report = report
         network, served = self._network, self._leasing.state.served
-        if (served is None and self._leasing.state.lost_to) or self._is_fenced_off():
-            self._problems.replace("subnet-file", self._subnet_file.ensure(None))
-        elif network is not None and served is not None and report.is_reached(report.aim.wish.base):
-            text = format_subnet_env(network.config, served.subnet, report.aim.wish.mtu)
-            self._problems.replace("subnet-file", self._subnet_file.ensure(text))
-        if network is not None and served is not None:
+        assert network is not None
+        if self._is_fenced_off() or (served is None and self._is_given_up(network)):
+            self._write_subnet_file(None)
+        elif served is not None and report.is_reached(report.aim.wish.base):
+            self._write_subnet_file(format_subnet_env(network.config, served.subnet, report.aim.wish.mtu))
+        if served is not None:
             await self._look_for_strays(network, served.subnet)
         self._compose()
+
+    def _is_given_up(self, network: Network) -> bool:
+        """Whether the subnet in the subnet file, perhaps an earlier life's, is not ours to give addresses from."""
+        keeper, subnet = self._leasing.state, self._subnet_file.find_subnet()
+        if keeper.lost_to or keeper.misfit:
+            return True
+        if subnet is None or not self._book.in_sync:
+            return False
+        others = (lease for lease in self._book.leases if lease.attributes.node_id != self._identity.node_id)
+        taken = any(lease.subnet.overlaps(subnet) for lease in others)
+        return taken or find_misfit(network.config, subnet) is not None
+
+    def _write_subnet_file(self, text: str | None) -> None:
+        troubles = self._subnet_file.ensure(text)
+        noted = self._host.footprint.note(subnet_file=text or "")
+        self._problems.replace("subnet-file", (*troubles, *noted))
 
     async def _look_for_strays(self, network: Network, own: Subnet) -> None:
         try:
@@ -365,6 +409,7 @@ class Daemon:
             underlay=self._underlay,
             peers=self._peers,
             report=self._report,
+            aimed_for=self._aimed_for,
             problems=self._problems.all(),
         )
         return compose_status(facts, {peer.subnet: peer for peer in peers_before})

@@ -27,16 +27,16 @@ async def follow(
     chance: random.Random,
 ) -> None:
     """Watch until cancelled.  `relist` reads the whole store and returns its revision, `absorb` takes what came
-    after it; `trouble` is told what keeps the store from answering, "" once it does."""
+    after it; `trouble` is told what keeps the store from answering, "" once a watch has said something."""
     failures = 0
     while True:
         try:
             revision = await relist()
-            trouble("")
-            failures = 0
             with trio.move_on_after(RELIST):
                 async with store.watch(revision) as watch:
                     async for changes in watch:
+                        trouble("")
+                        failures = 0
                         absorb(changes)
         except StoreError as error:
             trouble(str(error))

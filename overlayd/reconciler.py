@@ -52,10 +52,11 @@ class Reconciler:
         async with self._dataplane.changes() as hints, trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, hints)
             while True:
+                began = self._clock()
                 aim = await self._aim()
                 if aim is not None:
                     await self._publish(await self._reach(aim))
-                await self.wake_up.wait(self._until_next())
+                await self.wake_up.wait(self._until_next(began))
                 await trio.sleep(SETTLE)
 
     async def _listen(self, hints: Hints) -> None:
@@ -63,8 +64,8 @@ class Reconciler:
             await hints.wait()
             self.wake_up.ring()
 
-    def _until_next(self) -> float:
-        retry_at = self._retries.next_at()
+    def _until_next(self, began: float) -> float:
+        retry_at = self._retries.next_at(began)
         return RESYNC if retry_at is None else min(RESYNC, retry_at - self._clock())
 
     async def _reach(self, aim: Aim) -> Report:

@@ -142,5 +142,5 @@ class Vxlan:
         if not mac.is_unicast:
             raise NotServedError(f"has VTEP MAC {mac}, which is not a unicast address")
         if data.VNI not in (None, self.vni):
-            raise NotServedError(f"speaks VNI {data.VNI}, this node VNI {self.vni}")
+            raise NotServedError(f"speaks VNI {str(data.VNI)[:16]}, this node VNI {self.vni}")
         return mac

@@ -6,6 +6,7 @@ be asked for but the status.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -25,16 +26,26 @@ class StatusUnavailableError(Exception):
     """No daemon answered; the text says why."""
 
 
+class SocketUnusableError(Exception):
+    """There can be no status socket here; the text says why."""
+
+
 async def serve_status(
     run_dir: Path, current: Callable[[], Answer], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Answer on `<run_dir>/status.sock` until cancelled.  A socket that a killed daemon left is replaced; the
-    caller makes sure that no other daemon lives here.  Raises OSError if the socket can't be made."""
-    path = _free_path(run_dir)
+    """Answer on `<run_dir>/status.sock` until cancelled.  A socket that a killed daemon left is replaced, one that
+    answers is not.  Raises SocketUnusableError if there can't be one."""
+    path = run_dir / NAME
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
-        await listening.bind(os.fspath(path))
-        path.chmod(0o666)
-        listening.listen(16)
+        try:
+            _free(path)
+            await listening.bind(os.fspath(path))
+            path.chmod(0o666)
+            listening.listen(16)
+        except OSError as error:
+            raise SocketUnusableError(
+                f"the status socket {path} can't be made: {error.strerror or error}. Choose another --run-dir"
+            ) from error
 
         async def give(stream: trio.SocketStream) -> None:
             with trio.move_on_after(PATIENCE):
@@ -50,11 +61,16 @@ async def serve_status(
             path.unlink(missing_ok=True)
 
 
-def _free_path(run_dir: Path) -> Path:
-    path = run_dir / NAME
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    return path
+def _free(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PATIENCE)
+        try:
+            probe.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            path.unlink(missing_ok=True)
+        else:
+            raise OSError(errno.EADDRINUSE, "another daemon answers there")
 
 
 async def query_status(run_dir: Path) -> Answer:

@@ -7,6 +7,7 @@ goes too, so that the peers forget it at once instead of when the lease runs out
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from overlayd.cli import CommandError
@@ -36,13 +37,16 @@ def run(args: argparse.Namespace) -> int:
     import trio
 
     from overlayd.core.store import StoreError
+    from overlayd.host.footprint import FootprintFile
     from overlayd.host.identity import IdentityError, hold_namespace
 
     try:
         with hold_namespace():
-            trio.run(_clean_kernel, args.iface)
-            for path in (args.subnet_file, args.run_dir / "status.sock"):
-                _remove_file(path)
+            footprint = FootprintFile(args.run_dir)
+            trio.run(_clean_kernel, args.iface, footprint.known.links)
+            _remove_subnet_file(args.subnet_file, footprint.known.subnet_file)
+            for left in (footprint.path, args.run_dir / "status.sock"):
+                _remove_file(left)
             if args.release:
                 trio.run(_release, args)
     except IdentityError as error:
@@ -52,22 +56,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _clean_kernel(iface: str | None) -> None:
+async def _clean_kernel(iface: str | None, links: Iterable[str]) -> None:
     from overlayd.core.dataplane import Scope
     from overlayd.core.kernel import KernelState
     from overlayd.core.plan import diff
-    from overlayd.core.underlay import UnderlayError
+    from overlayd.core.underlay import find_underlay_link
     from overlayd.host.dataplane import open_dataplane
     from overlayd.host.netlink.connection import open_netlink
-    from overlayd.host.underlay import observe_underlay
+    from overlayd.host.netlink.facts import read_host_facts
 
     async with open_netlink() as netlink, open_dataplane() as dataplane:
-        try:
-            scope = Scope(frozenset({(await observe_underlay(netlink, iface, None)).link}))
-        except UnderlayError as error:
-            if iface is not None:
-                raise CommandError(str(error)) from error
-            scope = Scope()  # no underlay, so no routes of ours by it
+        underlay = find_underlay_link(await read_host_facts(netlink), iface)
+        scope = Scope(frozenset({*links, *((underlay,) if underlay is not None else ())}))
         # What stood behind something of ours (a second route to one destination) shows once that is gone.
         for _ in range(ROUNDS):
             plan = diff(KernelState(), await dataplane.observe(scope), sweep=True)
@@ -83,6 +83,20 @@ async def _clean_kernel(iface: str | None) -> None:
             if failed:
                 raise CommandError("the kernel refused to remove " + "; ".join(failed))
         raise CommandError("something puts back what is removed here: is another overlayd at work?")
+
+
+def _remove_subnet_file(path: Path, written: str) -> None:
+    """Only the one that we wrote: flannel may have its own at the same path."""
+    from overlayd.host.files import find_text
+
+    try:
+        found = find_text(path)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{path} can't be read: {error}") from error
+    if found is not None and found == written:
+        _remove_file(path)
+    elif found is not None:
+        print(f"left {path}: overlayd did not write it as it stands")
 
 
 def _remove_file(path: Path) -> None:
@@ -107,6 +121,9 @@ async def _release(args: argparse.Namespace) -> None:
         book = absorb_snapshot(LeaseBook(), await store.snapshot(), asked_at=0)
         own = [lease for lease in book.leases if lease.attributes.node_id == identity.node_id]
         for lease in own:
+            if lease.is_reservation:
+                print(f"left the reservation of {lease.subnet}: it is an operator's (overlayd leases release)")
+                continue
             if isinstance(await store.commit(release(lease)), Refused):
                 raise CommandError(f"lease {lease.subnet} changed meanwhile: run this again")
             print(f"released {lease.subnet}")

@@ -12,6 +12,8 @@ import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
+import trio
+
 from overlayd.cli import CommandError
 from overlayd.cli.options import (
     add_iface_option,
@@ -86,8 +88,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import trio
-
+    from overlayd.api.status_socket import SocketUnusableError
     from overlayd.daemon import SubnetChanged
     from overlayd.host.identity import IdentityError
     from overlayd.log import log_to
@@ -97,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         trio.run(_run, args)
     except* IdentityError as errors:
+        ends.append(CommandError(_innermost(errors)))
+    except* SocketUnusableError as errors:
         ends.append(CommandError(_innermost(errors)))
     except* SubnetChanged as errors:
         ends.append(CommandError(_innermost(errors), SUBNET_CHANGED))
@@ -113,8 +116,6 @@ def _innermost(group: BaseExceptionGroup[BaseException]) -> str:
 
 
 async def _run(args: argparse.Namespace) -> None:
-    import trio
-
     from overlayd.api.status_socket import serve_status
     from overlayd.backends import load_backends
     from overlayd.core.model import Underlay
@@ -124,6 +125,7 @@ async def _run(args: argparse.Namespace) -> None:
     from overlayd.daemon import Daemon, Host, Settings
     from overlayd.host.clock import boottime
     from overlayd.host.dataplane import open_dataplane
+    from overlayd.host.footprint import FootprintFile
     from overlayd.host.identity import hold_identity
     from overlayd.host.netlink.connection import open_netlink
     from overlayd.host.preflight import preflight as judge_host
@@ -150,7 +152,8 @@ async def _run(args: argparse.Namespace) -> None:
             exit_on_new_subnet=args.on_subnet_change == "exit",
         )
         with hold_identity(args.state_dir) as identity:
-            host = Host(dataplane, underlay, preflight, inhabitants, boottime)
+            footprint = FootprintFile(args.run_dir)
+            host = Host(dataplane, underlay, preflight, inhabitants, boottime, footprint)
             daemon = Daemon(settings, identity, store, host, load_backends(), random.Random(os.urandom(16)))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
@@ -158,10 +161,7 @@ async def _run(args: argparse.Namespace) -> None:
                 await daemon.run()
 
 
-async def _stop_at_signal(daemon: object) -> None:
-    import trio
-
-    assert isinstance(daemon, trio.CancelScope)
+async def _stop_at_signal(daemon: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             logging.getLogger("overlayd.cli").info("stopping", extra={"signal": signal.Signals(number).name})

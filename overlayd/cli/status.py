@@ -21,24 +21,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import msgspec
     import trio
 
     from overlayd.api.status_socket import StatusUnavailableError, query_status
+    from overlayd.host.clock import boottime
 
     try:
         answer = trio.run(query_status, args.run_dir)
     except StatusUnavailableError as error:
         if args.json:
-            print(msgspec.json.encode({"verdict": Verdict.UNKNOWN, "reason": str(error), "status": None}).decode())
+            print(_json({"now": boottime(), "verdict": Verdict.UNKNOWN, "reason": str(error), "status": None}))
         else:
             print(f"cannot tell: {error}", file=sys.stderr)
         return Verdict.UNKNOWN
     if args.json:
-        print(msgspec.json.format(msgspec.json.encode(answer)).decode())
+        print(_json(answer))
     else:
         print(render(answer))
     return answer.verdict
+
+
+def _json(answer: object) -> str:
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(answer)).decode()
 
 
 def render(answer: Answer) -> str:

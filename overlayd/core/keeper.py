@@ -60,6 +60,7 @@ def margin(ttl: float) -> float:
 class Waiting(enum.Enum):
     """What else than time a node without a subnet waits for."""
 
+    CONFIG = "the network config can't be used"
     SUBNET = "all subnets are taken"
     THAW = "claims are frozen"
     OTHER_SELF = "another incarnation of this node holds a subnet"
@@ -82,8 +83,9 @@ class Sighting:
     """The config and all leases, as they were together at one revision of the store.
 
     `taken` are the subnets that some key names, whether or not its value is a lease.  `returns` is how often the
-    store is known to have gone back in time: revisions before and after that can't be compared.  While it is
-    `frozen`, nothing may be claimed.
+    store is known to have gone back in time: revisions before and after that can't be compared.  `damaged` are
+    records that can't be read, with empty attributes.  While it is `frozen`, or the config in the store is not
+    the one given here (`config_is_current`, as that one is not sound), nothing may be claimed.
     """
 
     revision: int
@@ -94,6 +96,8 @@ class Sighting:
     holds: tuple[Hold, ...] = ()
     returns: int = 0
     frozen: bool = False
+    damaged: tuple[Lease, ...] = ()
+    config_is_current: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,9 @@ class KeeperState:
     held: Lease | None = None
     last: Lease | None = None
     lost_to: str = ""
+    """Who holds our subnet now."""
+    misfit: str = ""
+    """Why the config has no room for it any more."""
     pending: Command | None = None
     need_revision: int = 0
     doubtful: bool = False
@@ -209,7 +216,7 @@ def belief(state: KeeperState, now: float) -> Belief:
     if state.held is None:
         if state.last is not None:
             return Belief.FENCED
-        return Belief.LOST if state.lost_to else Belief.UNCLAIMED
+        return Belief.LOST if state.lost_to or state.misfit else Belief.UNCLAIMED
     return Belief.HELD if now < state.until else Belief.FENCED
 
 
@@ -230,7 +237,8 @@ def step(state: KeeperState, event: Event, now: float, chance: float) -> tuple[K
     command = _decide(state, now, chance)
     if isinstance(command, Waiting):
         return replace(state, waits_for=command), None
-    return replace(state, waits_for=None, pending=command or state.pending), command
+    waits_for = state.waits_for if state.held is None and not isinstance(command, AskCommit) else None
+    return replace(state, waits_for=waits_for, pending=command or state.pending), command
 
 
 def _absorb(state: KeeperState, event: Event, now: float, chance: float) -> KeeperState:
@@ -240,7 +248,7 @@ def _absorb(state: KeeperState, event: Event, now: float, chance: float) -> Keep
     match event:
         case Sighted(sighting=sighting, wanted=wanted):
             if isinstance(asked, AskSighting):
-                state = replace(state, pending=None, doubtful=False, need_revision=0, failures=0, complaint="")
+                state = replace(state, pending=None, doubtful=False, need_revision=0)
             if state.sighting is not None and sighting.returns != state.sighting.returns:
                 state = _forget_revisions(state)
             return _recognise(replace(state, sighting=sighting, wanted=wanted))
@@ -255,17 +263,18 @@ def _absorb(state: KeeperState, event: Event, now: float, chance: float) -> Keep
             state = replace(state, failures=0, complaint="", need_revision=revision)
             return state if asked.result is None else _hold(state, asked.result, revision)
         case Decided(outcome=Refused(revision=revision)):
-            return replace(state, need_revision=max(state.need_revision, revision), doubtful=True)
+            state = replace(state, need_revision=max(state.need_revision, revision), doubtful=True)
+            return _delayed(state, now, chance)
         case Failed(reason=reason):
-            pause = min(RETRY_FIRST * 2.0**state.failures, RETRY_LAST) * (0.5 + chance / 2)
-            return replace(
-                state,
-                failures=state.failures + 1,
-                retry_at=now + pause,
-                complaint=reason,
-                doubtful=state.doubtful or isinstance(asked, AskCommit),
-            )
+            doubtful = state.doubtful or isinstance(asked, AskCommit)
+            return _delayed(replace(state, complaint=reason, doubtful=doubtful), now, chance)
     return state
+
+
+def _delayed(state: KeeperState, now: float, chance: float) -> KeeperState:
+    """After a write that came to nothing; a read that works is no reason to hurry."""
+    pause = min(RETRY_FIRST * 2.0**state.failures, RETRY_LAST) * (0.5 + chance / 2)
+    return replace(state, failures=min(state.failures + 1, 16), retry_at=now + pause)
 
 
 def _renewed(state: KeeperState, ttl: int, sent_at: float) -> KeeperState:
@@ -288,7 +297,7 @@ def _forget_revisions(state: KeeperState) -> KeeperState:
 def _hold(state: KeeperState, result: Lease, revision: int) -> KeeperState:
     created = result.create_revision or revision
     held = replace(result, create_revision=created, mod_revision=revision)
-    return replace(state, held=held, last=None, previous=held.subnet, lost_to="", settled=True)
+    return replace(state, held=held, last=None, previous=held.subnet, lost_to="", misfit="", settled=True)
 
 
 def _gone(state: KeeperState) -> KeeperState:
@@ -309,7 +318,7 @@ def _recognise(state: KeeperState) -> KeeperState:
     if served is None or sighting is None or sighting.revision < served.mod_revision:
         return state
     if (reason := find_misfit(sighting.config, served.subnet)) is not None:
-        return _lose(state, f"the network config: it {reason}")
+        return replace(state, held=None, last=None, misfit=reason)
     found: Lease | None = None
     for lease in sighting.leases:
         if lease.subnet == served.subnet:
@@ -317,7 +326,10 @@ def _recognise(state: KeeperState) -> KeeperState:
         elif lease.subnet.overlaps(served.subnet) and lease.create_revision < served.create_revision:
             return _lose(state, lease.attributes.identity)
     if found is None:
-        return _gone(state)
+        found = next((lease for lease in sighting.damaged if lease.subnet == served.subnet), None)
+        if found is None or not _is_held(state, found, sighting):
+            return _gone(state)
+        return replace(state, held=found)  # it will be written anew
     if not _is_ours(state, found):
         same = found.attributes.node_id == state.node_id
         return _lose(state, "another incarnation of this node" if same else found.attributes.identity)
@@ -379,6 +391,8 @@ def _decide(state: KeeperState, now: float, chance: float) -> Command | Waiting 
         return _keep(state, sighting, keep, wanted)
     if sighting.frozen:
         return Waiting.THAW
+    if not sighting.config_is_current:
+        return Waiting.CONFIG
     taken = [*sighting.taken, *(hold.subnet for hold in sighting.holds if not _is_ours(state, hold))]
     subnet = choose_subnet(sighting.config, taken, state.previous, chance)
     return _claim(state, sighting, subnet, wanted) if subnet is not None else Waiting.SUBNET
@@ -468,5 +482,8 @@ def _hold_guards(hold: Hold) -> tuple[Guard, ...]:
 
 
 def release(lease: Lease) -> Transaction:
-    """Deletes the key of this very lease; refused if it has become another's meanwhile."""
-    return Transaction(guards_of(lease), (Delete(format_subnet_name(lease.subnet)),))
+    """Deletes the key of this very lease; refused if it has been written since, by ourselves or another: a
+    release that is under way for long must not hit what was adopted meanwhile."""
+    name = format_subnet_name(lease.subnet)
+    guards = (*guards_of(lease), Guard(name, Field.MOD_REVISION, lease.mod_revision))
+    return Transaction(guards, (Delete(name),))

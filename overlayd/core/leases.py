@@ -20,10 +20,10 @@ from itertools import groupby
 from types import MappingProxyType
 
 from overlayd.core.config import NetworkConfig
-from overlayd.core.model import Hold, IPNetwork, Lease, Subnet
+from overlayd.core.model import Attributes, Hold, IPNetwork, Lease, Subnet
 from overlayd.core.problem import Problem
 from overlayd.core.records import RecordError, parse_hold, parse_hold_name, parse_lease, parse_subnet_name
-from overlayd.core.store import CONFIG, FROZEN, HELD, OWN, Change, Changes, Deleted, Record, Snapshot
+from overlayd.core.store import CONFIG, FROZEN, HELD, OWN, SUBNETS, Change, Changes, Deleted, Record, Snapshot
 from overlayd.core.untrusted import SIZE_LIMIT, quoted
 
 NAMED = 5
@@ -70,6 +70,24 @@ class LeaseBook:
     def leases(self) -> tuple[Lease, ...]:
         """Every well-formed lease, oldest first."""
         return tuple(sorted((e.lease for e in self.entries.values() if e.lease is not None), key=_age))
+
+    @property
+    def damaged(self) -> tuple[Lease, ...]:
+        """The leases whose value can't be read, with empty attributes: their writer can tell its own."""
+        return tuple(
+            Lease(
+                entry.subnet,
+                Attributes(()),
+                entry.change.create_revision,
+                entry.change.mod_revision,
+                entry.change.lease_id,
+            )
+            for name, entry in self.entries.items()
+            if entry.fault is not None
+            and entry.subnet is not None
+            and isinstance(entry.change, Record)
+            and name.startswith(SUBNETS)
+        )
 
     @property
     def holds(self) -> tuple[Hold, ...]:

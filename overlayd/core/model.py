@@ -39,7 +39,7 @@ class Mac:
     def parse(cls, text: str) -> Mac:
         """Read `aa:bb:cc:dd:ee:ff`; anything else raises ValueError."""
         if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text):
-            raise ValueError(f"{text!r} is not a MAC address like 0a:1b:2c:3d:4e:5f")
+            raise ValueError(f"{text[:40]!r} is not a MAC address like 0a:1b:2c:3d:4e:5f")
         return cls(bytes.fromhex(text.replace(":", "")))
 
     @classmethod

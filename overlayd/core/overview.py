@@ -45,6 +45,8 @@ class Facts:
     underlay: Underlay | None
     peers: tuple[Lease, ...]
     report: Report | None
+    aimed_for: Subnet | None
+    """The own subnet that the last report's wish was made for."""
     problems: tuple[Problem, ...]
 
 
@@ -75,7 +77,7 @@ def compose_status(facts: Facts, before: Mapping[str, PeerStatus]) -> Status:
         peers=tuple(_peer_status(peer, facts, before) for peer in facts.peers),
         problems=tuple(
             ProblemStatus(problem.code, problem.text, problem.remedy)
-            for problem in sorted({*facts.problems, *lease_problems(facts), *kernel_problems(facts.report)})
+            for problem in sorted({*facts.problems, *lease_problems(facts), *kernel_problems(facts)})
         ),
     )
 
@@ -122,12 +124,17 @@ def lease_problems(facts: Facts) -> Iterable[Problem]:
                 "It goes on as before, and asks again",
             )
         case Belief.LOST:
-            yield Problem(
-                "lease-lost", f"the subnet of this node was lost to {keeper.lost_to}", "A new one is claimed"
-            )
+            why = f"was lost to {keeper.lost_to}" if keeper.lost_to else f"no longer fits: it {keeper.misfit}"
+            yield Problem("lease-lost", f"the subnet of this node {why}", "A new one is claimed")
         case Belief.UNCLAIMED if keeper.complaint:
             yield Problem("lease-unclaimed", f"this node has no subnet yet: {keeper.complaint}", "It asks again")
     match keeper.waits_for:
+        case Waiting.CONFIG:
+            yield Problem(
+                "lease-unclaimed",
+                "no subnet can be claimed while the network config can't be used",
+                "Mend the config",
+            )
         case Waiting.SUBNET:
             yield Problem(
                 "out-of-subnets",
@@ -148,10 +155,16 @@ def lease_problems(facts: Facts) -> Iterable[Problem]:
             )
 
 
-def kernel_problems(report: Report | None) -> Iterable[Problem]:
-    """What the kernel refuses, beyond the peers, who speak for themselves."""
+def kernel_problems(facts: Facts) -> Iterable[Problem]:
+    """What the kernel lacks or refuses, beyond the peers, who speak for themselves."""
+    report, held = facts.report, facts.keeper.held
     if report is None:
         return
+    behind = held is not None and held.subnet != facts.aimed_for
+    if behind or not report.is_reached(report.aim.wish.base):
+        yield Problem(
+            "kernel-behind", "what this node itself needs is not all in the kernel", "It is being put there"
+        )
     if report.trouble:
         yield Problem("kernel-silent", report.trouble)
     base = report.aim.wish.base.by_key

@@ -39,6 +39,8 @@ class Intent:
     underlay: Underlay
     port: int | None = None
     vni: int | None = None
+    links: frozenset[str] = frozenset()
+    """Interfaces, beside the underlay's, by which gateway routes with our protocol number are ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ def _route_in_the_way(intent: Intent, route: HostRoute, links: dict[str, HostLin
     if destination.prefixlen == 0 or not _overlap(intent.network, destination):
         return False
     if route.gateway is not None:
-        ours = route.protocol == ROUTE_PROTOCOL and route.link == intent.underlay.link
+        ours = route.protocol == ROUTE_PROTOCOL and route.link in {intent.underlay.link, *intent.links}
         return not ours and destination.prefixlen >= intent.network.prefixlen
     if route.link == intent.underlay.link:
         return False  # judged with the underlay

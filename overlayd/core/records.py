@@ -122,6 +122,13 @@ def encode_attributes(attributes: Attributes) -> bytes:
     return f"{{{','.join(fields)}}}".encode()
 
 
+def check_writable(attributes: Attributes) -> None:
+    """Raises RecordError unless these attributes, written and read again, are the same: a node that can't read
+    its own record would believe it gone, and claim another."""
+    if parse_attributes(encode_attributes(attributes)) != attributes:
+        raise RecordError("reads differently than it was written")
+
+
 def format_hold_name(subnet: Subnet) -> str:
     """The key by which a node holds the reservation of this subnet, relative to the prefix."""
     return HELD + format_subnet_name(subnet).removeprefix(SUBNETS)

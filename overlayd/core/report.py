@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from overlayd.core.backend import Wish
 from overlayd.core.dataplane import Scope
 from overlayd.core.kernel import KernelState
-from overlayd.core.plan import diff
 from overlayd.core.retries import Retries
 
 
@@ -35,4 +34,5 @@ class Report:
 
     def is_reached(self, wanted: KernelState) -> bool:
         """Whether all of this part of the wish stands in the kernel."""
-        return not self.trouble and not diff(wanted, self.actual, sweep=False)
+        actual = self.actual.by_key
+        return not self.trouble and all(actual.get(key) == item for key, item in wanted.by_key.items())

@@ -46,5 +46,7 @@ class Retries:
                 kept[key] = Setback(operation, failure, times, now + pause)
         return Retries(kept)
 
-    def next_at(self) -> float | None:
-        return min((setback.retry_at for setback in self.setbacks.values()), default=None)
+    def next_at(self, after: float) -> float | None:
+        """When the next retry is due; what was due at `after`, the time of the last pass, had its chance then."""
+        times = (setback.retry_at for setback in self.setbacks.values() if setback.retry_at > after)
+        return min(times, default=None)

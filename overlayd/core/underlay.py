@@ -77,6 +77,8 @@ def choose_underlay(facts: HostFacts, iface: str | None, public_ip: IPv4Address 
     wanted = _parse_address(iface)
     if wanted is not None:
         link, address = _link_of_address(facts, wanted), wanted
+        if not _is_for_peers(facts, link, address):
+            raise UnderlayError(f"peers can't send to {address} on {link.name}; {_inventory(facts)}")
     else:
         link = _link_of_default_route(facts) if iface is None else _link_by_name(facts, iface)
         address = _first_address(facts, link)
@@ -87,6 +89,21 @@ def choose_underlay(facts: HostFacts, iface: str | None, public_ip: IPv4Address 
         mtu=link.mtu,
         public_ip=public_ip or address,
     )
+
+
+def find_underlay_link(facts: HostFacts, iface: str | None) -> str | None:
+    """The interface that would be the underlay's, whether or not it has an address now; None if there is none."""
+    try:
+        wanted = _parse_address(iface)
+        if wanted is not None:
+            return _link_of_address(facts, wanted).name
+        return (_link_of_default_route(facts) if iface is None else _link_by_name(facts, iface)).name
+    except UnderlayError:
+        return None
+
+
+def _is_for_peers(facts: HostFacts, link: HostLink, address: IPv4Address) -> bool:
+    return not link.loopback and any(found.address == address and found.is_global for found in facts.addresses)
 
 
 def _parse_address(iface: str | None) -> IPv4Address | None:

@@ -29,5 +29,5 @@ def find_text(path: Path) -> str | None:
     """The file's text, None if there is no such file."""
     try:
         return path.read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None

@@ -83,16 +83,15 @@ def _path(state_dir: Path) -> Path:
 
 
 def _read(path: Path) -> NodeFile | None:
-    if (text := find_text(path)) is None:
-        return None
     try:
+        if (text := find_text(path)) is None:
+            return None
         node = msgspec.json.decode(text, type=NodeFile)
         if not node.id.isalnum() or len(node.id) > 64:
             raise ValueError(f"id {node.id!r} is not a plain word of at most 64 characters")
-        mac = Mac.parse(node.mac)
-        if not mac.is_unicast:
-            raise ValueError(f"MAC {mac} is not a unicast address")
-    except (msgspec.DecodeError, ValueError) as error:
+        if not Mac.parse(node.mac).is_unicast:
+            raise ValueError(f"MAC {node.mac} is not a unicast address")
+    except (OSError, ValueError) as error:
         raise IdentityError(
             f"{path} is damaged: {error}. Restore it, or remove it to make this a new node with a new subnet"
         ) from error
@@ -138,11 +137,7 @@ def _new() -> Identity:
 
 def _unlocked(state_dir: Path, error: OSError) -> Identity:
     """On a disk that can't be written: the identity that stands there, else one for this process alone."""
-    try:
-        known = load_identity(state_dir)
-    except OSError:
-        known = None
-    if known is None:
+    if (known := load_identity(state_dir)) is None:
         return _fleeting(state_dir, error)
     problem = Problem(
         "state-dir-unwritable",
@@ -197,4 +192,5 @@ def _holder() -> str:
             credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         except OSError:
             return ""
-        return f" (process {struct.unpack('3i', credentials)[0]})"
+        pid, uid, _ = struct.unpack("3i", credentials)
+        return f" (process {pid} of user {uid})"

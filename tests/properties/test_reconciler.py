@@ -227,3 +227,20 @@ async def test_a_kernel_that_cannot_be_asked_is_reported_and_asked_again(
         assert world.reports[-1].trouble == ""
         assert world.reports[-1].is_reached(world.wish().kernel)
         nursery.cancel_scope.cancel()
+
+
+async def test_what_cannot_be_tried_yet_is_waited_for_in_peace(autojump_clock: trio.testing.MockClock) -> None:
+    """Routes that failed once, and then can't be tried as their device is refused: no reason to spin."""
+    world = World(_kernel())
+    world.kernel.refuse = {Route}
+    reconciler = Reconciler(world.kernel, world.aim, world.publish, trio.current_time)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reconciler.run)
+        await trio.sleep(0.5)
+        world.kernel.refuse = {Link}
+        world.kernel.delete_link(overlay.DEVICE)
+        await trio.sleep(5)
+        before = len(world.reports)
+        await trio.sleep(60)
+        assert len(world.reports) - before < 20
+        nursery.cancel_scope.cancel()

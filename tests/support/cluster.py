@@ -35,6 +35,7 @@ from overlayd.core.store import (
 )
 from overlayd.core.strays import Inhabitant
 from overlayd.daemon import Daemon, Host, Settings
+from overlayd.host.footprint import FootprintFile
 from overlayd.host.identity import Identity
 from overlayd.testing.kernel import FakeKernel, ForeignLink
 
@@ -51,8 +52,11 @@ class Line:
     delay: float = 0.0
     """Seconds at most, each way."""
     cut: bool = False
+    calls: int = 0
+    """Requests so far, watches aside."""
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        self.calls += 1
         await self._travel()
         result = await call()
         await self._travel()
@@ -107,12 +111,15 @@ class SimulatedNode:
         self._starts = 0
         self.preflight: tuple[Problem, ...] = ()
         self.inhabitants: tuple[Inhabitant, ...] = ()
+        self.footprint = FootprintFile(home / f"run{number}")
         self.daemon = self._new_daemon()
 
     def _new_daemon(self) -> Daemon:
         self._starts += 1
         identity = Identity(f"id{self.number}", Mac(bytes([2, 0, 0, 0, 0, self.number])))
-        host = Host(self.kernel, self._underlay, self._preflight, self._inhabitants, trio.current_time)
+        host = Host(
+            self.kernel, self._underlay, self._preflight, self._inhabitants, trio.current_time, self.footprint
+        )
         chance = random.Random(f"daemon {self.number} {self._starts} {self._seed}")
         return Daemon(self._settings, identity, self.line, host, load_backends(), chance)
 

@@ -15,6 +15,7 @@ import trio.testing
 
 from overlayd.core.dataplane import Scope
 from overlayd.core.keeper import Belief
+from overlayd.core.kernel import Link
 from overlayd.core.model import Subnet
 from overlayd.core.problem import Problem
 from overlayd.core.status import PeerState, Verdict
@@ -558,3 +559,94 @@ async def test_a_store_that_went_back_is_named_and_everyone_has_a_subnet_again(
         assert [subnet_of(node) for node in nodes] == before
         assert {node.belief for node in nodes} == {Belief.HELD}
         assert "store-went-back" in {vars(record).get("code") for record in caplog.records}
+
+
+async def test_a_damaged_own_record_is_written_anew_and_the_subnet_kept(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 2) as (store, [node, other], _):
+        subnet, key, grant = subnet_of(node), key_of(node), node.keeper.lease_id
+        await put(store, key, b"\xff", grant)
+        await trio.sleep(5)
+        assert (subnet_of(node), node.belief) == (subnet, Belief.HELD)
+        assert len((await store.snapshot()).subnets) == 2
+        assert other.daemon.answer().verdict is Verdict.HEALTHY
+
+
+async def test_writes_that_cannot_succeed_are_not_hurried(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    """With a bad config in the store no claim can be right: none is tried, and the store is left in peace."""
+    async with cluster(tmp_path, 1) as (store, [node], _):
+        await write_config(store, b"{")
+        await delete(store, key_of(node))
+        before = node.line.calls
+        await trio.sleep(60)
+        assert node.line.calls - before < 40
+        assert {"config-invalid", "lease-unclaimed"} <= codes(node)
+        await write_config(store, CONFIG)
+        await trio.sleep(5)
+        assert node.belief is Belief.HELD
+
+
+async def test_a_restart_takes_nothing_away(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
+    store = MemoryStore()
+    await write_config(store, CONFIG)
+    await put(store, "subnets/10.244.7.0-24", FLANNEL)
+    node = SimulatedNode(1, store, tmp_path)
+    async with trio.open_nursery() as nursery:
+        life = await nursery.start(node.run)
+        await trio.sleep(5)
+        life.cancel()
+        node.kernel.applied.clear()
+        node.line.delay = 3.0
+        await nursery.start(node.run)
+        await trio.sleep(60)
+        assert node.belief is Belief.HELD
+        assert [str(operation) for operation, _ in node.kernel.applied] == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_config_that_this_host_is_not_fit_for_leaves_the_one_before_it_in_force(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 2) as (store, nodes, _):
+        node, other = nodes
+        before = (subnet_of(node), routes(node), node.subnet_file.read_text())
+        node.preflight = (Problem("network-overlap", "it overlaps", "Choose another"),)
+        await write_config(store, b'{"Network":"10.245.0.0/16"}')
+        await trio.sleep(100)
+        assert subnet_of(other).startswith("10.245.")
+        assert (subnet_of(node), node.subnet_file.read_text()) == (before[0], before[2])
+        assert "network-overlap" in codes(node)
+        node.kernel.delete_link("ovl.1")
+        await trio.sleep(5)
+        assert "ovl.1" in node.kernel.links, "it still heals"
+        node.preflight = ()
+        await trio.sleep(60)
+        assert subnet_of(node).startswith("10.245.")
+        assert node.daemon.answer().verdict is Verdict.HEALTHY
+
+
+async def test_a_subnet_file_that_names_a_strangers_subnet_is_withdrawn(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    tiny = b'{"Network":"10.244.0.0/22","SubnetLen":24,"SubnetMin":"10.244.1.0","SubnetMax":"10.244.1.0"}'
+    async with cluster(tmp_path, 1, config=tiny) as (store, [node], nursery):
+        late = SimulatedNode(2, store, tmp_path)
+        late.subnet_file.write_text(node.subnet_file.read_text())
+        nursery.start_soon(late.run)
+        await trio.sleep(60)
+        assert late.keeper.served is None
+        assert not late.subnet_file.exists()
+
+
+async def test_what_the_node_itself_lacks_in_the_kernel_is_never_healthy(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 1) as (_, [node], _nursery):
+        node.kernel.fail_next(lambda operation: isinstance(operation.item, Link), times=1_000)
+        node.kernel.delete_link("ovl.1")
+        await trio.sleep(60)
+        assert node.daemon.answer().verdict is Verdict.DEGRADED
+        assert {"kernel-behind", "kernel-refused"} <= codes(node)

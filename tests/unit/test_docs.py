@@ -1,4 +1,4 @@
-"""The documents keep up with the code: every problem that can be named is explained, every option is real."""
+"""The documents keep up with the code: each problem that can be named is explained, each link leads somewhere."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlayd.core.store import SUBNETS
-from overlayd.store.etcd.endpoints import Endpoint, group_endpoints, parse_endpoint
+from overlayd.store.etcd.endpoints import Endpoint, parse_endpoint
 from overlayd.store.etcd.keys import Keyspace, parse_prefix
 
 
@@ -68,33 +68,16 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     assert parse_endpoint(str(endpoint)) == endpoint
 
 
-def test_addresses_of_one_family_share_a_channel_and_names_do_not() -> None:
-    texts = ["10.0.0.1:1", "[fd00::1]:2", "etcd-a:3", "10.0.0.2:4", "etcd-b:5", "[fd00::2]:6", "10.0.0.1:1"]
-    groups = group_endpoints(map(parse_endpoint, texts))
-    assert list(groups) == [
-        "ipv4:10.0.0.1:1,10.0.0.2:4",
-        "ipv6:[fd00::1]:2,[fd00::2]:6",
-        "dns:///etcd-a:3",
-        "dns:///etcd-b:5",
-    ]
-    assert sorted(str(member) for members in groups.values() for member in members) == sorted(set(texts))
-
-
-def test_with_tls_each_endpoint_has_a_channel_as_each_has_a_certificate() -> None:
-    texts = [
-        "https://10.0.0.1:1",
-        "https://10.0.0.2:1",
-        "https://[fd00::1]:2",
-        "https://etcd-a:3",
-        "https://10.0.0.1:1",
-    ]
-    groups = group_endpoints(map(parse_endpoint, texts))
-    assert {target: [str(member) for member in members] for target, members in groups.items()} == {
-        "ipv4:10.0.0.1:1": ["https://10.0.0.1:1"],
-        "ipv4:10.0.0.2:1": ["https://10.0.0.2:1"],
-        "ipv6:[fd00::1]:2": ["https://[fd00::1]:2"],
-        "dns:///etcd-a:3": ["https://etcd-a:3"],
-    }
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("10.0.0.1:1", "ipv4:10.0.0.1:1"),
+        ("http://[fd00::1]:2", "ipv6:[fd00::1]:2"),
+        ("https://etcd-a:3", "dns:///etcd-a:3"),
+    ],
+)
+def test_grpc_is_told_what_kind_of_name_it_is(text: str, target: str) -> None:
+    assert parse_endpoint(text).target == target
 
 
 @pytest.mark.parametrize("text", ["/coreos.com/network", "/coreos.com/network/", " /coreos.com/network// "])

@@ -135,7 +135,7 @@ def test_a_killed_daemon_leaves_no_lock_behind(tmp_path: Path) -> None:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
-            with pytest.raises(IdentityError, match=rf"process {holder.pid}\)"):
+            with pytest.raises(IdentityError, match=rf"process {holder.pid} of user"):
                 hold_identity(tmp_path).__enter__()
         finally:
             holder.kill()

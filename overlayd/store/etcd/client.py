@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from overlayd.core.store import (
     CONFIG,
@@ -30,11 +30,14 @@ from overlayd.core.store import (
 from overlayd.store.etcd.access import ANONYMOUS, Access, check_tls
 from overlayd.store.etcd.certificates import CertificateFiles
 from overlayd.store.etcd.connection import Connection, Metadata
-from overlayd.store.etcd.endpoints import group_endpoints, parse_endpoint
+from overlayd.store.etcd.endpoints import parse_endpoint
+from overlayd.store.etcd.failure import Unreached
 from overlayd.store.etcd.keys import Keyspace, parse_prefix
 from overlayd.store.etcd.schema import rpc
 from overlayd.store.etcd.session import Session
 from overlayd.store.etcd.watch import open_watch, record
+
+T = TypeVar("T")
 
 PAGE = 128
 """Records asked for at once: at etcd's limit of 1.5 MiB each they still fit into LARGEST_MESSAGE."""
@@ -56,7 +59,7 @@ async def open_etcd(
     certificates = CertificateFiles(access.tls) if check_tls(access.tls, members) else None
     session = Session(access.login)
     current = None if certificates is None else certificates.current
-    connections = [Connection(target, group, current) for target, group in group_endpoints(members).items()]
+    connections = [Connection(member, current) for member in dict.fromkeys(members)]
     try:
         yield EtcdStore(connections, keys, session, certificates)
     finally:
@@ -65,8 +68,12 @@ async def open_etcd(
 
 
 class EtcdStore:
-    """See overlayd.core.store.Store.  Several connections lead to the same cluster: after a failure on one the
-    next call tries the next."""
+    """See overlayd.core.store.Store.
+
+    Each member of the cluster has a connection of its own.  (gRPC would take all addresses in one, but it leaves
+    a member only when the line breaks: never one that answers and has lost its quorum.  And it would look for the
+    name of the first in everybody's certificate.)  Calls go to one member until it fails, then to the next.
+    """
 
     def __init__(
         self,
@@ -131,32 +138,52 @@ class EtcdStore:
 
     @asynccontextmanager
     async def watch(self, after: int) -> AsyncGenerator[AsyncIterator[Changes]]:
-        with self._connection() as connection, connection.use() as wire:
-            async with AsyncExitStack() as stack:
+        async with AsyncExitStack() as stack:
 
-                async def begin(metadata: Metadata) -> AsyncIterator[Changes]:
+            async def begin(connection: Connection) -> tuple[Connection, AsyncIterator[Changes]]:
+                wire = connection.wire()
+
+                async def attempt(metadata: Metadata) -> AsyncIterator[Changes]:
                     return await stack.enter_async_context(open_watch(wire, self._keys, after, metadata))
 
-                yield await self._session.call(wire, begin)
+                return connection, await self._session.call(wire, attempt)
+
+            connection, changes = await self._at_a_member(begin)
+            try:
+                yield changes
+            except StoreError as error:
+                self._turn_from(connection, error)
+                raise
 
     async def _ask(self, method: str, request: Any) -> Any:
-        with self._connection() as connection, connection.use() as wire:
+        async def ask(connection: Connection) -> Any:
+            wire = connection.wire()
             call = attrgetter(method)(wire)
             return await self._session.call(wire, lambda metadata: wire.ask(call, request, metadata))
 
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        """The connection whose turn it is; one that fails loses its turn."""
-        connection = self._connections[0]
-        try:
-            yield connection
-        except StoreError as error:
-            if not isinstance(error, StoreRefused | Compacted):
-                if connection is self._connections[0]:
-                    self._connections.rotate(-1)
-                if self._certificates is not None:
-                    self._certificates.doubt()
-            raise
+        return await self._at_a_member(ask)
+
+    async def _at_a_member(self, attempt: Callable[[Connection], Awaitable[T]]) -> T:
+        """Make an attempt at the member whose turn it is, or else at the first that is reached at all."""
+        unreached: list[str] = []
+        for connection in tuple(self._connections):
+            try:
+                return await attempt(connection)
+            except StoreError as error:
+                self._turn_from(connection, error)
+                if not isinstance(error, Unreached):
+                    raise
+                unreached.append(str(error))
+        raise Unreached("; ".join(unreached))
+
+    def _turn_from(self, connection: Connection, error: StoreError) -> None:
+        """After an error that is the member's or the line's, it is another member's turn."""
+        if isinstance(error, StoreRefused | Compacted):
+            return
+        if connection is self._connections[0]:
+            self._connections.rotate(-1)
+        if self._certificates is not None:
+            self._certificates.doubt()
 
     def _compare(self, guard: Guard) -> Any:
         key, equal = self._keys.key(guard.name), rpc.Compare.EQUAL

@@ -1,8 +1,8 @@
-"""A way to one or more members of etcd, and calls on it that trio can wait for and cancel."""
+"""A way to one member of etcd, and calls on it that trio can wait for and cancel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -46,14 +46,16 @@ class Wire:
     """A gRPC channel and etcd's services on it.  It connects when it is first used, and again whenever it must,
     always with the same certificates."""
 
-    def __init__(self, target: str, where: str, certificates: Certificates | None) -> None:
-        self.where = where
+    def __init__(self, endpoint: Endpoint, certificates: Certificates | None) -> None:
+        self.where = str(endpoint)
         self.certificates = certificates
+        self._users = 0
+        self._retired = False
         if certificates is None:
-            self._channel = grpc.insecure_channel(target, options=OPTIONS)
+            self._channel = grpc.insecure_channel(endpoint.target, options=OPTIONS)
         else:
             shown = grpc.ssl_channel_credentials(certificates.ca, certificates.key, certificates.cert)
-            self._channel = grpc.secure_channel(target, shown, options=OPTIONS)
+            self._channel = grpc.secure_channel(endpoint.target, shown, options=OPTIONS)
         self.kv = rpc.KVStub(self._channel)
         self.lease = rpc.LeaseStub(self._channel)
         self.watch = rpc.WatchStub(self._channel)
@@ -78,59 +80,54 @@ class Wire:
                 token.run_sync_soon(answered.set)
 
         call.add_done_callback(wake)
-        try:
-            await answered.wait()
-        finally:
-            call.cancel()  # of no effect on an answered call
+        with self.use():
+            try:
+                await answered.wait()
+            finally:
+                call.cancel()  # of no effect on an answered call
         try:
             return call.result()
         except grpc.RpcError as error:
             raise translate(self.where, error, DEADLINE) from error
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """For as long as the block runs, the wire stays open though it be retired."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._retired and not self._users:
+                self.close()
+
+    def retire(self) -> None:
+        """Close as soon as nobody uses it."""
+        self._retired = True
+        with self.use():
+            pass
 
     def close(self) -> None:
         self._channel.close()
 
 
 class Connection:
-    """A way that lasts: when the certificates are new, so is the wire.  Whoever uses the old one (a watch may, for
-    months) keeps it as long as it holds."""
+    """A way that lasts: when the certificates are new, so is the wire.  What runs on the old one (a watch may, for
+    months) goes on there."""
 
-    def __init__(
-        self, target: str, endpoints: Iterable[Endpoint], certificates: Callable[[], Certificates] | None
-    ) -> None:
-        self._target = target
-        self._where = ", ".join(map(str, endpoints))
+    def __init__(self, endpoint: Endpoint, certificates: Callable[[], Certificates] | None) -> None:
+        self._endpoint = endpoint
         self._certificates = certificates
-        self._newest = self._make()
-        self._users = {self._newest: 0}
+        self._wire = self._make()
 
-    @contextmanager
-    def use(self) -> Iterator[Wire]:
-        wire = self._renewed()
-        self._users[wire] += 1
-        try:
-            yield wire
-        finally:
-            if wire in self._users:
-                self._users[wire] -= 1
-            self._drop_unused()
-
-    def _renewed(self) -> Wire:
-        if self._certificates is not None and self._certificates() != self._newest.certificates:
-            self._newest = self._make()
-            self._users[self._newest] = 0
-            self._drop_unused()
-        return self._newest
+    def wire(self) -> Wire:
+        if self._certificates is not None and self._certificates() != self._wire.certificates:
+            self._wire.retire()
+            self._wire = self._make()
+        return self._wire
 
     def _make(self) -> Wire:
-        return Wire(self._target, self._where, None if self._certificates is None else self._certificates())
-
-    def _drop_unused(self) -> None:
-        for wire in [wire for wire, users in self._users.items() if not users and wire is not self._newest]:
-            del self._users[wire]
-            wire.close()
+        return Wire(self._endpoint, None if self._certificates is None else self._certificates())
 
     def close(self) -> None:
-        """Whatever still runs on it fails."""
-        while self._users:
-            self._users.popitem()[0].close()
+        self._wire.close()

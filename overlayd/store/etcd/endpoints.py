@@ -1,9 +1,8 @@
-"""What an operator may write as `--etcd-endpoints`, and what gRPC is told for it."""
+"""What an operator may write as `--etcd-endpoints`, and how gRPC calls it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
@@ -25,6 +24,12 @@ class Endpoint:
     @property
     def address(self) -> str:
         return f"[{self.host}]:{self.port}" if isinstance(self.host, IPv6Address) else f"{self.host}:{self.port}"
+
+    @property
+    def target(self) -> str:
+        """As gRPC names it: https://github.com/grpc/grpc/blob/master/doc/naming.md"""
+        scheme = "dns:///" if isinstance(self.host, str) else f"ipv{self.host.version}:"
+        return scheme + self.address
 
     def __str__(self) -> str:
         return f"https://{self.address}" if self.tls else self.address
@@ -63,26 +68,3 @@ def _parse_host(text: str, host: str) -> IPAddress | str:
                 f"etcd endpoint {text!r}: {host!r} is neither an address nor a host name; {_EXAMPLE}"
             ) from None
         return host
-
-
-def group_endpoints(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
-    """Targets for gRPC channels, each with the endpoints that it reaches.
-
-    One channel can hold all addresses of one family and moves between them by itself, so these go together.
-    A name needs a channel of its own (https://github.com/grpc/grpc/blob/master/doc/naming.md), and so does every
-    endpoint with TLS: gRPC expects the name of a channel's first address in the certificates of all the others.
-    """
-    groups: dict[str, list[Endpoint]] = {}
-    for endpoint in dict.fromkeys(endpoints):
-        target = _target(endpoint)
-        family = target if endpoint.tls or isinstance(endpoint.host, str) else target.partition(":")[0]
-        groups.setdefault(family, []).append(endpoint)
-    return {
-        f"{family.partition(':')[0]}:{','.join(_target(member).partition(':')[2] for member in members)}": members
-        for family, members in groups.items()
-    }
-
-
-def _target(endpoint: Endpoint) -> str:
-    scheme = "dns:///" if isinstance(endpoint.host, str) else f"ipv{endpoint.host.version}:"
-    return scheme + endpoint.address

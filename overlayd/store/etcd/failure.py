@@ -26,6 +26,10 @@ _ITS_CLOCK_RAN_OUT = "context deadline exceeded"
 """etcd is told the deadline too, and sometimes says this (code UNKNOWN) before our own clock runs out."""
 
 
+class Unreached(StoreError):
+    """There was no connection, so the request never left: asking another member is safe, even a write."""
+
+
 class NotAuthenticated(StoreRefused):
     """etcd does not know who asks, or no longer: it has done nothing, and with a new token it may."""
 
@@ -57,6 +61,9 @@ _MEANINGS: Mapping[str, tuple[type[StoreRefused], str]] = MappingProxyType(
     }
 )
 """Refusals in etcd's words (its api/v3rpc/rpctypes/error.go), and what they mean here."""
+
+_NEVER_LEFT = ("failed to connect to all addresses", "DNS resolution failed")
+"""How gRPC begins when it had no connection to send a request on."""
 
 _NO_CONNECTION = tuple(
     (re.compile(sign, re.IGNORECASE), meaning)
@@ -107,10 +114,9 @@ def translate(where: str, error: Any, seconds: float) -> StoreError:
     if code in _REFUSALS or said in _MEANINGS:
         return refusal(where, said)
     if code is grpc.StatusCode.UNAVAILABLE and said == details:
-        for sign, meaning in _NO_CONNECTION:
-            if sign.search(details):
-                return StoreError(f"etcd at {where} {meaning}")
-        return StoreError(f"etcd at {where} cannot be reached: {said}")
+        kind = Unreached if details.startswith(_NEVER_LEFT) else StoreError
+        meanings = (meaning for sign, meaning in _NO_CONNECTION if sign.search(details))
+        return kind(f"etcd at {where} {next(meanings, f'cannot be reached: {said}')}")
     return StoreError(f"etcd at {where} failed: {said} ({code.name})")
 
 

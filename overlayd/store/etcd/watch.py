@@ -95,17 +95,18 @@ async def open_watch(
         finally:
             token.run_sync_soon(ended.set)
 
-    threading.Thread(target=pump, name="etcd-watch", daemon=True).start()
-    try:
-        watch = _Watch(wire.where, keys, after, receive, requests)
-        await watch.begin()
-        yield watch
-    finally:
-        receive.close()
-        requests.put(None)
-        call.cancel()
-        with trio.CancelScope(shield=True):
-            await ended.wait()
+    with wire.use():
+        threading.Thread(target=pump, name="etcd-watch", daemon=True).start()
+        try:
+            watch = _Watch(wire.where, keys, after, receive, requests)
+            await watch.begin()
+            yield watch
+        finally:
+            receive.close()
+            requests.put(None)
+            call.cancel()
+            with trio.CancelScope(shield=True):
+                await ended.wait()
 
 
 def _items(call: Any) -> Any:

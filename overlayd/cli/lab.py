@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     shell_verb.add_argument("place", nargs="?", metavar="NODE|POD")
 
     logs_verb = add("logs", logs, "what a node's daemon, etcd or the lab itself has logged")
-    logs_verb.add_argument("source", metavar="NODE|etcd|holder")
+    logs_verb.add_argument("source", metavar="NODE|etcd1|…|holder")
     logs_verb.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
 
     test_verb = add("test", test, "check every pair of pods and nodes; exit status 1 if a check fails")
@@ -73,6 +73,13 @@ def _add_spec_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=BACKENDS, default=default.backend, help="how packets cross")
     parser.add_argument(
         "--network", default=default.network, metavar="CIDR", help=f"the pods' (default: {default.network})"
+    )
+    parser.add_argument(
+        "--etcd-members",
+        type=int,
+        default=default.etcd_members,
+        metavar="N",
+        help=f"etcd servers, as one cluster (default: {default.etcd_members})",
     )
 
 
@@ -182,7 +189,7 @@ def demo(args: argparse.Namespace) -> int:
 
 
 def _spec(args: argparse.Namespace) -> LabSpec:
-    spec = LabSpec(args.name, args.nodes, args.pods, args.backend, args.network)
+    spec = LabSpec(args.name, args.nodes, args.pods, args.backend, args.network, args.etcd_members)
     try:
         check_spec(spec)
     except ValueError as error:

@@ -21,6 +21,8 @@ from overlayd.lab.model import HOME, UNDERLAY, EtcdMember, LabSpec, Node, Pod
 BRIDGE = "underlay"
 CONFIG_FILE = HOME / "network.json"
 MOST_NODES = 250
+MOST_MEMBERS = 7
+"""Of etcd: more only make it slower (https://etcd.io/docs/v3.5/faq/)."""
 LEASE_TTL = 60
 """Seconds: a daemon that was killed gives up its subnet within a minute, and one that a busy machine keeps
 from running for half a minute does not."""
@@ -57,6 +59,8 @@ def check_spec(spec: LabSpec) -> None:
         )
     if not 1 <= spec.nodes <= MOST_NODES:
         raise ValueError(f"a lab can't have {spec.nodes} nodes: from 1 to {MOST_NODES} it can")
+    if not 1 <= spec.etcd_members <= MOST_MEMBERS:
+        raise ValueError(f"etcd can't have {spec.etcd_members} members here: from 1 to {MOST_MEMBERS} it can")
     span = parse_config(network_config(spec)).ranges[0]
     if span.network.overlaps(UNDERLAY):
         raise ValueError(f"network {span.network} overlaps {UNDERLAY}, which is the lab's underlay")

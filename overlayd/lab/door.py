@@ -61,11 +61,15 @@ class Door:
                 voices = await house.ask_daemons()
                 return Reply(facts=house.facts, voices=voices)
             case Ask.START:
-                house.start_daemon(request.node)
+                house.start(request.whom)
             case Ask.STOP:
-                await house.end_daemon(request.node, signal.SIGTERM)
+                await house.end(request.whom, signal.SIGTERM)
             case Ask.KILL:
-                await house.end_daemon(request.node, signal.SIGKILL)
+                await house.end(request.whom, signal.SIGKILL)
+            case Ask.PAUSE:
+                house.pause(request.whom)
+            case Ask.RESUME:
+                house.resume(request.whom)
             case Ask.FACTS | Ask.DOWN:
                 pass
         return Reply(facts=house.facts)

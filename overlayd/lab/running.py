@@ -35,10 +35,10 @@ class RunningLab:
     name: str
     pid: int
 
-    def ask(self, verb: Ask, node: str = "", *, timeout: float = 60) -> Reply:
+    def ask(self, verb: Ask, whom: str = "", *, timeout: float = 60) -> Reply:
         """Raises LabError."""
         try:
-            return ask(socket_name(self.name), verb, node, timeout=timeout)
+            return ask(socket_name(self.name), verb, whom, timeout=timeout)
         except OSError as error:
             raise LabError(f"lab {self.name!r} does not answer: {error}") from error
 

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from overlayd.core.store import Compacted, StoreError, StoreRefused
-from overlayd.store.etcd.failure import translate
+from overlayd.store.etcd.failure import NotAuthenticated, Unreached, translate, translate_cancel
 
 Code = grpc.StatusCode
 
@@ -66,6 +66,30 @@ class RpcError:
             "`etcdctl role grant-permission ROLE readwrite PREFIX/ --prefix` allows it",
         ),
         (
+            Code.UNAVAILABLE,
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:1: Connection refused",
+            Unreached,
+            "etcd at a:1 refuses the connection: nothing listens there, or a firewall answers for it",
+        ),
+        (
+            Code.UNAVAILABLE,
+            "DNS resolution failed for a:1: C-ares status is not ARES_SUCCESS: Domain name not found",
+            Unreached,
+            "etcd at a:1 cannot be reached: there is no such host name",
+        ),
+        (
+            Code.UNAUTHENTICATED,
+            "etcdserver: invalid auth token",
+            NotAuthenticated,
+            "etcd at a:1 does not accept the token that it gave out",
+        ),
+        (
+            Code.UNKNOWN,
+            "auth: revision in header is old",
+            NotAuthenticated,
+            "etcd at a:1 has changed its users while it was asked",
+        ),
+        (
             Code.NOT_FOUND,
             "etcdserver: requested lease not found",
             StoreRefused,
@@ -90,3 +114,28 @@ def test_each_failure_has_its_kind_and_its_sentence(
 @pytest.mark.parametrize("code", list(Code))
 def test_no_code_is_left_over(code: grpc.StatusCode) -> None:
     assert isinstance(translate("a:1", RpcError(code, ""), 5.0), StoreError)
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind", "sentence"),
+    [
+        ("etcdserver: no leader", StoreError, "etcd at a:1 ended the watch: etcdserver: no leader"),
+        ("", StoreError, "etcd at a:1 ended the watch: it gave no reason"),
+        (
+            "rpc error: code = PermissionDenied desc = etcdserver: permission denied",
+            NotAuthenticated,
+            "etcd at a:1 lets this user not read and write there: "
+            "`etcdctl role grant-permission ROLE readwrite PREFIX/ --prefix` allows it",
+        ),
+        (
+            "etcdserver: invalid auth token",
+            NotAuthenticated,
+            "etcd at a:1 does not accept the token that it gave out",
+        ),
+    ],
+)
+def test_a_cancelled_watch_may_be_a_matter_of_the_token(
+    reason: str, kind: type[StoreError], sentence: str
+) -> None:
+    error = translate_cancel("a:1", reason)
+    assert (type(error), str(error)) == (kind, sentence)

@@ -1,0 +1,1 @@
+"""Whole daemons in virtual time: see docs/simulation.md."""

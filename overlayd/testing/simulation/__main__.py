@@ -1,0 +1,54 @@
+"""`python -m overlayd.testing.simulation`: many episodes, on all cores, with what failed explained."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+
+from overlayd.testing.simulation.episode import draw_episode
+from overlayd.testing.simulation.many import explain_seeds, run_seeds
+from overlayd.testing.simulation.run import run_episode
+
+TOLD = 5
+"""Failures that are explained; of the rest only the seeds are told."""
+EVERY = 10.0
+"""Seconds between two words about the progress."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m overlayd.testing.simulation", description=__doc__)
+    parser.add_argument("--episodes", type=int, default=1000, help="how many (%(default)s)")
+    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first seed (%(default)s)")
+    parser.add_argument("--trace", action="store_true", help="write every step of the first episode alone")
+    args = parser.parse_args()
+    if args.trace:
+        return _tell(args.first)
+    return _run_many(range(args.first, args.first + args.episodes))
+
+
+def _tell(seed: int) -> int:
+    logging.disable()
+    outcome = run_episode(draw_episode(seed))
+    print(f"{outcome.episode}\n{outcome.trace}{outcome.breach or 'every promise was kept'}")
+    return outcome.breach is not None
+
+
+def _run_many(seeds: range) -> int:
+    began = told_at = time.monotonic()
+    failed: list[int] = []
+    for done, (seed, promise) in enumerate(run_seeds(seeds), 1):
+        if promise:
+            failed.append(seed)
+            print(f"seed {seed}: {promise} broken", flush=True)
+        if time.monotonic() - told_at > EVERY or done == len(seeds):
+            told_at = time.monotonic()
+            print(f"{done} of {len(seeds)} episodes, {len(failed)} failed, {told_at - began:.0f} s", flush=True)
+    for text in explain_seeds(failed[:TOLD]):
+        print(f"\n{text}", flush=True)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,374 @@
+"""The faults, carried out: each comes, lasts, and goes away again."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from ipaddress import IPv4Address
+
+import trio
+
+from overlayd.core.dataplane import Operation
+from overlayd.core.kernel import FdbEntry, Item, Link, Neighbour, Route
+from overlayd.core.model import Attributes, Mac, Subnet
+from overlayd.core.records import encode_attributes, format_subnet_name
+from overlayd.core.store import CONFIG, FROZEN, Field, Guard, Put, StoreRefused, Transaction
+from overlayd.core.subnets import choose_subnet
+from overlayd.testing.line import Cut, Weather
+from overlayd.testing.simulation.episode import BY_HAND, Episode, Fault
+from overlayd.testing.simulation.host import SCOPE, SimulatedHost
+from overlayd.testing.simulation.world import EVERYONE, World
+
+Body = Callable[[World, Fault, SimulatedHost, random.Random], Awaitable[None]]
+
+
+async def strike(world: World, fault: Fault) -> None:
+    """Wait for the fault's time, and let it come and go."""
+    await trio.sleep_until(fault.at)
+    chance = random.Random(f"fault {fault.salt}")
+    await _BODIES[fault.kind](world, fault, world.host(fault.node), chance)
+    if fault.kind in BY_HAND:
+        world.break_assumption()
+
+
+def config_of(episode: Episode, variant: int = 0) -> bytes:
+    """A network with as many subnets as the episode says; variants differ in network, length and VNI."""
+    backend = {"Type": "host-gw"} if variant % 5 == 4 else {"Type": "vxlan", "VNI": 1 + variant % 2}
+    second = 244 + (variant // 2) % 2
+    config: dict[str, object] = {"Network": f"10.{second}.0.0/16", "Backend": backend}
+    length = 25 if variant % 3 == 1 else 24
+    config["SubnetLen"] = length
+    if episode.subnets is not None:
+        first = IPv4Address(f"10.{second}.1.0")
+        config["SubnetMin"] = str(first)
+        config["SubnetMax"] = str(first + (episode.subnets - 1) * (1 << (32 - length)))
+    return json.dumps(config).encode()
+
+
+async def _daemon_kill(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    if host.daemon is None:
+        return
+    with world.trouble(host.number, "daemon killed"):
+        host.kill()
+        await trio.sleep(fault.lasts)
+    if host.daemon is None:
+        await world.start(host)
+
+
+async def _stale_start(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    """While a daemon is down, its peers move."""
+    if host.daemon is None:
+        return
+    with world.trouble(host.number, "daemon killed"):
+        host.kill()
+        await trio.sleep(fault.lasts / 2)
+        for other in world.hosts:
+            if other is not host and chance.random() < 0.5:
+                world.disturb(other.number)
+                other.move()
+        await trio.sleep(fault.lasts / 2)
+    if host.daemon is None:
+        await world.start(host)
+
+
+async def _etcd_outage(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    how = chance.choice([Cut.REFUSED, Cut.SILENT])
+    with world.trouble(EVERYONE, f"unreachable ({how.value})"):
+        for each in world.hosts:
+            each.line.sever(how)
+        await trio.sleep(fault.lasts)
+        for each in world.hosts:
+            each.line.mend()
+
+
+async def _partition(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    how = chance.choice([Cut.REFUSED, Cut.SILENT])
+    with world.trouble(host.number, f"cut off ({how.value})"):
+        host.line.sever(how)
+        await trio.sleep(fault.lasts)
+        host.line.mend()
+
+
+async def _lossy(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    everyone = chance.random() < 0.5
+    weather = Weather(chance.choice([0.0, 0.1, 0.3]), chance.choice([0.0, 0.3]), chance.choice([0.02, 1.0, 6.0]))
+    with world.trouble(EVERYONE if everyone else host.number, f"bad line ({weather})"):
+        lines = [each.line for each in world.hosts] if everyone else [host.line]
+        for line in lines:
+            line.weather = weather
+            if chance.random() < 0.5:
+                line.break_watches("the connection was reset")
+        await trio.sleep(fault.lasts)
+        for line in lines:
+            line.weather = Weather()
+
+
+async def _etcd_wiped_watch(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    """While a node is cut off, a peer moves, and the history of it is compacted away."""
+    with world.trouble(host.number, "cut off, history compacted meanwhile"):
+        host.line.sever(Cut.SILENT)
+        peer = chance.choice(world.hosts)
+        world.disturb(peer.number)
+        peer.move()
+        await trio.sleep(fault.lasts)
+        world.store.compact_all()
+        host.line.mend()
+
+
+async def _etcd_restore(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    backup = world.store.back_up()
+    await trio.sleep(fault.lasts)
+    with world.trouble(EVERYONE, f"restored from revision {backup.revision}"):
+        for each in world.hosts:
+            each.line.sever(Cut.REFUSED)
+        world.break_assumption()
+        world.went_back = True
+        world.store.restore(backup)
+        if chance.random() < 0.5:
+            await world.put(FROZEN, b"")
+        await trio.sleep(1)
+        for each in world.hosts:
+            each.line.mend()
+        if FROZEN in world.store.records:
+            await trio.sleep(world.episode.ttl)
+            await world.delete(FROZEN)
+
+
+async def _garbage_key(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    name, value = chance.choice(list(_GARBAGE.items()))
+    if name in world.store.records:
+        return
+    with world.trouble(EVERYONE, f"garbage at {name}"):
+        await world.put(name, value)
+        await trio.sleep(fault.lasts)
+        await world.delete(name)
+
+
+async def _lease_revoked(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    if host.keeper is not None and host.keeper.lease_id:
+        with world.trouble(host.number, "its grant is revoked by hand"):
+            world.break_assumption()
+            await world.store.revoke(host.keeper.lease_id)
+
+
+async def _lease_deleted(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    if (lease := world.truth.lease_of(host)) is not None:
+        with world.trouble(host.number, f"its lease {lease.subnet} is deleted by hand"):
+            world.break_assumption()
+            await world.delete(format_subnet_name(lease.subnet))
+
+
+async def _lease_stolen(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    if (lease := world.truth.lease_of(host)) is not None:
+        name = format_subnet_name(lease.subnet)
+        with world.trouble(host.number, f"its lease {lease.subnet} is overwritten by flannel"):
+            world.break_assumption()
+            await world.put(name, _foreign())
+        await trio.sleep(fault.lasts)
+        record = world.store.records.get(name)
+        if record is not None and record.value == _foreign():
+            with world.trouble(EVERYONE, "flannel leaves"):
+                world.break_assumption()
+                await world.delete(name)
+
+
+async def _lease_edited(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    if (lease := world.truth.lease_of(host)) is not None:
+        record = world.store.records[format_subnet_name(lease.subnet)]
+        with world.trouble(host.number, "its lease is edited by hand"):
+            world.break_assumption()
+            with suppress(StoreRefused):  # its grant may have ended at this instant
+                await world.put(record.name, record.value.replace(b'"10.99.', b'"10.98.'), record.lease_id)
+
+
+async def _suspend(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    await _stand_still(world, fault, host, timers_late=True)
+
+
+async def _stop(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    await _stand_still(world, fault, host, timers_late=False)
+
+
+async def _stand_still(world: World, fault: Fault, host: SimulatedHost, *, timers_late: bool) -> None:
+    if not host.is_running:
+        return
+    with world.trouble(host.number, "suspended" if timers_late else "stopped"):
+        host.stop()
+        await trio.sleep(fault.lasts)
+        host.wake(timers_late=timers_late)
+
+
+async def _link_flap(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    with world.trouble(host.number, "eth0 down"):
+        host.kernel.set_link("eth0", up=False)
+        host.note_foreign_state()
+        await trio.sleep(fault.lasts)
+        host.kernel.set_link("eth0", up=True)
+        host.note_foreign_state()
+
+
+async def _device_deleted(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    devices = [
+        link for name, link in sorted(host.kernel.links.items()) if isinstance(link, Link) and "ovl" in name
+    ]
+    if devices:
+        with world.trouble(host.number, "device deleted"):
+            host.kernel.delete_link(devices[0].name)
+            if chance.random() < 0.5:
+                host.kernel.add_link(Link(devices[0].name, devices[0].kind, Mac(b"\x02alien"), 1300, up=False))
+
+
+async def _mac_changed(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    for name, link in sorted(host.kernel.links.items()):
+        if isinstance(link, Link) and name.startswith("ovl."):
+            with world.trouble(host.number, "MAC changed"):
+                host.kernel.set_link(name, mac=Mac(b"\x02alien"))
+
+
+async def _entry_deleted(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    items: list[Item] = [
+        item for item in await host.kernel.observe(SCOPE) if isinstance(item, Route | FdbEntry | Neighbour)
+    ]
+    if items:
+        item = chance.choice(items)
+        with world.trouble(host.number, f"deleted: {item}"):
+            host.kernel.delete(item)
+            if isinstance(item, FdbEntry) and chance.random() < 0.5:
+                host.kernel.put(FdbEntry(item.link, item.mac, IPv4Address("10.99.250.250")))
+
+
+async def _address_changed(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    with world.trouble(host.number, "underlay address changed"):
+        host.move()
+
+
+async def _config_changed(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    with world.trouble(EVERYONE, "config changed"):
+        await world.put(CONFIG, config_of(world.episode, chance.randint(0, 11)))
+
+
+async def _config_broken(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    before = world.store.records[CONFIG].value
+    broken = b'{"Network":"10.244.0.0/30"}'
+    with world.trouble(EVERYONE, "config broken"):
+        await world.put(CONFIG, broken)
+        await trio.sleep(fault.lasts)
+        if world.store.records[CONFIG].value == broken:
+            await world.put(CONFIG, before)
+
+
+async def _one_bad_entry(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    """The kernel refuses all about one peer: and that may take a minute more to be tried again."""
+    peer = chance.choice(world.hosts)
+    until = trio.current_time() + fault.lasts
+
+    def is_refused(operation: Operation) -> bool:
+        same = isinstance(operation.item, FdbEntry) and operation.item.mac == peer.mac
+        return same and trio.current_time() < until
+
+    with world.trouble(host.number, f"kernel refuses {peer.name}"):
+        host.kernel.fail_next(is_refused, times=100)
+        peer.move()
+        world.disturb(peer.number)
+        await trio.sleep(fault.lasts + 60)
+
+
+async def _disk_full(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    with world.trouble(host.number, "subnet.env can't be written"):
+        host.subnet_file.unlink(missing_ok=True)
+        host.subnet_file.mkdir(exist_ok=True)
+        await trio.sleep(fault.lasts)
+        if host.subnet_file.is_dir():
+            host.subnet_file.rmdir()
+
+
+async def _frozen_claims(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    with world.trouble(EVERYONE, "claims are frozen"):
+        await world.put(FROZEN, b"")
+        await trio.sleep(fault.lasts)
+        await world.delete(FROZEN)
+
+
+async def _reservation(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    """An operator reserves a free subnet for a node while its daemon is down."""
+    truth = world.truth
+    if host.daemon is None or truth.network is None:
+        return
+    with world.trouble(host.number, "daemon killed, a subnet reserved for it"):
+        host.kill()
+        await trio.sleep(fault.lasts)
+        truth = world.truth
+        if truth.network is not None and not truth.book.is_frozen:
+            taken = [*truth.book.taken, *(hold.subnet for hold in truth.book.holds)]
+            subnet = choose_subnet(truth.network[0], taken, None, chance.random())
+            if subnet is not None:
+                await _reserve(world, host, subnet)
+    if host.daemon is None:
+        await world.start(host)
+
+
+async def _reserve(world: World, host: SimulatedHost, subnet: Subnet) -> None:
+    name = format_subnet_name(subnet)
+    value = encode_attributes(Attributes((host.address,), node_id=host.node_id, node_name=host.name))
+    await world.store.commit(Transaction((Guard(name, Field.CREATE_REVISION, 0),), (Put(name, value, 0),)))
+
+
+def _foreign() -> bytes:
+    return encode_attributes(
+        Attributes((IPv4Address("10.99.200.200"),), "vxlan", '{"VNI":1,"VtepMAC":"7a:eb:33:ad:22:5c"}')
+    )
+
+
+_GARBAGE = {
+    "subnets/garbage": b"\x00\xff",
+    "subnets/10.244.200.0-24": b"[" * 1000,
+    "subnets/10.244.201.0-24": b"x" * 1_000_000,
+    "subnets/192.168.0.0-24": _foreign(),
+    "overlayd/held/nonsense": b"{}",
+    "overlayd/held/10.244.202.0-24": b"[]",
+    "overlayd/of-the-future": b"\x00",
+}
+_BODIES: dict[str, Body] = {
+    "daemon-kill": _daemon_kill,
+    "stale-start": _stale_start,
+    "etcd-outage": _etcd_outage,
+    "partition": _partition,
+    "lossy": _lossy,
+    "etcd-wiped-watch": _etcd_wiped_watch,
+    "etcd-restore": _etcd_restore,
+    "garbage-key": _garbage_key,
+    "lease-revoked": _lease_revoked,
+    "lease-deleted": _lease_deleted,
+    "lease-stolen": _lease_stolen,
+    "lease-edited": _lease_edited,
+    "suspend": _suspend,
+    "stop": _stop,
+    "link-flap": _link_flap,
+    "device-deleted": _device_deleted,
+    "mac-changed": _mac_changed,
+    "entry-deleted": _entry_deleted,
+    "address-changed": _address_changed,
+    "config-changed": _config_changed,
+    "config-broken": _config_broken,
+    "one-bad-entry": _one_bad_entry,
+    "disk-full": _disk_full,
+    "frozen-claims": _frozen_claims,
+    "reservation": _reservation,
+}
+
+
+async def clean_up(world: World) -> None:
+    """Let the operators put right what they, or a restore, left: all is well from now on but for the daemons."""
+    for record in list(world.store.records.values()):
+        if record.value == _foreign() or record.name in _GARBAGE or record.name == FROZEN:
+            await world.delete(record.name)
+    if world.truth.network is None:
+        await world.put(CONFIG, config_of(world.episode))
+    for host in world.hosts:
+        host.line.mend()
+        host.line.weather = Weather()
+        host.wake()
+        if host.daemon is None:
+            await world.start(host)

@@ -1,0 +1,194 @@
+"""The simulated world: one store, the hosts, and what is true of them whatever they believe."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import trio
+
+from overlayd.backends import load_backends
+from overlayd.core.backend import Backend
+from overlayd.core.config import ConfigError, NetworkConfig, check_backend, parse_config
+from overlayd.core.kernel import KernelState
+from overlayd.core.leases import LeaseBook, absorb_snapshot
+from overlayd.core.model import Family, IPAddress, IPNetwork, Lease, NetworkView
+from overlayd.core.store import CONFIG, OWN, SUBNETS, Delete, Put, Snapshot, Transaction
+from overlayd.core.subnets import choose_subnet
+from overlayd.testing.line import Cut
+from overlayd.testing.simulation.episode import Episode
+from overlayd.testing.simulation.host import SimulatedHost
+from overlayd.testing.store import SimulatedStore
+from overlayd.testing.trace import Trace
+
+GRACE = 30.0
+"""Seconds, beyond a TTL, in which everyone has seen what was written by hand."""
+EVERYONE = 0
+"""Instead of a host's number."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the store says at one instant, and the network that everyone should know.
+
+    `network` is None while the config can't be used: then hosts differ rightly, by what they knew before.
+    """
+
+    book: LeaseBook
+    network: tuple[NetworkConfig, Backend] | None
+
+    def lease_of(self, host: SimulatedHost) -> Lease | None:
+        return next((lease for lease in self.book.leases if lease.attributes.node_id == host.node_id), None)
+
+    @cached_property
+    def public_ips(self) -> dict[IPNetwork, IPAddress | None]:
+        """Whom the record of each subnet names."""
+        return {
+            prefix: lease.attributes.public_ip(Family.IPV4)
+            for lease in self.book.leases
+            if (prefix := lease.subnet.ipv4) is not None
+        }
+
+    def wish_for(self, host: SimulatedHost) -> KernelState:
+        """What the kernel of this host has to hold, if it knows all that is true."""
+        assert self.network is not None
+        config, backend = self.network
+        own = self.lease_of(host)
+        peers = self.book.peers(config, lambda lease: lease.attributes.node_id == host.node_id)
+        view = NetworkView(config, host.underlay(), host.mac, own, peers, in_sync=True)
+        return backend.desired(view).kernel
+
+
+class World:
+    """`changed_at` is when something was written to the store last, `disturbed_at` when a fault last came upon
+    a host or went away, `by_hand_until` until when the promise is suspended, as an assumption of it was broken."""
+
+    def __init__(self, episode: Episode, home: Path, network: trio.Nursery) -> None:
+        self.episode = episode
+        self.trace = Trace()
+        self.store = SimulatedStore(self._written)
+        self.written: Callable[[], None] = lambda: None
+        """Called after every write to the store."""
+        self.changed_at = 0.0
+        self.disturbed_at: defaultdict[int, float] = defaultdict(float)
+        self.by_hand_until = 0.0
+        self.went_back = False
+        self.ended: list[tuple[SimulatedHost, str]] = []
+        """Daemons that ended by themselves, and why."""
+        self._troubles: Counter[int] = Counter()
+        self._truth: Truth | None = None
+        self._nursery = network
+        backends = load_backends()
+        self._backends = backends
+        chance = random.Random(f"world {episode.seed}")
+        self.hosts = [
+            SimulatedHost(
+                number,
+                episode.seed,
+                episode.ttl,
+                chance.uniform(0.995, 1.005),  # so that no two differ by more than the assumed 1 %
+                home,
+                self.store,
+                network,
+                self.trace,
+                backends,
+            )
+            for number in range(1, episode.nodes + 1)
+        ]
+
+    def _written(self) -> None:
+        self.changed_at = trio.current_time()
+        self._truth = None
+        self.written()
+
+    @property
+    def truth(self) -> Truth:
+        if self._truth is None:
+            records = self.store.records
+            below = {
+                prefix: tuple(r for n, r in sorted(records.items()) if n.startswith(prefix))
+                for prefix in (SUBNETS, OWN)
+            }
+            snapshot = Snapshot(self.store.revision, records.get(CONFIG), below[SUBNETS], below[OWN])
+            self._truth = Truth(absorb_snapshot(LeaseBook(), snapshot, 0), self._find_network())
+        return self._truth
+
+    def _find_network(self) -> tuple[NetworkConfig, Backend] | None:
+        record = self.store.records.get(CONFIG)
+        try:
+            config = parse_config(record.value) if record is not None else None
+            return None if config is None else (config, check_backend(config, self._backends))
+        except ConfigError:
+            return None
+
+    def host(self, number: int) -> SimulatedHost:
+        return self.hosts[number - 1]
+
+    # --- life
+
+    async def start(self, host: SimulatedHost) -> None:
+        self.disturb(host.number)
+        await self._nursery.start(self._live, host)
+
+    async def _live(self, host: SimulatedHost, task_status: trio.TaskStatus[None]) -> None:
+        reason = await host.live(task_status)
+        if reason:
+            self.ended.append((host, reason))
+
+    # --- what faults do
+
+    @contextmanager
+    def trouble(self, number: int, what: str) -> Iterator[None]:
+        """Within, nothing is expected of this host, or of EVERYONE."""
+        name = self.host(number).name if number else "store"
+        self.trace.begins(name, what)
+        self.disturb(number)
+        self._troubles[number] += 1
+        try:
+            yield
+        finally:
+            self._troubles[number] -= 1
+            self.disturb(number)
+            self.trace.ends(name, what)
+
+    def disturb(self, number: int) -> None:
+        self.disturbed_at[number] = trio.current_time()
+
+    def break_assumption(self) -> None:
+        """Somebody wrote by hand what only daemons may: all bets are off until the beliefs of before are over."""
+        self.by_hand_until = trio.current_time() + self.episode.ttl + GRACE
+
+    def quiet_for(self, host: SimulatedHost) -> float:
+        """Seconds since anything happened that this host has to follow; 0 while anything is wrong with it."""
+        if self._troubles[EVERYONE] or self._troubles[host.number] or not (host.is_running and host.line.is_sound):
+            return 0.0
+        return trio.current_time() - self.quiet_since(host)
+
+    def quiet_since(self, host: SimulatedHost) -> float:
+        return max(self.disturbed_at[EVERYONE], self.disturbed_at[host.number])
+
+    def cut_for(self, host: SimulatedHost) -> float:
+        """Seconds for which a running daemon has had no line to the store."""
+        if not host.is_running or host.line.cut is Cut.NONE:
+            return 0.0
+        return trio.current_time() - max(self.quiet_since(host), host.line.cut_at)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether there is no subnet left."""
+        truth = self.truth
+        assert truth.network is not None
+        return choose_subnet(truth.network[0], truth.book.taken, None, 0.0) is None
+
+    # --- the store, from outside
+
+    async def put(self, name: str, value: bytes, lease_id: int = 0) -> None:
+        await self.store.commit(Transaction((), (Put(name, value, lease_id),)))
+
+    async def delete(self, name: str) -> None:
+        await self.store.commit(Transaction((), (Delete(name),)))

@@ -1,4 +1,4 @@
-"""The options for TLS and passwords, from the command line to the store, and what is said where they are no good."""
+"""The options for TLS and passwords, from the command line to the store, and what is said of those that are bad."""
 
 from __future__ import annotations
 

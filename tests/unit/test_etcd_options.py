@@ -1,4 +1,4 @@
-"""The options for TLS and passwords, from the command line to the store, and what is said of those that are bad."""
+"""The options for TLS and passwords, from the command line to the store, and what is said of bad ones."""
 
 from __future__ import annotations
 

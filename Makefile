@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+EPISODES ?= 10000
 
-.PHONY: help demo test test-all lint clean
+.PHONY: help demo test test-all simulate lint clean
 
 help:
 	@echo "make demo   watch a whole cluster come up, prove itself and go away again"
@@ -22,6 +23,9 @@ test: $(VENV)/test.stamp lint
 
 test-all: test
 	$(BIN)/pytest -m long $(PYTEST_ARGS)
+
+simulate: $(VENV)/test.stamp
+	$(BIN)/python -m overlayd.testing.simulation --episodes $(EPISODES)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

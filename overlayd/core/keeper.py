@@ -374,9 +374,9 @@ def _decide(state: KeeperState, now: float, chance: float) -> Command | Waiting 
     if state.doubtful or sighting.revision < state.need_revision:
         return AskSighting()
 
-    own = sorted(
-        (lease for lease in sighting.leases if _is_ours(state, lease)), key=lambda own: own.create_revision
-    )
+    own = [lease for lease in sighting.leases if _is_ours(state, lease)]
+    own += [lease for lease in sighting.damaged if lease.lease_id and lease.lease_id == state.lease_id]
+    own.sort(key=lambda lease: lease.create_revision)
     usable = [lease for lease in own if _may_be_used(state, sighting, lease)]
     keep = state.held or next(iter(usable), None)
     if (leftover := _find_leftover(state, sighting, own, keep)) is not None:
@@ -404,7 +404,8 @@ def _find_leftover(
     """What removes one record or hold of ours beside the one that we keep."""
     for lease in own:
         # never flannel's: by the address alone it may be another host's, behind the same NAT
-        if lease.attributes.node_id and (keep is None or lease.subnet != keep.subnet):
+        known = lease.attributes.node_id or lease.lease_id == state.lease_id
+        if known and (keep is None or lease.subnet != keep.subnet):
             return release(lease)
     for hold in sighting.holds:
         needless = keep is not None and (hold.subnet != keep.subnet or not keep.is_reservation)

@@ -16,10 +16,9 @@ import pytest
 from overlayd.lab.control import Ask
 from overlayd.lab.model import LabSpec
 from overlayd.lab.raising import HeldLab, raised
-from support.lab import require_namespaces
+from support.lab import OVERLAYD, require_namespaces, run_inside
 
 PATIENCE = 30
-OVERLAYD = (sys.executable, "-m", "overlayd")
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +30,8 @@ def lab() -> Generator[HeldLab]:
         yield held
 
 
-def inside(lab: HeldLab, where: str, *command: str) -> subprocess.CompletedProcess[str]:
-    enter = [*OVERLAYD, "lab", "exec", "--name", lab.facts.spec.name, where, "--", *command]
-    return subprocess.run(enter, capture_output=True, text=True, check=False, timeout=60)
-
-
 def out(lab: HeldLab, where: str, command: str) -> str:
-    done = inside(lab, where, *command.split())
+    done = run_inside(lab, where, *command.split())
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -58,7 +52,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def is_healthy(lab: HeldLab, node: str) -> bool:
-    return inside(lab, node, *OVERLAYD, "status").returncode == 0
+    return run_inside(lab, node, "overlayd", "status").returncode == 0
 
 
 def tell(lab: HeldLab, ask: Ask, node: str) -> None:
@@ -71,7 +65,7 @@ def test_three_daemons_race_for_three_subnets(lab: HeldLab) -> None:
 
 
 def test_a_second_daemon_on_a_node_is_refused_with_the_first_ones_name(lab: HeldLab) -> None:
-    done = inside(lab, "node1", *OVERLAYD, "run", "--state-dir", "/run/other", "--run-dir", "/run/other")
+    done = run_inside(lab, "node1", *OVERLAYD, "run", "--state-dir", "/run/other", "--run-dir", "/run/other")
     assert done.returncode == 1
     assert "another overlayd (process" in done.stderr
     assert "Traceback" not in done.stderr
@@ -88,7 +82,7 @@ def test_a_second_daemon_on_a_node_is_refused_with_the_first_ones_name(lab: Held
 def test_what_can_not_work_is_said_without_a_traceback(lab: HeldLab, arguments: list[str], said: str) -> None:
     command = [*OVERLAYD, "run", "--state-dir", "/run/x", "--run-dir", "/run/x", *arguments]
     script = 'ip netns add bare; timeout 3 ip netns exec bare "$@"; status=$?; ip netns delete bare; exit $status'
-    done = inside(lab, "node1", "sh", "-c", script, "-", *command)
+    done = run_inside(lab, "node1", "sh", "-c", script, "-", *command)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     if not said:  # it may come yet: named, and waited for
@@ -107,7 +101,7 @@ def test_a_stream_goes_on_while_the_daemon_is_killed_stopped_and_started(lab: He
         "    time.sleep(0.01)\n"
         "print('all echoed')"
     )
-    serving = threading.Thread(target=inside, args=(lab, "pod2-1", sys.executable, "-c", server), daemon=True)
+    serving = threading.Thread(target=run_inside, args=(lab, "pod2-1", sys.executable, "-c", server), daemon=True)
     serving.start()
     until(lambda: ":7000" in out(lab, "pod2-1", "ss -ltn"))
     name = lab.facts.spec.name
@@ -138,19 +132,19 @@ def test_cleanup_takes_all_that_is_ours_and_nothing_else(lab: HeldLab) -> None:
     ]
     for command in decoys:
         out(lab, node, command)
-    assert inside(lab, node, *OVERLAYD, "cleanup").returncode == 1, "not while the daemon runs"
+    assert run_inside(lab, node, *OVERLAYD, "cleanup").returncode == 1, "not while the daemon runs"
     with_daemon = kernel(lab, node)
     tell(lab, Ask.STOP, node)
     assert kernel(lab, node) == with_daemon, "stopping takes nothing away"
     subnet = json.loads(out(lab, node, f"{' '.join(OVERLAYD)} leases list --json"))["leases"]
-    done = inside(lab, node, *OVERLAYD, "cleanup", "--release")
+    done = run_inside(lab, node, *OVERLAYD, "cleanup", "--release")
     assert done.returncode == 0, done.stderr
     mine = next(lease["subnet"] for lease in subnet if lease["node"] == node)
     assert f"released {mine}" in done.stdout
 
     after = kernel(lab, node)
     assert {line for line in with_daemon if "ovl.1 " not in line and "ovl.1:" not in line} == after
-    again = inside(lab, node, *OVERLAYD, "cleanup")
+    again = run_inside(lab, node, *OVERLAYD, "cleanup")
     assert (again.returncode, again.stdout) == (0, "")
     for peer in ("node1", "node2"):
         until(lambda peer=peer: mine not in out(lab, peer, "ip route"))  # type: ignore[misc]
@@ -168,6 +162,6 @@ def test_signals_are_answered_with_status_zero(lab: HeldLab) -> None:
             f"kill -{number.value} $!; wait $!; status=$?; ip netns delete bare; exit $status"
         )
         command = [*OVERLAYD, "run", "--state-dir", "/run/y", "--run-dir", "/run/y"]
-        done = inside(lab, "node1", "sh", "-c", script, "-", *command)
+        done = run_inside(lab, "node1", "sh", "-c", script, "-", *command)
         assert done.returncode == 0, done.stderr
         assert f"signal={number.name}" in done.stderr

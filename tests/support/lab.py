@@ -15,6 +15,8 @@ from overlayd.lab.lifeline import Progress
 from overlayd.lab.model import LabSpec
 from overlayd.lab.raising import HeldLab, raised
 
+OVERLAYD = (sys.executable, "-m", "overlayd")
+
 
 class Labs:
     def __init__(self, stack: ExitStack) -> None:
@@ -36,6 +38,13 @@ def require_namespaces() -> None:
     done = subprocess.run([sys.executable, "-c", attempt], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"needs namespaces: {done.stderr.splitlines()[-1]}")
+
+
+def run_inside(lab: HeldLab, where: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """A command on a node or in a pod; `overlayd` is the one of this checkout."""
+    program = OVERLAYD if command[0] == "overlayd" else command[:1]
+    enter = [*OVERLAYD, "lab", "exec", "--name", lab.facts.spec.name, where, "--", *program, *command[1:]]
+    return subprocess.run(enter, capture_output=True, text=True, check=False, timeout=60)
 
 
 def _unseen(_progress: Progress) -> None:

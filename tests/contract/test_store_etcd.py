@@ -208,6 +208,10 @@ async def test_an_idle_watch_shows_life(store: Store, monkeypatch: pytest.Monkey
         with trio.fail_after(PATIENCE):
             for _ in range(5):
                 assert await anext(watch) == Changes(revision, ())
+            revision = await put_config(store, b"later")
+            while not (await anext(watch)).changes:
+                pass
+            assert await anext(watch) == Changes(revision, ())
 
 
 async def test_what_etcd_refuses_is_told_in_its_words(store: Store) -> None:

@@ -20,6 +20,7 @@ from overlayd.core.status import Verdict
 from overlayd.core.store import Changes
 from overlayd.problems import Problems
 from overlayd.reconciler import Reconciler
+from overlayd.store.memory import MemoryStore
 from overlayd.testing.kernel import FakeKernel
 from overlayd.testing.simulation.episode import Episode, Fault
 from overlayd.testing.simulation.promises import Promises
@@ -51,6 +52,10 @@ MOVED = Fault("address-changed", 40.0, 1.0, 1, 0)
 
 def believe_for_too_long(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(keeper, "margin", lambda ttl: -1000.0)
+
+
+def let_every_guard_hold(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemoryStore, "_holds", lambda *_: True)
 
 
 def never_sweep(patch: pytest.MonkeyPatch) -> None:
@@ -143,6 +148,7 @@ def bear_grudges(patch: pytest.MonkeyPatch) -> None:
     ("promise", "sabotage", "given"),
     [
         ("held-once", believe_for_too_long, episode(*ONE_BY_ONE, subnets=1)),
+        ("held-once", let_every_guard_hold, episode(subnets=1)),
         ("kernel-as-wished", never_sweep, episode(KILLED)),
         ("no-route-astray", keep_to_what_was_first_told, episode(MOVED)),
         ("peers-agree", refuse_the_others_on_one_node, episode()),

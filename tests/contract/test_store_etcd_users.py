@@ -18,9 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from overlayd.cli import main
 from overlayd.core.store import Changes, Put, Record, Store, StoreError, StoreRefused, Transaction
 from overlayd.store.etcd import Access, AccessError, Login, open_etcd
 from overlayd.store.etcd import watch as etcd_watch
+from support.authority import Authority
 from support.etcd import Etcd
 
 USER, PASSWORD = "overlayd", "a pass:word ünlike others"
@@ -209,6 +211,27 @@ async def test_a_password_may_be_given_before_etcd_asks_for_it_and_a_restart_for
             async with store.watch(start) as watch:
                 assert (await next_change(watch)).value == b"protected"
             assert await store.keepalive(lease) == 60
+
+
+def test_the_command_line_gets_in_over_tls_with_certificate_and_password(
+    tmp_path: Path, password_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    mine = authority.issue("node1")
+    shown = [f"--etcd-cafile={authority.ca}", f"--etcd-certfile={mine.cert}", f"--etcd-keyfile={mine.key}"]
+    config = tmp_path / "network.json"
+    config.write_text('{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}')
+    with Etcd("--bcrypt-cost=4", tls=authority.issue("127.0.0.1"), clients=authority.ca) as etcd:
+        etcd.ctl_options = [f"--cacert={authority.ca}", f"--cert={mine.cert}", f"--key={mine.key}"]
+        trio.run(protect, etcd)
+        where = ["--etcd-endpoints", etcd.endpoint, "--etcd-prefix", PREFIX, *shown]
+        # etcd takes who shows a certificate for the user that it is made out to, and there is none.
+        assert main(["config", "set", str(config), *where]) == 2
+        assert "lets this user not read and write there" in capsys.readouterr().err
+        who = ["--etcd-username", USER, "--etcd-password-file", str(password_file)]
+        assert main(["config", "set", str(config), *where, *who]) == 0
+        assert main(["config", "show", *where, *who]) == 0
+        assert "10.244.0.0/16" in capsys.readouterr().out
 
 
 async def test_a_password_file_that_is_of_no_use_is_refused_at_once(

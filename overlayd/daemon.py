@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -20,10 +20,10 @@ from overlayd import __version__
 from overlayd.core.backend import Backend
 from overlayd.core.config import ConfigError, NetworkConfig, check_backend, parse_config
 from overlayd.core.dataplane import Dataplane, Scope
-from overlayd.core.keeper import Belief, KeeperState, Sighted, Sighting, belief
+from overlayd.core.keeper import Belief, KeeperState, Sighted, Sighting, Waiting, belief
 from overlayd.core.leases import LeaseBook, absorb_changes, absorb_snapshot
 from overlayd.core.model import Attributes, Family, Lease, NetworkView, Subnet, Underlay
-from overlayd.core.overview import Facts, Node, compose_status
+from overlayd.core.overview import Facts, Node, compose_status, judge_peers
 from overlayd.core.preflight import Intent
 from overlayd.core.problem import Problem
 from overlayd.core.records import RecordError, check_writable
@@ -69,7 +69,7 @@ class SubnetChanged(Exception):
 class Network:
     """A network config as it was read, and the backend that it asks for."""
 
-    revision: int
+    record: Record
     config: NetworkConfig
     backend: Backend
 
@@ -130,6 +130,7 @@ class Daemon:
         self._leased_since = 0.0
         self._first_subnet: Subnet | None = None
         self._peers: tuple[Lease, ...] = ()
+        self._peer_statuses: tuple[PeerStatus, ...] = ()
         self._incarnation = f"{chance.getrandbits(64):016x}"
         keeper = KeeperState(
             identity.node_id,
@@ -139,7 +140,7 @@ class Daemon:
         )
         self._leasing = Leasing(store, keeper, self._seen, self._relist, self._lease_decided, host.clock, chance)
         self._reconciler = Reconciler(host.dataplane, self._aim, self._reconciled, host.clock)
-        self._status = self._compose_after(())
+        self._status = self._compose_now()
 
     async def run(self) -> None:
         log.info("started", extra={"version": __version__, "node": self._node.name})
@@ -184,12 +185,12 @@ class Daemon:
             )
             self._problems.replace("config", [trouble])
             return
-        if self._candidate is not None and self._candidate.revision == record.mod_revision:
+        if self._candidate is not None and self._candidate.record == record:
             self._problems.replace("config", ())
             return
         try:
             config = parse_config(record.value)
-            self._candidate = Network(record.mod_revision, config, check_backend(config, self._backends))
+            self._candidate = Network(record, config, check_backend(config, self._backends))
         except ConfigError as error:
             trouble = Problem(
                 "config-invalid",
@@ -225,7 +226,7 @@ class Daemon:
         self._problems.replace("record", ())
         sighting = Sighting(
             book.revision,
-            network.revision,
+            network.record.mod_revision,
             network.config,
             book.leases,
             book.taken,
@@ -233,7 +234,7 @@ class Daemon:
             book.returns,
             book.is_frozen,
             book.damaged,
-            config_is_current=book.config is not None and book.config.mod_revision == network.revision,
+            config_is_current=book.config == network.record,
         )
         return Sighted(sighting, wanted)
 
@@ -294,7 +295,8 @@ class Daemon:
         """Whether the keeper knows what has become of our subnet: right after a start, an address that nobody
         claims yet may well be ours."""
         keeper = self._leasing.state
-        return keeper.served is not None or keeper.waits_for is not None or bool(keeper.lost_to or keeper.misfit)
+        waits = keeper.waits_for not in (None, Waiting.THAW)
+        return keeper.served is not None or waits or bool(keeper.lost_to or keeper.misfit)
 
     async def _look_at_underlay(self) -> None:
         try:
@@ -355,6 +357,7 @@ class Daemon:
 
     async def _reconciled(self, report: Report) -> None:
         self._report = report
+        self._peer_statuses = judge_peers(self._peers, report, self._peer_statuses, self._host.clock())
         network, served = self._network, self._leasing.state.served
         assert network is not None
         if self._is_fenced_off() or (served is None and self._is_given_up(network)):
@@ -393,9 +396,9 @@ class Daemon:
 
     def _compose(self) -> None:
         """Replace the status by one of this moment."""
-        self._status = self._compose_after(self._status.peers)
+        self._status = self._compose_now()
 
-    def _compose_after(self, peers_before: Iterable[PeerStatus]) -> Status:
+    def _compose_now(self) -> Status:
         network = self._network
         facts = Facts(
             node=self._node,
@@ -407,12 +410,12 @@ class Daemon:
             network=str(network.config.ranges[0].network) if network is not None else None,
             backend=network.config.backend_type if network is not None else None,
             underlay=self._underlay,
-            peers=self._peers,
+            peers=self._peer_statuses,
             report=self._report,
             aimed_for=self._aimed_for,
             problems=self._problems.all(),
         )
-        return compose_status(facts, {peer.subnet: peer for peer in peers_before})
+        return compose_status(facts)
 
     def answer(self) -> Answer:
         """What this daemon says when asked now; touches neither the kernel nor the store."""

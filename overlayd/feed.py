@@ -17,6 +17,9 @@ RELIST = 300.0
 """Seconds after which a watch is checked against a new snapshot."""
 RETRY_FIRST, RETRY_LAST = 0.5, 15.0
 """Seconds before the first retry, and what the doubling ends at."""
+SPREAD = 5.0
+"""Seconds within which to return after a watch that worked has broken.  When a member of etcd fails, the watches
+of all nodes break at one instant; they must not all list the whole store at the next."""
 
 
 async def follow(
@@ -29,6 +32,7 @@ async def follow(
     """Watch until cancelled.  `relist` reads the whole store and returns its revision, `absorb` takes what came
     after it; `trouble` is told what keeps the store from answering, "" once a watch has said something."""
     failures = 0
+    worked = False
     while True:
         try:
             revision = await relist()
@@ -36,10 +40,11 @@ async def follow(
                 async with store.watch(revision) as watch:
                     async for changes in watch:
                         trouble("")
-                        failures = 0
+                        failures, worked = 0, True
                         absorb(changes)
         except StoreError as error:
             trouble(str(error))
-            pause = min(RETRY_FIRST * 2.0**failures, RETRY_LAST) * chance.uniform(0.5, 1.0)
-            failures += 1
+            doubled = min(RETRY_FIRST * 2.0**failures, RETRY_LAST) * chance.uniform(0.5, 1.0)
+            pause = chance.uniform(0, SPREAD) if worked else doubled
+            failures, worked = failures + 1, False
             await trio.sleep(pause)

@@ -9,7 +9,8 @@ A reservation is a key on no grant, so it never expires and can't show whether i
 second key beside it, the *hold*, on its grant; belief follows that one.
 
 The belief ends before the store can end the grant: it counts from the moment *before* the grant or keepalive
-was sent, and stops a margin short of the TTL that the answer promised.
+was sent, and stops a margin short of the TTL that the answer promised.  Once it has ended, a keepalive alone does
+not bring it back, as the store may have been restored from a backup meanwhile; writing the record anew does.
 
 One life of a daemon is an *incarnation*.  At its start it takes over what an earlier life of this node left.
 Once it has held a subnet, a record under its own id that names another incarnation is somebody else's: that
@@ -257,7 +258,8 @@ def _absorb(state: KeeperState, event: Event, now: float, chance: float) -> Keep
         case KeptAlive(ttl=0):
             return _gone(replace(state, lease_id=0, failures=0, doubtful=True))
         case KeptAlive(ttl=ttl, sent_at=sent_at):
-            return _renewed(state, ttl, sent_at)
+            lapsed = sent_at >= state.until
+            return _renewed(_gone(state) if lapsed else state, ttl, sent_at)
         case Decided(outcome=Committed(revision=revision)):
             assert isinstance(asked, AskCommit)
             state = replace(state, failures=0, complaint="", need_revision=revision)
@@ -288,10 +290,11 @@ def _renewed(state: KeeperState, ttl: int, sent_at: float) -> KeeperState:
 
 
 def _forget_revisions(state: KeeperState) -> KeeperState:
-    """The store went back: what it says now is news, however low its revision."""
+    """The store went back: what it says now is news, however low its revision.  What it holds of this node may
+    be an earlier life's, so it is taken over as at the start of a life."""
     held = replace(state.held, mod_revision=0) if state.held is not None else None
     last = replace(state.last, mod_revision=0) if state.last is not None else None
-    return replace(state, held=held, last=last, need_revision=0)
+    return replace(state, held=held, last=last, need_revision=0, settled=False)
 
 
 def _hold(state: KeeperState, result: Lease, revision: int) -> KeeperState:
@@ -357,7 +360,8 @@ def _is_ours(state: KeeperState, record: Lease | Hold) -> bool:
     flannel left on this node, which is known by its public address alone."""
     who = record.attributes if isinstance(record, Lease) else record
     if who.node_id:
-        return who.node_id == state.node_id and (not state.settled or who.incarnation == state.incarnation)
+        known = not state.settled or who.incarnation in ("", state.incarnation)  # an operator names no life
+        return who.node_id == state.node_id and known
     if state.settled or state.wanted is None or not isinstance(who, Attributes):
         return False
     return bool(who.public_ips) and who.public_ips == state.wanted.public_ips
@@ -387,10 +391,10 @@ def _decide(state: KeeperState, now: float, chance: float) -> Command | Waiting 
         return Waiting.OTHER_SELF
     if not state.lease_id:
         return AskGrant(state.ttl)
-    if keep is not None:
-        return _keep(state, sighting, keep, wanted)
     if sighting.frozen:
         return Waiting.THAW
+    if keep is not None:
+        return _keep(state, sighting, keep, wanted)
     if not sighting.config_is_current:
         return Waiting.CONFIG
     taken = [*sighting.taken, *(hold.subnet for hold in sighting.holds if not _is_ours(state, hold))]
@@ -405,7 +409,7 @@ def _find_leftover(
     for lease in own:
         # never flannel's: by the address alone it may be another host's, behind the same NAT
         known = lease.attributes.node_id or lease.lease_id == state.lease_id
-        if known and (keep is None or lease.subnet != keep.subnet):
+        if known and not lease.is_reservation and (keep is None or lease.subnet != keep.subnet):
             return release(lease)
     for hold in sighting.holds:
         needless = keep is not None and (hold.subnet != keep.subnet or not keep.is_reservation)
@@ -415,7 +419,7 @@ def _find_leftover(
 
 
 def _is_other_self(state: KeeperState, lease: Lease) -> bool:
-    return lease.attributes.node_id == state.node_id and lease.attributes.incarnation != state.incarnation
+    return lease.attributes.node_id == state.node_id and not _is_ours(state, lease)
 
 
 def _may_be_used(state: KeeperState, sighting: Sighting, lease: Lease) -> bool:
@@ -454,6 +458,8 @@ def _keep(state: KeeperState, sighting: Sighting, lease: Lease, wanted: Attribut
     """Write an existing record of ours anew: with what we want it to say, and on our grant, or, for a
     reservation, with a hold on our grant."""
     name, guards = format_subnet_name(lease.subnet), guards_of(lease)
+    if state.held is None:
+        guards += (Guard(FROZEN, Field.CREATE_REVISION, 0),)
     if not lease.is_reservation:
         put = Put(name, encode_attributes(wanted), state.lease_id)
         result = replace(lease, attributes=wanted, lease_id=state.lease_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from overlayd.core.keeper import Belief, KeeperState, Waiting, belief
@@ -43,16 +43,15 @@ class Facts:
     network: str | None
     backend: str | None
     underlay: Underlay | None
-    peers: tuple[Lease, ...]
+    peers: tuple[PeerStatus, ...]
     report: Report | None
     aimed_for: Subnet | None
     """The own subnet that the last report's wish was made for."""
     problems: tuple[Problem, ...]
 
 
-def compose_status(facts: Facts, before: Mapping[str, PeerStatus]) -> Status:
-    """The status of this instant.  `before` is the last one's peers by subnet: `since` goes on where the state
-    did not change."""
+def compose_status(facts: Facts) -> Status:
+    """The status of this instant."""
     wish = facts.report.aim.wish if facts.report is not None else None
     held, underlay = facts.keeper.served, facts.underlay
     until = None if held is None or held.is_reservation else facts.keeper.until
@@ -74,7 +73,7 @@ def compose_status(facts: Facts, before: Mapping[str, PeerStatus]) -> Status:
         underlay=UnderlayStatus(underlay.link, str(underlay.address), str(underlay.public_ip), underlay.mtu)
         if underlay is not None
         else None,
-        peers=tuple(_peer_status(peer, facts, before) for peer in facts.peers),
+        peers=facts.peers,
         problems=tuple(
             ProblemStatus(problem.code, problem.text, problem.remedy)
             for problem in sorted({*facts.problems, *lease_problems(facts), *kernel_problems(facts)})
@@ -82,20 +81,24 @@ def compose_status(facts: Facts, before: Mapping[str, PeerStatus]) -> Status:
     )
 
 
-def _peer_status(peer: Lease, facts: Facts, before: Mapping[str, PeerStatus]) -> PeerStatus:
-    state, reason = judge_peer(peer.subnet, facts.report)
-    subnet = str(peer.subnet)
-    old = before.get(subnet)
-    since = old.since if old is not None and old.state is state else facts.at
+def judge_peers(
+    peers: Iterable[Lease], report: Report, before: Iterable[PeerStatus], at: float
+) -> tuple[PeerStatus, ...]:
+    """How far each peer is after a pass, at `at`.  Where the state is as it was `before`, its `since` goes on."""
+    known = {peer.subnet: peer for peer in before}
+    return tuple(_peer_status(peer, report, known.get(str(peer.subnet)), at) for peer in peers)
+
+
+def _peer_status(peer: Lease, report: Report, before: PeerStatus | None, at: float) -> PeerStatus:
+    state, reason = judge_peer(peer.subnet, report)
+    since = before.since if before is not None and before.state is state else at
     public_ip = peer.attributes.public_ip(Family.IPV4) or peer.attributes.public_ip(Family.IPV6)
     name = peer.attributes.node_name or str(public_ip)
-    return PeerStatus(name, subnet, str(public_ip), state, since, reason)
+    return PeerStatus(name, str(peer.subnet), str(public_ip), state, since, reason)
 
 
-def judge_peer(subnet: Subnet, report: Report | None) -> tuple[PeerState, str]:
+def judge_peer(subnet: Subnet, report: Report) -> tuple[PeerState, str]:
     """How far a peer's entries are, and why no farther."""
-    if report is None:
-        return PeerState.PENDING, "the kernel is not programmed yet"
     if (refusal := report.aim.wish.refused.get(subnet)) is not None:
         return PeerState.REFUSED, refusal
     wanted = report.aim.wish.peers.get(subnet)

@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from overlayd.core.dataplane import Scope
+from overlayd.core.inventory import make_reservation
 from overlayd.core.keeper import Belief
 from overlayd.core.kernel import Link
 from overlayd.core.model import Subnet
@@ -650,3 +651,71 @@ async def test_what_the_node_itself_lacks_in_the_kernel_is_never_healthy(
         await trio.sleep(60)
         assert node.daemon.answer().verdict is Verdict.DEGRADED
         assert {"kernel-behind", "kernel-refused"} <= codes(node)
+
+
+def backup_of(store: MemoryStore) -> dict[str, object]:
+    return {name: copy.deepcopy(vars(store)[name]) for name in ("_revision", "_records", "_leases")}
+
+
+async def test_a_subnet_that_an_operator_reserved_for_the_node_meanwhile_is_taken(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 1) as (store, [node], _):
+        subnet = subnet_of(node)
+        node.line.cut = True
+        await trio.sleep(100)
+        await store.commit(make_reservation(await store.snapshot(), Subnet.parse(subnet), "id1"))
+        node.line.cut = False
+        await trio.sleep(60)
+        assert (subnet_of(node), node.belief) == (subnet, Belief.HELD)
+        assert node.keeper.held is not None
+        assert node.keeper.held.is_reservation
+
+
+async def test_a_backup_from_before_a_restart_is_no_other_self(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    store = MemoryStore()
+    await write_config(store, CONFIG)
+    node = SimulatedNode(1, store, tmp_path)
+    async with trio.open_nursery() as nursery:
+        life = await nursery.start(node.run)
+        await trio.sleep(5)
+        subnet, backup = subnet_of(node), backup_of(store)
+        life.cancel()
+        await nursery.start(node.run)
+        await trio.sleep(20)
+        vars(store).update(backup)
+        await trio.sleep(400)
+        assert (subnet_of(node), node.belief) == (subnet, Belief.HELD)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_belief_that_a_backup_brings_back_waits_for_the_thaw(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    """The handbook's procedure, with a node that had lost its subnet to another since the backup was made."""
+    single = b'{"Network":"10.244.0.0/22","SubnetLen":24,"SubnetMin":"10.244.1.0","SubnetMax":"10.244.1.0"}'
+    async with cluster(tmp_path, 1, config=single) as (store, [first], nursery):
+        backup = backup_of(store)
+        second = SimulatedNode(2, store, tmp_path)
+        nursery.start_soon(second.run)
+        first.line.cut = True
+        await trio.sleep(80)
+        assert (first.belief, second.belief) == (Belief.FENCED, Belief.HELD)
+        second.line.cut = True  # it learns of nothing, and believes as long as it may
+        vars(store).update(backup)
+        for lease in vars(store)["_leases"].values():
+            lease.deadline = trio.current_time() + 60  # a restored etcd gives every lease its whole TTL again
+        frozen = await store.grant(60)
+        await put(store, "overlayd/frozen", b"", frozen.lease_id)
+        first.line.cut = False
+        both_believe = False
+        for _ in range(300):
+            both_believe |= first.belief is Belief.HELD and second.belief is Belief.HELD
+            await trio.sleep(0.2)
+        assert not both_believe
+        second.line.cut = False
+        await trio.sleep(300)
+        assert {first.belief, second.belief} >= {Belief.HELD}
+        assert (first.belief, second.belief) != (Belief.HELD, Belief.HELD)

@@ -118,20 +118,23 @@ async def _etcd_wiped_watch(world: World, fault: Fault, host: SimulatedHost, cha
 
 
 async def _etcd_restore(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    backup = world.store.back_up()
+    """By the book, with claims frozen for one TTL, or without, which suspends the promise."""
+    backup, by_the_book = world.store.back_up(), chance.random() < 0.5
     await trio.sleep(fault.lasts)
     with world.trouble(EVERYONE, f"restored from revision {backup.revision}"):
         for each in world.hosts:
             each.line.sever(Cut.REFUSED)
-        world.break_assumption()
         world.went_back = True
-        world.store.restore(backup)
-        if chance.random() < 0.5:
+        if by_the_book:
+            world.store.restore(backup)
             await world.put(FROZEN, b"")
+        else:
+            world.break_assumption()
+            world.store.restore(backup)
         await trio.sleep(1)
         for each in world.hosts:
             each.line.mend()
-        if FROZEN in world.store.records:
+        if by_the_book:
             await trio.sleep(world.episode.ttl)
             await world.delete(FROZEN)
 

@@ -177,7 +177,11 @@ def parse_config(raw: bytes | str) -> NetworkConfig:
 
 
 def check_backend(config: NetworkConfig, backends: Mapping[str, type[Backend]]) -> Backend:
-    """The backend that the config names, with its options.  Raises ConfigError."""
+    """The backend that the config names, with its options.  Raises ConfigError, also for a config that is sound
+    and asks for more than overlayd can carry."""
+    if [span.family for span in config.ranges] != [Family.IPV4]:
+        carried = Fault("EnableIPv6", "", "IPv6 is not carried yet", "enable IPv4 alone: leave the IPv6 keys out")
+        raise ConfigError([carried])
     backend = backends.get(config.backend_type)
     if backend is None:
         known = ", ".join(sorted(backends)) or "none"

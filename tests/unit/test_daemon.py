@@ -163,6 +163,7 @@ async def test_without_a_config_it_waits_and_says_for_what(
         (b'{"Network":"10.244.0.0/16","SubnetMin":"10.9.0.0"}', "SubnetMin"),
         (b'{"Network":"10.244.0.0/16","Backend":{"Type":"pigeon"}}', "pigeon"),
         (b'{"Network":"10.244.0.0/16","Backend":{"VNI":"one"}}', "VNI"),
+        (b'{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00::/48"}', "IPv6 is not carried yet"),
     ],
 )
 async def test_a_bad_config_is_named_and_the_sound_one_before_it_stays_in_force(

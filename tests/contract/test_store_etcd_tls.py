@@ -203,7 +203,7 @@ async def test_certificates_rotated_on_disk_are_taken_up_while_a_watch_goes_on(
             put_in_place(stranger.issue("127.0.0.1"), served)
             put_in_place(stranger.issue("node1"), shown)
             shutil.copy(stranger.ca, ca)
-            await trio.to_thread.run_sync(etcd.start)
+            etcd.start()
             with trio.fail_after(PATIENCE):
                 while True:
                     try:

@@ -197,7 +197,7 @@ async def test_a_password_may_be_given_before_etcd_asks_for_it_and_a_restart_for
             await protect(etcd)
             await put(store, b"protected", lease)
             etcd.kill()
-            await trio.to_thread.run_sync(etcd.start)
+            etcd.start()
             with trio.fail_after(PATIENCE):
                 while True:
                     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import secrets
@@ -26,12 +25,8 @@ from support.authority import Pair
 PATIENCE = 30.0
 """Seconds that etcd may take to answer after its start."""
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_LIBC = ctypes.CDLL(None)
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+DIE_WITH_PARENT = ("setpriv", "--pdeathsig=KILL")
+"""Before a command.  Python's preexec_fn needs a real fork, at which gRPC's threads now and then abort the child."""
 
 
 def find_programs() -> Path:
@@ -85,13 +80,14 @@ class Etcd:
         self.remove()
 
     def start(self) -> None:
-        """Run etcd on its data and ports, and wait until it answers."""
+        """Run etcd on its data and ports, and wait until it answers.  It ends with the thread that calls this."""
         self.launch()
         self.wait_ready()
 
     def launch(self) -> None:
         cluster = ",".join(f"{member._name}={member._peer}" for member in self.members)
         command: list[str | Path] = [
+            *DIE_WITH_PARENT,
             *(self._programs / "etcd", f"--name={self._name}", f"--data-dir={self._home / 'data'}"),
             *(f"--listen-client-urls={self.endpoint}", f"--advertise-client-urls={self.endpoint}"),
             *(f"--listen-peer-urls={self._peer}", f"--initial-advertise-peer-urls={self._peer}"),
@@ -102,9 +98,7 @@ class Etcd:
             *self._options,
         ]
         with (self._home / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_parent
-            )
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def remove(self) -> None:
         """End the process and forget the data."""
@@ -133,7 +127,7 @@ class Etcd:
             *(f"--initial-advertise-peer-urls={self._peer}", f"--data-dir={self._home / 'data'}"),
         ]
         await trio.run_process(command, capture_stderr=True)
-        await trio.to_thread.run_sync(self.start)
+        self.start()
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -160,7 +154,8 @@ class Etcd:
             except OSError:
                 pass  # not yet
             time.sleep(0.02)
-        raise RuntimeError(f"etcd did not start: {(self._home / 'log').read_text(errors='replace')[-2000:]}")
+        log = (self._home / "log").read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"etcd did not start (its exit status: {self._process.returncode}): {log}")
 
 
 @contextmanager

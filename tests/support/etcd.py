@@ -26,7 +26,7 @@ PATIENCE = 30.0
 """Seconds that etcd may take to answer after its start."""
 
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig=KILL")
-"""Before a command.  Python's preexec_fn needs a real fork, at which gRPC's threads now and then abort the child."""
+"""Before a command.  Python's preexec_fn needs a real fork, at which gRPC now and then aborts the child."""
 
 
 def find_programs() -> Path:

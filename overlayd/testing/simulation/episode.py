@@ -40,8 +40,8 @@ KINDS = {
 }
 """Every fault by its name in docs/checks.md where it has one, and how often it is drawn, in proportion."""
 BY_HAND = frozenset({"lease-revoked", "lease-deleted", "lease-stolen", "lease-edited"})
-"""These break an assumption of the promise (docs/leases.md): it is suspended for one TTL.  So does an etcd-restore,
-unless it is done by the book (docs/operations.md), for which its salt decides."""
+"""These break an assumption of the promise (docs/leases.md): it is suspended for one TTL.  So does an
+etcd-restore, unless it is done by the book (docs/operations.md), for which its salt decides."""
 
 
 @dataclass(frozen=True, slots=True)

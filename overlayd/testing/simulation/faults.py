@@ -295,15 +295,15 @@ async def _frozen_claims(world: World, fault: Fault, host: SimulatedHost, chance
 
 
 async def _reservation(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    """An operator reserves a free subnet for a node while its daemon is down."""
+    """An operator reserves a free subnet for a node that has been down for long enough to have none."""
     truth = world.truth
     if host.daemon is None or truth.network is None:
         return
     with world.trouble(host.number, "daemon killed, a subnet reserved for it"):
         host.kill()
-        await trio.sleep(fault.lasts)
+        await trio.sleep(fault.lasts + world.episode.ttl)
         truth = world.truth
-        if truth.network is not None and not truth.book.is_frozen:
+        if truth.network is not None and not truth.book.is_frozen and truth.lease_of(host) is None:
             taken = [*truth.book.taken, *(hold.subnet for hold in truth.book.holds)]
             subnet = choose_subnet(truth.network[0], taken, None, chance.random())
             if subnet is not None:
@@ -314,7 +314,7 @@ async def _reservation(world: World, fault: Fault, host: SimulatedHost, chance: 
 
 async def _reserve(world: World, host: SimulatedHost, subnet: Subnet) -> None:
     name = format_subnet_name(subnet)
-    value = encode_attributes(Attributes((host.address,), node_id=host.node_id, node_name=host.name))
+    value = encode_attributes(Attributes((), node_id=host.node_id))
     await world.store.commit(Transaction((Guard(name, Field.CREATE_REVISION, 0),), (Put(name, value, 0),)))
 
 

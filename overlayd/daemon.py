@@ -162,15 +162,17 @@ class Daemon:
         self._take(absorb_changes(self._book, changes))
 
     def _take(self, book: LeaseBook) -> None:
-        if book.entries == self._book.entries and book.in_sync == self._book.in_sync:
-            self._book = book
-            return
+        news = book.entries != self._book.entries or book.in_sync != self._book.in_sync
         self._book = book
-        self._read_config(book.config)
+        self._judge_records()
+        if news:
+            self._read_config(book.config)
+            self._leasing.wake_up.ring()
+            self._reconciler.wake_up.ring()
+
+    def _judge_records(self) -> None:
         config = self._network.config if self._network is not None else None
         self._problems.replace("store-records", self._book.problems(config))
-        self._leasing.wake_up.ring()
-        self._reconciler.wake_up.ring()
 
     def _store_trouble(self, reason: str) -> None:
         self._problems.replace("store", [Problem("store-unreachable", reason)] if reason else ())
@@ -326,6 +328,7 @@ class Daemon:
         self._problems.replace("preflight", troubles)
         if not troubles:
             self._network = candidate
+            self._judge_records()
             self._leasing.wake_up.ring()
 
     def _view(self, network: Network, underlay: Underlay) -> NetworkView:

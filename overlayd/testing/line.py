@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 TIMEOUT = 5.0
 """Seconds after which a client gives up waiting for an answer, as overlayd.store.etcd does."""
-SILENCE = 7.0
+SILENCE = 10.0
 """Seconds of silence after which a client believes that its watch is dead."""
 REFUSAL = 0.01
 """Seconds that it takes to be refused."""

@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+STATES ?= 2000000
 EPISODES ?= 10000
 
 .PHONY: help demo test test-all simulate lint clean
@@ -11,6 +12,7 @@ EPISODES ?= 10000
 help:
 	@echo "make demo   watch a whole cluster come up, prove itself and go away again"
 	@echo "make test   run all tests, after installing what they need"
+	@echo "make model  search the states that a few keepers can reach, STATES=2000000 of each scenario"
 	@echo "make lint   ruff and strict mypy"
 	@echo "make clean  remove the environment and everything that was built"
 
@@ -26,6 +28,9 @@ test-all: test
 
 simulate: $(VENV)/test.stamp
 	$(BIN)/python -m overlayd.testing.simulation --episodes $(EPISODES)
+
+model: $(VENV)/test.stamp
+	PYTHONPATH=tests $(BIN)/python -m support.model $(STATES)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -1,0 +1,66 @@
+"""Which worlds are searched: tiny networks, and budgets that bring one kind of trouble or several."""
+
+from __future__ import annotations
+
+from support.model.world import Budget, Scenario
+
+
+def _network(length: int, first: str, last: str, more: str = "") -> str:
+    return f'{{"Network":"10.244.0.0/22","SubnetLen":{length},"SubnetMin":"{first}","SubnetMax":"{last}"{more}}}'
+
+
+def _pairs(first6: int) -> str:
+    """Two subnets, the first of which goes with this one of IPv6."""
+    more = (
+        ',"EnableIPv6":true,"IPv6Network":"fd00:1::/61","IPv6SubnetLen":64,'
+        f'"IPv6SubnetMin":"fd00:1:0:{first6}::","IPv6SubnetMax":"fd00:1:0:{first6 + 1}::"'
+    )
+    return _network(24, "10.244.1.0", "10.244.2.0", more)
+
+
+ONE = _network(24, "10.244.1.0", "10.244.1.0")
+TWO = _network(24, "10.244.1.0", "10.244.2.0")
+HALVES = _network(25, "10.244.1.0", "10.244.1.128")
+"""The first of TWO, cut in two."""
+PAIRS, CROSSED = _pairs(1), _pairs(2)
+"""Each pair of CROSSED overlaps two of PAIRS, one by each half."""
+
+# Lost, ambiguous and late answers, crashes and slow clocks.
+TROUBLE = Budget(faults=1, lose=1, ambiguous=1, linger=1, duplicate=1, crash=1, slip=1, lag=1)
+
+EVERYDAY = (
+    Scenario("every message on its own", (ONE,), Budget(end=1), nodes=2),
+    Scenario(
+        "a reservation", (ONE,), Budget(end=1, reserve=1), nodes=2, brisk=True, reservable=("10.244.1.0/24",)
+    ),
+)
+"""Complete within seconds."""
+
+LONG = (
+    Scenario("three nodes, one subnet", (ONE,), Budget(end=1), brisk=True),
+    Scenario("trouble", (ONE,), TROUBLE._replace(end=1), nodes=2, brisk=True),
+    Scenario("other lengths", (TWO, HALVES), Budget(configure=1), nodes=2, brisk=True),
+    Scenario("other pairs", (PAIRS, CROSSED), Budget(configure=1), nodes=2, brisk=True),
+    Scenario("every message on its own, two subnets", (TWO,), Budget(end=1), nodes=2),
+    Scenario("every message on its own, in trouble", (ONE,), TROUBLE._replace(end=1, ticks=4), nodes=2),
+    Scenario("three nodes, two subnets", (TWO,), Budget(), brisk=True),
+    Scenario("trouble, two subnets", (TWO,), TROUBLE._replace(end=1, lag=0), nodes=2, brisk=True),
+    Scenario("longer, then shorter", (TWO, HALVES), Budget(configure=1, end=1), nodes=2, brisk=True),
+    Scenario("shorter, then longer", (HALVES, TWO), Budget(configure=1, end=1), nodes=2, brisk=True),
+    Scenario("other pairs, and an end", (PAIRS, CROSSED), Budget(configure=1, end=1), nodes=2, brisk=True),
+    Scenario("reservations", (TWO,), Budget(reserve=2, end=1), nodes=2, brisk=True, reservable=("10.244.1.0/24",)),
+)
+"""Up to a minute or a few each; the largest do not end."""
+
+DEEP = (
+    Scenario("three nodes, two subnets, an end", (TWO,), Budget(end=1), brisk=True),
+    Scenario("three nodes in trouble", (TWO,), TROUBLE._replace(end=1), brisk=True),
+    Scenario("three nodes, two configs", (TWO, HALVES), Budget(configure=1, end=1), brisk=True),
+    Scenario("there and back", (HALVES, TWO, HALVES), Budget(configure=2, end=1), nodes=2, brisk=True),
+    Scenario("two faults", (ONE,), TROUBLE._replace(faults=2, end=2, rewrite=1), nodes=2, brisk=True),
+    Scenario("every message on its own, a longer TTL", (TWO,), TROUBLE._replace(end=1), ttl=40, nodes=2),
+)
+"""Larger than a search can end: as far as it gets."""
+
+RESTORED = Scenario("a restored store", (ONE,), Budget(restore=1), nodes=2, recorded=False, brisk=True)
+"""Outside the promise: what freezing the claims is worth.  No lease ends between the backup and the restore."""

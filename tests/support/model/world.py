@@ -750,8 +750,7 @@ def _delete(seen: Snapshot, subnet: Subnet) -> Transaction:
 def plain(state: KeeperState, *, steady: bool) -> KeeperState:
     """The state without what makes no difference to any later step, its times in whole ticks.
 
-    `steady`: what a node is told of the store never gets older.  (tests/model compares, step by step, the states
-    that are left alone with those that are made plain.)
+    `steady`: what a node is told of the store never gets older.
     """
     sighting, need, held = state.sighting, state.need_revision, state.held
     if sighting is not None:

@@ -1,0 +1,175 @@
+"""Several keepers, step by step, on the abstract store: Hypothesis says who does what, what is lost, and when."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from overlayd.core.config import parse_config
+from overlayd.core.keeper import (
+    AskCommit,
+    AskGrant,
+    AskKeepalive,
+    AskSighting,
+    Belief,
+    Decided,
+    Event,
+    Failed,
+    Granted,
+    KeeperState,
+    KeptAlive,
+    Sighted,
+    Sighting,
+    Tick,
+    belief,
+    step,
+)
+from overlayd.core.leases import LeaseBook, absorb_snapshot
+from overlayd.core.model import Attributes
+from overlayd.core.store import CONFIG, Grant, Put, Transaction
+from support.model import store as abstract
+from support.model.store import AbstractStore
+
+NODES, TTL = 3, 30
+CONFIGS = [
+    b'{"Network":"10.244.0.0/22","SubnetLen":24,"SubnetMin":"10.244.1.0","SubnetMax":"10.244.2.0"}',
+    b'{"Network":"10.244.0.0/22","SubnetLen":25,"SubnetMin":"10.244.1.0","SubnetMax":"10.244.1.128"}',
+]
+"""Two subnets for three nodes, of one length or the other, so that they overlap."""
+
+who = st.integers(0, NODES - 1)
+chances = st.sampled_from([0.0, 0.4, 0.9])
+
+
+class Keepers(RuleBasedStateMachine):
+    """Time stands still but for `wait`; a request is under way until `answer` or `lose` decides its fate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.lives = 0
+        self.granted = 0
+        self.store, _ = abstract.commit(AbstractStore(), Transaction((), (Put(CONFIG, CONFIGS[0], 0),)))
+        self.late: list[Transaction] = []
+        self.keepers = [self._born(number) for number in range(NODES)]
+        self.sent_at = [0.0] * NODES
+
+    def _born(self, number: int) -> KeeperState:
+        self.lives += 1
+        return KeeperState(f"id{number}", f"life{self.lives}", TTL)
+
+    def _seen(self, number: int) -> Sighted:
+        snapshot = abstract.snapshot(self.store)
+        book = absorb_snapshot(LeaseBook(), snapshot, asked_at=0)
+        assert snapshot.config is not None
+        config = parse_config(snapshot.config.value)
+        revision = snapshot.config.mod_revision
+        state = self.keepers[number]
+        wanted = Attributes(
+            (IPv4Address(f"10.99.0.{number + 1}"),), "vxlan", "{}", None, state.node_id, "", state.incarnation
+        )
+        return Sighted(Sighting(book.revision, revision, config, book.leases, book.taken, book.holds), wanted)
+
+    def _tell(self, number: int, event: Event, chance: float) -> None:
+        self.keepers[number], command = step(self.keepers[number], event, self.now, chance)
+        if command is not None:
+            self.sent_at[number] = self.now
+
+    @rule(number=who, chance=chances)
+    def look(self, number: int, chance: float) -> None:
+        """The watch brings news, or nothing."""
+        if self.keepers[number].pending is None:
+            self._tell(number, self._seen(number), chance)
+
+    @rule(number=who, chance=chances)
+    def tick(self, number: int, chance: float) -> None:
+        if self.keepers[number].pending is None:
+            self._tell(number, Tick(), chance)
+
+    @rule(number=who, chance=chances, heard=st.booleans())
+    def answer(self, number: int, chance: float, heard: bool) -> None:
+        """The store does what is asked; its answer arrives, or not."""
+        event: Event
+        match self.keepers[number].pending:
+            case None:
+                return
+            case AskGrant(ttl=ttl):
+                self.granted += 1
+                self.store = abstract.grant(self.store, self.granted, ttl)
+                event = Granted(Grant(self.granted, ttl), self.sent_at[number])
+            case AskKeepalive(lease_id=lease_id):
+                self.store, ttl = abstract.keepalive(self.store, lease_id)
+                event = KeptAlive(ttl, self.sent_at[number])
+            case AskSighting():
+                event = self._seen(number)
+            case AskCommit(transaction=transaction):
+                self.store, outcome = abstract.commit(self.store, transaction)
+                event = Failed("no such grant") if outcome is None else Decided(outcome)
+        self._tell(number, event if heard else Failed("lost"), chance)
+
+    @rule(numbers=st.lists(who, min_size=2, max_size=12), chance=chances)
+    def go_well(self, numbers: list[int], chance: float) -> None:
+        """A while in which nothing is lost, and only the order is left to chance."""
+        for number in numbers:
+            self.answer(number, chance, heard=True)
+            self.look(number, chance)
+
+    @rule(number=who, chance=chances)
+    def have_a_time_alone(self, number: int, chance: float) -> None:
+        """The others hear nothing meanwhile."""
+        self.go_well([number] * 5, chance)
+
+    @rule(number=who, chance=chances, late=st.booleans())
+    def lose(self, number: int, chance: float, late: bool) -> None:
+        """The request is lost, or arrives much later, when nobody waits for it any more."""
+        pending = self.keepers[number].pending
+        if pending is None:
+            return
+        if late and isinstance(pending, AskCommit):
+            self.late.append(pending.transaction)
+        self._tell(number, Failed("lost"), chance)
+
+    @rule()
+    def arrive(self) -> None:
+        if self.late:
+            self.store, _ = abstract.commit(self.store, self.late.pop(0))
+
+    @rule(number=who, seldom=st.integers(0, 3))
+    def crash(self, number: int, seldom: int) -> None:
+        """All but its identity is forgotten; what was under way may still arrive."""
+        if seldom:
+            return
+        pending = self.keepers[number].pending
+        if isinstance(pending, AskCommit):
+            self.late.append(pending.transaction)
+        self.keepers[number] = self._born(number)
+
+    @rule(seconds=st.sampled_from([1, 5, 15, 40]))
+    def wait(self, seconds: int) -> None:
+        """Time passes, and what the store may end it ends."""
+        self.now += seconds
+        self.store = abstract.age(self.store, seconds)
+        for grant in self.store.grants:
+            if grant.left <= 0:
+                self.store = abstract.end(self.store, grant.lease_id)
+
+    @rule(config=st.sampled_from(CONFIGS), seldom=st.integers(0, 3))
+    def configure(self, config: bytes, seldom: int) -> None:
+        if not seldom:
+            self.store, _ = abstract.commit(self.store, Transaction((), (Put(CONFIG, config, 0),)))
+
+    @invariant()
+    def no_subnet_is_held_twice(self) -> None:
+        held = [state.held for state in self.keepers if belief(state, self.now) is Belief.HELD]
+        for place, one in enumerate(held):
+            for other in held[place + 1 :]:
+                assert one is not None
+                assert other is not None
+                assert not one.subnet.overlaps(other.subnet)
+
+
+Keepers.TestCase.settings = settings(max_examples=500, stateful_step_count=60, deadline=None)
+TestKeepers = Keepers.TestCase

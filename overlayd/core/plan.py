@@ -112,6 +112,9 @@ def _needs(item: Item, desired: KernelState) -> frozenset[Key]:
             keys = [("link", link), ("fdb", link, mac)]
         case Route(link=link, gateway=gateway):
             keys = [("link", link), ("neighbour", link, gateway)]
+            # the neighbour may stand there already, and its FDB entry not
+            if isinstance(vtep := desired.by_key.get(keys[1]), Neighbour):
+                keys.append(("fdb", link, vtep.mac))
         case Link() | Forwarding():
             pass
     return frozenset(key for key in keys if key in desired.by_key)

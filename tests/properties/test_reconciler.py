@@ -244,3 +244,22 @@ async def test_what_cannot_be_tried_yet_is_waited_for_in_peace(autojump_clock: t
         await trio.sleep(60)
         assert len(world.reports) - before < 20
         nursery.cancel_scope.cancel()
+
+
+async def test_a_route_waits_for_the_fdb_entry_of_a_neighbour_that_is_there(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    world = World(_kernel())
+    reconciler = Reconciler(world.kernel, world.aim, world.publish, trio.current_time)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reconciler.run)
+        await trio.sleep(1)
+        world.kernel.refuse = {FdbEntry}
+        world.kernel.delete(overlay.fdb_entry(3))
+        world.kernel.delete(overlay.route(3))
+        await trio.sleep(5)
+        assert overlay.subnet(3) not in world.kernel.routes
+        world.kernel.refuse = set()
+        await trio.sleep(PATIENCE)
+        assert await world.kernel.observe(Scope(frozenset({"eth0"}))) == world.wish().kernel
+        nursery.cancel_scope.cancel()

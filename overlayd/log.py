@@ -2,7 +2,7 @@
 
     2026-11-20T12:00:00.123Z INFO peer joined node=node2 subnet=10.244.7.0/24 public_ip=10.99.0.2
 
-A line says what changed, once.  The fields are: node, subnet, public_ip, backend, device, mtu, link, address,
+A line says what changed, once.  The fields are: node, subnet, network, public_ip, backend, mtu, link, address,
 revision, belief, operation, reason, remedy, code, path, add, change, remove, signal, version.
 """
 

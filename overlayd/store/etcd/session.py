@@ -91,5 +91,5 @@ def read_password(path: Path) -> str:
 def _warn_if_public(path: Path) -> None:
     if path.stat().st_mode & stat.S_IROTH:
         log.warning(
-            "every user of this host can read etcd's password", extra={"file": path, "remedy": "chmod 600"}
+            "every user of this host can read etcd's password", extra={"path": path, "remedy": "chmod 600"}
         )

@@ -160,7 +160,7 @@ def test_strangers_get_no_answer(lab: HeldLab) -> None:
         os.setuid(NOBODY)
         try:
             ask(socket_name(lab.lab.name, uid=0), Ask.DOWN)
-        except (LabError, ConnectionResetError):
+        except (LabError, ConnectionError):  # it hangs up before or after our request is in its buffer
             return 0
         return 1
 

@@ -12,6 +12,7 @@ import trio
 from overlayd.core.keeper import Belief, Waiting
 from overlayd.core.store import Store
 from overlayd.store.etcd import open_etcd
+from overlayd.testing.line import Cut
 from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, write_config
 from support.etcd import Etcd
 
@@ -39,7 +40,7 @@ async def waiting_at_the_barrier(store: Store, home: Path, count: int) -> AsyncG
     """Daemons that have all read the store, and wait for a network config to appear in it."""
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())
-        nodes = [SimulatedNode(number, store, home) for number in range(1, count + 1)]
+        nodes = [SimulatedNode(number, store, home, nursery) for number in range(1, count + 1)]
         for node in nodes:
             nursery.start_soon(node.run)
         await until(lambda: all(node.daemon.answer().status.in_sync for node in nodes))
@@ -65,11 +66,11 @@ async def test_one_too_many_waits_and_is_served_as_soon_as_a_subnet_is_freed(sto
         leaver = next(node for node in nodes if node is not loser)
         held = leaver.keeper.held
         assert held is not None
-        leaver.line.cut = True  # it will not claim it back
+        leaver.line.sever(Cut.SILENT)  # it will not claim it back
         await store.revoke(held.lease_id)
         await until(lambda: loser.belief is Belief.HELD)
         assert loser.keeper.served is not None
         assert loser.keeper.served.subnet == held.subnet
         # revoking by hand is outside the promise: the leaver does not know yet
-        leaver.line.cut = False
+        leaver.line.mend()
         await until(lambda: leaver.belief is not Belief.HELD)

@@ -15,6 +15,7 @@ from typing import TypeVar
 import pytest
 import trio
 
+from overlayd.core.keeper import Belief
 from overlayd.core.status import Verdict
 from overlayd.core.store import (
     Change,
@@ -69,7 +70,7 @@ async def running_daemons(
         nodes = []
         for number in numbers:
             store = await stack.enter_async_context(open_etcd(endpoints, PREFIX))
-            nodes.append(SimulatedNode(number, store, home))
+            nodes.append(SimulatedNode(number, store, home, nursery))
             await nursery.start(nodes[-1].run)
         yield nodes
         nursery.cancel_scope.cancel()
@@ -365,7 +366,8 @@ async def test_a_megabyte_beside_the_leases_ten_times_harms_nobody(tmp_path: Pat
         async with running_daemons([etcd.endpoint], tmp_path, [1, 2]) as nodes:
             await wait_until(
                 lambda: all(
-                    node.daemon.answer().status.peers_in_sync == 1
+                    node.belief is Belief.HELD
+                    and node.daemon.answer().status.peers_in_sync == 1
                     and codes(node) == {"lease-oversized", "key-unknown"}
                     for node in nodes
                 )

@@ -13,6 +13,7 @@ import trio
 from overlayd.core.keeper import Belief
 from overlayd.core.store import CONFIG, Committed, Delete, Put, Refused, StoreError, Transaction
 from overlayd.store.etcd import open_etcd
+from overlayd.testing.line import Cut, Weather
 from support.cluster import SimulatedNode
 from support.etcd import Etcd
 from support.traces import NotAllowed, RecordingStore, Trace, read_history, recorded_steps, replay
@@ -40,15 +41,15 @@ async def record(home: Path, outage: float, calm: float) -> Trace:
                         else:
                             return
 
-            nodes = [SimulatedNode(number, store, home, ttl=30) for number in range(1, NODES + 1)]
+            nodes = [SimulatedNode(number, store, home, nursery, ttl=30) for number in range(1, NODES + 1)]
             lives = [await nursery.start(node.run) for node in nodes]
             await write(Put(CONFIG, CONFIG_TEXT, 0))
             await until(lambda: sum(node.belief is Belief.HELD for node in nodes) == NODES - 1)
             for node in nodes:
-                node.line.lose = 0.2
+                node.line.weather = replace(node.line.weather, lose=0.2)
             lives[0].cancel()
             lives[0] = await nursery.start(nodes[0].run)
-            nodes[1].line.cut = True
+            nodes[1].line.sever(Cut.SILENT)
             etcd.kill()
             await trio.sleep(1)
             etcd.start()  # not by a thread: etcd would be killed when that ends
@@ -59,7 +60,8 @@ async def record(home: Path, outage: float, calm: float) -> Trace:
             lives[crashing] = await nursery.start(nodes[crashing].run)
             await trio.sleep(outage)
             for node in nodes:
-                node.line.lose, node.line.cut = 0.0, False
+                node.line.weather = Weather()
+            nodes[1].line.mend()
             await trio.sleep(calm)
             await until(lambda: sum(node.belief is Belief.HELD for node in nodes) == NODES - 1)
             nursery.cancel_scope.cancel()

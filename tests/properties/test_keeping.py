@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from overlayd.core.keeper import Belief, Waiting
 from overlayd.store.memory import MemoryStore
+from overlayd.testing.line import Cut, Weather
 from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, write_config
 
 SMALL = b'{"Network":"10.244.0.0/21","SubnetLen":24,"SubnetMin":"10.244.1.0","SubnetMax":"10.244.4.0"}'
@@ -38,28 +40,35 @@ def test_no_subnet_is_held_twice(events: list[tuple[str, int, float, float]], de
         store = MemoryStore()
         await write_config(store, SMALL)
         with tempfile.TemporaryDirectory() as home:
-            nodes = [SimulatedNode(number, store, Path(home), seed, TTL) for number in range(1, NODES + 1)]
             lives: list[trio.CancelScope] = []
             async with trio.open_nursery() as nursery:
+                nodes = [
+                    SimulatedNode(number, store, Path(home), nursery, seed, TTL) for number in range(1, NODES + 1)
+                ]
                 nursery.start_soon(_watch_promise, nodes)
                 for node in nodes:
-                    node.line.delay = delay
+                    node.line.weather = Weather(delay=delay)
                     lives.append(await nursery.start(node.run))
                 for event, which, line_delay, pause in events:
                     line = nodes[which].line
-                    line.delay = line_delay
+                    line.weather = replace(line.weather, delay=line_delay)
                     match event:
-                        case "cut" | "mend":
-                            line.cut = event == "cut"
-                        case "lossy" | "sound":
-                            line.lose = 0.3 if event == "lossy" else 0.0
+                        case "cut":
+                            line.sever(Cut.SILENT)
+                        case "mend":
+                            line.mend()
+                        case "lossy":
+                            line.weather = Weather(lose=0.3, repeat=0.3, delay=line_delay)
+                        case "sound":
+                            line.weather = Weather(delay=line_delay)
                         case "restart":
                             lives[which].cancel()
                             await trio.sleep(pause)
                             lives[which] = await nursery.start(nodes[which].run)
                     await trio.sleep(pause)
                 for node in nodes:
-                    node.line.cut, node.line.lose, node.line.delay = False, 0.0, 0.0
+                    node.line.mend()
+                    node.line.weather = Weather()
                 await trio.sleep(4 * TTL)
                 holders = [node for node in nodes if node.belief is Belief.HELD]
                 assert len({node.keeper.held.subnet for node in holders if node.keeper.held}) == SUBNETS

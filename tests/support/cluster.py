@@ -1,107 +1,73 @@
 """A cluster without a machine: whole daemons, one store in memory, a fake kernel each, all on a mock clock.
 
-What can go wrong between a daemon and the store is played by `Line`: a request that never arrives, an answer that
-never comes back, delay either way.
+What can go wrong between a daemon and the store is played by its `line` (overlayd.testing.line).  Here a test says
+what happens, step by step; chance says it in overlayd.testing.simulation.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import TypeVar
 
 import trio
 
 from overlayd.backends import load_backends
 from overlayd.core.keeper import Belief, KeeperState, belief
+from overlayd.core.kernel import ROUTE_PROTOCOL
 from overlayd.core.model import Mac, Underlay
 from overlayd.core.preflight import Intent
 from overlayd.core.problem import Problem
-from overlayd.core.store import (
-    CONFIG,
-    Changes,
-    Committed,
-    Grant,
-    Put,
-    Refused,
-    Snapshot,
-    Store,
-    StoreError,
-    Transaction,
-)
+from overlayd.core.store import CONFIG, Delete, Put, Store, Transaction
 from overlayd.core.strays import Inhabitant
 from overlayd.daemon import Daemon, Host, Settings
 from overlayd.host.footprint import FootprintFile
 from overlayd.host.identity import Identity
 from overlayd.testing.kernel import FakeKernel, ForeignLink
+from overlayd.testing.line import Line
+from overlayd.testing.store import SimulatedStore
+from overlayd.testing.trace import Trace
 
-T = TypeVar("T")
+VXLAN = b'{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}'
+"""A network config with room for everybody."""
+FLANNEL = (
+    b'{"PublicIP":"10.99.0.77","PublicIPv6":null,"BackendType":"vxlan",'
+    b'"BackendData":{"VNI":1,"VtepMAC":"7a:eb:33:ad:22:5c"}}'
+)
+"""The record of a flannel node."""
 
 
-@dataclass
-class Line:
-    """One node's line to the store.  `lose` is the chance of each request, and of each answer, to get lost."""
-
-    store: Store
-    chance: random.Random
-    lose: float = 0.0
-    delay: float = 0.0
-    """Seconds at most, each way."""
-    cut: bool = False
-    calls: int = 0
-    """Requests so far, watches aside."""
-
-    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
-        self.calls += 1
-        await self._travel()
-        result = await call()
-        await self._travel()
-        return result
-
-    async def _travel(self) -> None:
-        await trio.sleep(self.chance.random() * self.delay)
-        if self.cut or self.chance.random() < self.lose:
-            await trio.sleep(1)
-            raise StoreError("the line is down")
-
-    @asynccontextmanager
-    async def watch(self, after: int) -> AsyncGenerator[AsyncIterator[Changes]]:
-        async with self.store.watch(after) as watch:
-            yield self._delayed(watch)
-
-    async def _delayed(self, watch: AsyncIterator[Changes]) -> AsyncGenerator[Changes]:
-        async for changes in watch:
-            await self._travel()
-            yield changes
-
-    async def snapshot(self) -> Snapshot:
-        return await self._call(self.store.snapshot)
-
-    async def grant(self, ttl: int) -> Grant:
-        return await self._call(lambda: self.store.grant(ttl))
-
-    async def keepalive(self, lease_id: int) -> int:
-        return await self._call(lambda: self.store.keepalive(lease_id))
-
-    async def revoke(self, lease_id: int) -> None:
-        await self._call(lambda: self.store.revoke(lease_id))
-
-    async def commit(self, transaction: Transaction) -> Committed | Refused:
-        return await self._call(lambda: self.store.commit(transaction))
+def room_for(subnets: int) -> bytes:
+    """A network config with so many subnets of length 24."""
+    return (
+        b'{"Network":"10.244.0.0/16","SubnetLen":24,"SubnetMin":"10.244.1.0","SubnetMax":"10.244.%d.0"}' % subnets
+    )
 
 
 class SimulatedNode:
-    """A daemon, its kernel and its line.  `number` gives it its underlay address and its identity."""
+    """A daemon, its kernel and its line, on which messages travel in the nursery `network`.
+
+    `number` gives it its underlay address and its identity; `asked` counts its requests, watches aside.
+    """
 
     def __init__(
-        self, number: int, store: Store, home: Path, seed: int = 0, ttl: int = 60, **settings: bool
+        self,
+        number: int,
+        store: Store,
+        home: Path,
+        network: trio.Nursery,
+        seed: int = 0,
+        ttl: int = 60,
+        **settings: bool,
     ) -> None:
         self.number = number
-        self.line = Line(store, random.Random(f"line {number} {seed}"))
+        self.asked = 0
+        chance = random.Random(f"line {number} {seed}")
+        self.line = Line(
+            f"node{number}", store, network, chance, Trace(), trio.lowlevel.checkpoint, self._count_request
+        )
         self.kernel = FakeKernel()
         self.kernel.add_link(ForeignLink("eth0"))
         self.address = IPv4Address(f"10.99.0.{number}")
@@ -113,6 +79,9 @@ class SimulatedNode:
         self.inhabitants: tuple[Inhabitant, ...] = ()
         self.footprint = FootprintFile(home / f"run{number}")
         self.daemon = self._new_daemon()
+
+    def _count_request(self) -> None:
+        self.asked += 1
 
     def _new_daemon(self) -> Daemon:
         self._starts += 1
@@ -149,8 +118,56 @@ class SimulatedNode:
         return belief(self.keeper, trio.current_time())
 
 
+@asynccontextmanager
+async def cluster(
+    home: Path, count: int, config: bytes | None = VXLAN, ttl: int = 60
+) -> AsyncGenerator[tuple[SimulatedStore, list[SimulatedNode], trio.Nursery]]:
+    """So many nodes that have found each other, if they have a config; all ends when the context does."""
+    store = SimulatedStore(lambda: None)
+    if config is not None:
+        await write_config(store, config)
+    async with trio.open_nursery() as nursery:
+        nodes = [SimulatedNode(number, store, home, nursery, ttl=ttl) for number in range(1, count + 1)]
+        for node in nodes:
+            nursery.start_soon(node.run)
+        await trio.sleep(5 if nodes else 0)
+        yield store, nodes, nursery
+        nursery.cancel_scope.cancel()
+
+
 async def write_config(store: Store, config: bytes) -> None:
-    await store.commit(Transaction((), (Put(CONFIG, config, 0),)))
+    await put(store, CONFIG, config)
+
+
+async def put(store: Store, name: str, value: bytes, lease_id: int = 0) -> None:
+    await store.commit(Transaction((), (Put(name, value, lease_id),)))
+
+
+async def delete(store: Store, name: str) -> None:
+    await store.commit(Transaction((), (Delete(name),)))
+
+
+def subnet_of(node: SimulatedNode) -> str:
+    served = node.keeper.served
+    assert served is not None
+    return str(served.subnet)
+
+
+def key_of(node: SimulatedNode) -> str:
+    return "subnets/" + subnet_of(node).replace("/", "-")
+
+
+def codes(node: SimulatedNode) -> set[str]:
+    return {problem.code for problem in node.daemon.answer().status.problems}
+
+
+def routes(node: SimulatedNode) -> set[str]:
+    """The destinations of the routes that the daemon has set."""
+    return {
+        str(destination)
+        for destination, found in node.kernel.routes.items()
+        if any(route.protocol == ROUTE_PROTOCOL for route in found)
+    }
 
 
 def assert_no_subnet_is_held_twice(nodes: list[SimulatedNode]) -> None:

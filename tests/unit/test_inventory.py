@@ -33,8 +33,8 @@ FREE = Subnet.parse("10.244.50.0/24")
 async def two_nodes(home: Path) -> AsyncGenerator[tuple[MemoryStore, list[SimulatedNode]]]:
     store = MemoryStore()
     await write_config(store, CONFIG)
-    nodes = [SimulatedNode(number, store, home) for number in (1, 2)]
     async with trio.open_nursery() as nursery:
+        nodes = [SimulatedNode(number, store, home, nursery) for number in (1, 2)]
         for node in nodes:
             nursery.start_soon(node.run)
         await trio.sleep(5)
@@ -76,8 +76,8 @@ async def test_a_free_subnet_is_reserved_and_waits_for_its_node(
         line = next(line for line in (await inventory(store)).leases if line.subnet == str(FREE))
         assert (line.kind, line.held, line.node_id) == ("reservation", False, "id3")
         assert [node.daemon.answer().verdict for node in nodes] == [Verdict.HEALTHY] * 2, "it troubles nobody"
-        late = SimulatedNode(3, store, tmp_path)
         async with trio.open_nursery() as nursery:
+            late = SimulatedNode(3, store, tmp_path, nursery)
             nursery.start_soon(late.run)
             await trio.sleep(5)
             assert (subnet_of(late), late.belief) == (FREE, Belief.HELD)
@@ -130,8 +130,8 @@ async def test_a_transaction_on_old_news_is_refused(
         await store.commit(make_reservation(old, FREE, "id3"))
         assert isinstance(await store.commit(make_reservation(old, FREE, "id4")), Refused)
         reserved = await store.snapshot()
-        late = SimulatedNode(3, store, tmp_path)
         async with trio.open_nursery() as nursery:
+            late = SimulatedNode(3, store, tmp_path, nursery)
             nursery.start_soon(late.run)
             await trio.sleep(5)
             assert isinstance(await store.commit(make_release(reserved, FREE, force=False)), Refused)

@@ -35,6 +35,7 @@ from overlayd.core.subnetenv import format_subnet_env
 from overlayd.core.subnets import find_misfit
 from overlayd.core.underlay import UnderlayError
 from overlayd.feed import follow
+from overlayd.founding import FirstConfig, Founding
 from overlayd.host.footprint import FootprintFile
 from overlayd.host.identity import Identity
 from overlayd.host.subnet_file import SubnetFile
@@ -50,7 +51,8 @@ class Settings:
     """What the operator decided for this node; see `overlayd run --help`.  `lease_ttl` in seconds.
 
     `strict_fence`: stop forwarding, too, once the lease may have run out.  `exit_on_new_subnet`: end with
-    SubnetChanged when the subnet was lost and another one leased.
+    SubnetChanged when the subnet was lost and another one leased.  `first_config` is written to a store that has
+    no network config yet.
     """
 
     node_name: str
@@ -59,6 +61,7 @@ class Settings:
     lease_ttl: int
     strict_fence: bool = False
     exit_on_new_subnet: bool = False
+    first_config: FirstConfig | None = None
 
 
 class SubnetChanged(Exception):
@@ -139,6 +142,9 @@ class Daemon:
             previous=self._subnet_file.find_subnet(),
         )
         self._leasing = Leasing(store, keeper, self._seen, self._relist, self._lease_decided, host.clock, chance)
+        self._founding = (
+            Founding(store, settings.first_config, self._lacks_config) if settings.first_config else None
+        )
         self._reconciler = Reconciler(host.dataplane, self._aim, self._reconciled, host.clock)
         self._status = self._compose_now()
 
@@ -147,6 +153,8 @@ class Daemon:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow, self._store, self._relist, self._absorb, self._store_trouble, self._chance)
             nursery.start_soon(self._leasing.run)
+            if self._founding is not None:
+                nursery.start_soon(self._founding.run)
             nursery.start_soon(self._reconciler.run)
 
     # From the store
@@ -167,12 +175,25 @@ class Daemon:
         self._judge_records()
         if news:
             self._read_config(book.config)
+            self._judge_first_config()
             self._leasing.wake_up.ring()
             self._reconciler.wake_up.ring()
 
     def _judge_records(self) -> None:
         config = self._network.config if self._network is not None else None
         self._problems.replace("store-records", self._book.problems(config))
+
+    def _lacks_config(self) -> bool:
+        return self._book.in_sync and self._book.config is None
+
+    def _judge_first_config(self) -> None:
+        """Have it written where there is none; where there is another, say so."""
+        first, found = self._settings.first_config, self._candidate
+        if self._founding is not None:
+            self._founding.wake_up.ring()
+        if first is not None and found is not None:
+            key = f"{self._settings.etcd_prefix}/config"
+            self._problems.replace("first-config", first.differs_from(found.config, key))
 
     def _store_trouble(self, reason: str) -> None:
         self._problems.replace("store", [Problem("store-unreachable", reason)] if reason else ())

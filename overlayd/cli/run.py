@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -25,7 +26,11 @@ from overlayd.cli.options import (
     open_store,
     parse_ttl,
 )
+from overlayd.core.config import ConfigError
 from overlayd.core.keeper import TTL_DEFAULT, TTL_MIN
+
+if TYPE_CHECKING:
+    from overlayd.founding import FirstConfig
 
 SUBNET_CHANGED = 3
 """Exit status with --on-subnet-change=exit: what supervises the daemon may drain and restart the pods then."""
@@ -33,6 +38,14 @@ SUBNET_CHANGED = 3
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_store_options(parser)
+    add_option(
+        parser,
+        "--network-config",
+        parse=read_first_config,
+        default=None,
+        help="file with the network config of the cluster, written to the store where it has none yet",
+        metavar="FILE",
+    )
     add_iface_option(parser)
     add_option(
         parser,
@@ -150,6 +163,7 @@ async def _run(args: argparse.Namespace) -> None:
             args.lease_ttl,
             strict_fence=args.fence == "strict",
             exit_on_new_subnet=args.on_subnet_change == "exit",
+            first_config=args.network_config,
         )
         with hold_identity(args.state_dir) as identity:
             footprint = FootprintFile(args.run_dir)
@@ -175,6 +189,26 @@ def _one_of(*words: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def read_first_config(file: str) -> FirstConfig:
+    """Raises ValueError where the file can't be read or its config not be used."""
+    from overlayd.backends import load_backends
+    from overlayd.core.config import check_backend, parse_config
+    from overlayd.core.untrusted import SIZE_LIMIT
+    from overlayd.founding import FirstConfig
+
+    try:
+        with open(file, "rb") as source:
+            value = source.read(SIZE_LIMIT + 1).strip()
+    except OSError as error:
+        raise ValueError(f"can't read {file}: {error.strerror}") from error
+    try:
+        check_backend(parse_config(value), load_backends())
+    except ConfigError as error:
+        faults = "; ".join(str(error).splitlines())
+        raise ValueError(f"{file} is no valid network config: {faults}") from error
+    return FirstConfig(file, value)
 
 
 def parse_public_ip(text: str) -> IPv4Address:

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -60,7 +61,7 @@ class SimulatedNode:
         network: trio.Nursery,
         seed: int = 0,
         ttl: int = 60,
-        **settings: bool,
+        **settings: Any,
     ) -> None:
         self.number = number
         self.asked = 0

@@ -15,7 +15,7 @@ import trio
 from overlayd.core.dataplane import Dataplane, Failure, Hints, Operation, Verb
 from overlayd.core.kernel import KernelState, Key
 from overlayd.core.plan import Plan, diff
-from overlayd.core.report import Aim, Report
+from overlayd.core.report import Aim, Report, Tally
 from overlayd.core.retries import Retries
 from overlayd.wakeup import WakeUp
 
@@ -46,6 +46,7 @@ class Reconciler:
         self._clock = clock
         self._retries = Retries()
         self._actual = KernelState()
+        self._tally = Tally()
         self.wake_up = WakeUp()
 
     async def run(self) -> None:
@@ -69,7 +70,7 @@ class Reconciler:
         return RESYNC if retry_at is None else min(RESYNC, retry_at - self._clock())
 
     async def _reach(self, aim: Aim) -> Report:
-        desired = aim.wish.kernel
+        desired, trouble = aim.wish.kernel, ""
         try:
             for _ in range(ROUNDS):
                 self._actual = await self._dataplane.observe(aim.scope)
@@ -77,8 +78,9 @@ class Reconciler:
                 if not await self._carry_out(plan):
                     break
         except OSError as error:
-            return Report(self._clock(), aim, self._actual, self._retries, f"the kernel can't be asked: {error}")
-        return Report(self._clock(), aim, self._actual, self._retries)
+            trouble = f"the kernel can't be asked: {error}"
+        self._tally = self._tally.after_pass()
+        return Report(self._clock(), aim, self._actual, self._retries, trouble, self._tally)
 
     async def _carry_out(self, plan: Plan) -> bool:
         """Apply what is due; whether anything was changed."""
@@ -98,6 +100,7 @@ class Reconciler:
                 if failure is not None and operation.verb is not Verb.REMOVE:
                     missing.add(operation.item.key)
         self._record(outcomes)
+        self._tally = self._tally.after_operations(outcomes)
         self._retries = self._retries.after(outcomes, {o.item.key for o in plan}, self._clock())
         return any(failure is None for failure in outcomes.values())
 

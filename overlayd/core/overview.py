@@ -14,6 +14,7 @@ from overlayd.core.status import (
     PeerState,
     PeerStatus,
     ProblemStatus,
+    ReconcilerStatus,
     Status,
     UnderlayStatus,
 )
@@ -70,6 +71,7 @@ def compose_status(facts: Facts) -> Status:
         backend=facts.backend,
         device=wish.device if wish is not None else None,
         mtu=wish.mtu if wish is not None else None,
+        programmed=facts.report is not None and not _is_behind(facts, facts.report),
         underlay=UnderlayStatus(underlay.link, str(underlay.address), str(underlay.public_ip), underlay.mtu)
         if underlay is not None
         else None,
@@ -78,6 +80,17 @@ def compose_status(facts: Facts) -> Status:
             ProblemStatus(problem.code, problem.text, problem.remedy)
             for problem in sorted({*facts.problems, *lease_problems(facts), *kernel_problems(facts)})
         ),
+        reconciler=_reconciler_status(facts.report) if facts.report is not None else ReconcilerStatus(),
+    )
+
+
+def _reconciler_status(report: Report) -> ReconcilerStatus:
+    tally = report.tally
+    return ReconcilerStatus(
+        passes=tally.passes,
+        done={verb.value: count for verb, count in tally.done.items()},
+        refused={verb.value: count for verb, count in tally.refused.items()},
+        retrying=len(report.retries.setbacks),
     )
 
 
@@ -158,13 +171,18 @@ def lease_problems(facts: Facts) -> Iterable[Problem]:
             )
 
 
+def _is_behind(facts: Facts, report: Report) -> bool:
+    """Whether something is missing in the kernel that the node needs whoever its peers are."""
+    held = facts.keeper.held
+    return (held is not None and held.subnet != facts.aimed_for) or not report.is_reached(report.aim.wish.base)
+
+
 def kernel_problems(facts: Facts) -> Iterable[Problem]:
     """What the kernel lacks or refuses, beyond the peers, who speak for themselves."""
-    report, held = facts.report, facts.keeper.held
+    report = facts.report
     if report is None:
         return
-    behind = held is not None and held.subnet != facts.aimed_for
-    if behind or not report.is_reached(report.aim.wish.base):
+    if _is_behind(facts, report):
         yield Problem(
             "kernel-behind", "what this node itself needs is not all in the kernel", "It is being put there"
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from overlayd.core.backend import Wish
-from overlayd.core.dataplane import Scope
+from overlayd.core.dataplane import Failure, Operation, Scope, Verb
 from overlayd.core.kernel import KernelState
 from overlayd.core.retries import Retries
 
@@ -20,6 +22,27 @@ class Aim:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """What the reconciler has done since it was started: passes, operations by verb, and those refused."""
+
+    passes: int = 0
+    done: Mapping[Verb, int] = field(default_factory=dict)
+    refused: Mapping[Verb, int] = field(default_factory=dict)
+
+    def after_operations(self, outcomes: Mapping[Operation, Failure | None]) -> Tally:
+        done = (operation.verb for operation, failure in outcomes.items() if failure is None)
+        refused = (operation.verb for operation, failure in outcomes.items() if failure is not None)
+        return Tally(self.passes, _sum(self.done, done), _sum(self.refused, refused))
+
+    def after_pass(self) -> Tally:
+        return Tally(self.passes + 1, self.done, self.refused)
+
+
+def _sum(before: Mapping[Verb, int], verbs: Iterable[Verb]) -> Mapping[Verb, int]:
+    return Counter(before) + Counter(verbs)
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """How things stood after a pass, at `at` seconds of CLOCK_BOOTTIME.
 
@@ -31,6 +54,7 @@ class Report:
     actual: KernelState
     retries: Retries
     trouble: str = ""
+    tally: Tally = Tally()
 
     def is_reached(self, wanted: KernelState) -> bool:
         """Whether all of this part of the wish stands in the kernel."""

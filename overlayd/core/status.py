@@ -61,6 +61,16 @@ class UnderlayStatus(msgspec.Struct, frozen=True):
     mtu: int
 
 
+class ReconcilerStatus(msgspec.Struct, frozen=True):
+    """What was done to the kernel since the daemon started.  `done` and `refused` count operations by verb;
+    `retrying` is how many are refused now and wait for their next try."""
+
+    passes: int = 0
+    done: dict[str, int] = msgspec.field(default_factory=dict)
+    refused: dict[str, int] = msgspec.field(default_factory=dict)
+    retrying: int = 0
+
+
 class ProblemStatus(msgspec.Struct, frozen=True):
     code: str
     text: str
@@ -86,9 +96,12 @@ class Status(msgspec.Struct, frozen=True):
     backend: str | None = None
     device: str | None = None
     mtu: int | None = None
+    programmed: bool = False
+    """Whether all that the node itself needs, firewall rules among it, stood in the kernel at `at`."""
     underlay: UnderlayStatus | None = None
     peers: tuple[PeerStatus, ...] = ()
     problems: tuple[ProblemStatus, ...] = ()
+    reconciler: ReconcilerStatus = ReconcilerStatus()
 
     @property
     def peers_in_sync(self) -> int:
@@ -104,17 +117,28 @@ class Answer(msgspec.Struct, frozen=True):
     status: Status
 
 
+def why_stale(status: Status, now: float) -> str:
+    """Why nothing can be concluded from the status any more, "" while something can."""
+    age = now - status.at
+    return f"the daemon last looked at the kernel {age:.0f} s ago" if age > STALE_AFTER * status.resync else ""
+
+
+def why_run_out(status: Status, now: float) -> str:
+    """Why the own lease may have gone to somebody else by now, "" where it can't or where there is none."""
+    lease = status.lease
+    if lease is None or lease.until is None or now < lease.until:
+        return ""
+    return (
+        f"the lease could not be renewed in time: since {now - lease.until:.0f} s ago "
+        "another node may have been given the subnet"
+    )
+
+
 def judge(status: Status, now: float) -> tuple[Verdict, str]:
     """What the status says at `now`, and why, "" if it is healthy."""
-    age = now - status.at
-    if age > STALE_AFTER * status.resync:
-        return Verdict.UNKNOWN, f"the daemon last looked at the kernel {age:.0f} s ago"
+    if doubt := why_stale(status, now) or why_run_out(status, now):
+        return Verdict.UNKNOWN, doubt
     lease = status.lease
-    if lease is not None and lease.until is not None and now >= lease.until:
-        return Verdict.UNKNOWN, (
-            f"the lease could not be renewed in time: since {now - lease.until:.0f} s ago "
-            "another node may have been given the subnet"
-        )
     if lease is None or status.belief != "held":
         return Verdict.DEGRADED, f"this node's lease is {status.belief}"
     if not status.in_sync or status.device is None:

@@ -20,10 +20,12 @@ class BackendOptionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """A UDP port, None for none; the VNI of a vxlan device of the kernel, None for no such device."""
+    """A UDP port, None for none; the VNI of a vxlan device of the kernel, None for no such device; the right to
+    make a TUN device."""
 
     port: int | None = None
     vni: int | None = None
+    tun: bool = False
 
 
 @dataclass(frozen=True, slots=True)

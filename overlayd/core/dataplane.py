@@ -57,10 +57,11 @@ class Dataplane(Protocol):
     async def observe(self, scope: Scope) -> KernelState:
         """All that is ours, and nothing that is not.
 
-        Ours are: devices named `ovl.<n>` or `ovl6.<n>` of kind vxlan; every address, every FDB entry with a
-        destination and every permanent neighbour on them; unicast routes of the main table with our protocol
-        number that leave by them; gateway routes with our protocol number that leave by an interface of
-        `scope.underlay`; IPv4 forwarding, where it is on.  Raises OSError when the kernel cannot be asked.
+        Ours are: devices named `ovl.<n>` or `ovl6.<n>` of kind vxlan, and `ovl.udp` of kind tun (not tap);
+        every address, every FDB entry with a destination and every permanent neighbour on them; unicast routes
+        of the main table with our protocol number that leave by them; gateway routes with our protocol number
+        that leave by an interface of `scope.underlay`; IPv4 forwarding, where it is on.  Raises OSError when the
+        kernel cannot be asked.
         """
         ...
 

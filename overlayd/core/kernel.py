@@ -2,6 +2,10 @@
 
 Each item is keyed as the kernel keys it: two items with one key cannot stand beside each other.  An item
 prints as the line that `ip` or `bridge` would show for it; status, logs and golden tests all use this text.
+
+A userspace datapath stands among the kernel's items as if the kernel had it: one `Datapath` that is attached to
+a TUN device, and an `Encap` for each of its prefixes.  So what is wished of it, what it does and what it fails
+to do are reconciled, retried and shown like everything else.
 """
 
 from __future__ import annotations
@@ -42,12 +46,26 @@ class Vxlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Tun:
+    """A TUN device that stays when no process is attached (linux/if_tun.h: IFF_TUN, TUNSETPERSIST).
+
+    The offloads of such a device are whatever the process that attaches asks for, so no wish names them.
+    `extra` is what an observed device has that overlayd never asks for, such as `multi_queue`.
+    """
+
+    extra: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join(("tun persist", *self.extra))
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
-    """A device of ours.  MTU in bytes."""
+    """A device of ours.  MTU in bytes; a TUN device, carrying bare IP packets, has no MAC."""
 
     name: str
-    kind: Vxlan
-    mac: Mac
+    kind: Vxlan | Tun
+    mac: Mac | None
     mtu: int
     up: bool = True
 
@@ -56,8 +74,9 @@ class Link:
         return ("link", self.name)
 
     def __str__(self) -> str:
+        address = f" address {self.mac}" if self.mac is not None else ""
         state = "up" if self.up else "down"
-        return f"link {self.name} {self.kind} address {self.mac} mtu {self.mtu} {state}"
+        return f"link {self.name} {self.kind}{address} mtu {self.mtu} {state}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +93,43 @@ class Address:
 
     def __str__(self) -> str:
         return f"address {self.address}/{self.prefixlen} dev {self.link}"
+
+
+@dataclass(frozen=True, slots=True)
+class Datapath:
+    """A userspace datapath that runs: attached to the TUN device `link`, and bound to a UDP port of the
+    underlay's address `local`.  It hands inwards what is addressed to a prefix of `own`, and nothing else."""
+
+    link: str
+    local: IPAddress
+    port: int
+    own: tuple[IPNetwork, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        return ("datapath", self.link)
+
+    def __str__(self) -> str:
+        own = ",".join(map(str, self.own)) or "none"
+        return f"datapath {self.link} local {self.local} port {self.port} own {own}"
+
+
+@dataclass(frozen=True, slots=True)
+class Encap:
+    """An entry of a userspace datapath's forwarding table: packets to `prefix` go to this address and UDP port,
+    and packets from `prefix` are let in from this address alone."""
+
+    link: str
+    prefix: IPNetwork
+    destination: IPAddress
+    port: int
+
+    @property
+    def key(self) -> Key:
+        return ("encap", self.link, self.prefix)
+
+    def __str__(self) -> str:
+        return f"encap {self.prefix} dev {self.link} to {self.destination} port {self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +166,11 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A unicast route of the main table with our protocol number and metric 0."""
+    """A unicast route of the main table with our protocol number and metric 0.  Without a gateway it has scope
+    link: whatever is behind it is reached by the device itself."""
 
     destination: IPNetwork
-    gateway: IPAddress
+    gateway: IPAddress | None
     link: str
     onlink: bool = False
 
@@ -123,7 +180,8 @@ class Route:
 
     def __str__(self) -> str:
         flag = " onlink" if self.onlink else ""
-        return f"route {self.destination} via {self.gateway} dev {self.link} proto {ROUTE_PROTOCOL}{flag}"
+        via = f" via {self.gateway}" if self.gateway is not None else ""
+        return f"route {self.destination}{via} dev {self.link} proto {ROUTE_PROTOCOL}{flag}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +199,16 @@ class Forwarding:
         return f"forwarding {self.family.name.lower()} on"
 
 
-Item = Forwarding | Link | Address | FdbEntry | Neighbour | Route
+Item = Forwarding | Link | Address | Datapath | FdbEntry | Encap | Neighbour | Route
 
 _RANK: Mapping[type[Item], int] = MappingProxyType(
-    {Forwarding: 0, Link: 1, Address: 2, FdbEntry: 3, Neighbour: 4, Route: 5}
+    {Forwarding: 0, Link: 1, Address: 2, Datapath: 3, FdbEntry: 4, Encap: 4, Neighbour: 5, Route: 6}
 )
 
 
 def rank(item: Item) -> int:
-    """The order of adding: forwarding, link, address, FDB entry, neighbour, route.  Removing is the reverse."""
+    """The order of adding: forwarding, link, address, datapath, FDB entry or encap, neighbour, route.  Removing
+    is the reverse."""
     return _RANK[type(item)]
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from overlayd.core.dataplane import Operation, Verb
 from overlayd.core.kernel import (
     Address,
+    Datapath,
+    Encap,
     FdbEntry,
     Forwarding,
     Item,
@@ -95,19 +97,28 @@ def _is_on(item: Item, links: set[str]) -> bool:
     match item:
         case Link(name=name):
             return name in links
-        case Address(link=link) | FdbEntry(link=link) | Neighbour(link=link) | Route(link=link):
+        case (
+            Address(link=link)
+            | Datapath(link=link)
+            | Encap(link=link)
+            | FdbEntry(link=link)
+            | Neighbour(link=link)
+            | Route(link=link)
+        ):
             return link in links
         case Forwarding():
             return False
 
 
 def _needs(item: Item, desired: KernelState) -> frozenset[Key]:
-    """What must be in place before this item is of use: its link; below a route the neighbour, and below a
-    neighbour the FDB entry."""
+    """What must be in place before this item is of use: its link; below an encap its datapath; below a route the
+    neighbour, and below a neighbour the FDB entry."""
     keys: list[Key] = []
     match item:
-        case Address(link=link) | FdbEntry(link=link):
+        case Address(link=link) | Datapath(link=link) | FdbEntry(link=link):
             keys = [("link", link)]
+        case Encap(link=link):
+            keys = [("link", link), ("datapath", link)]
         case Neighbour(link=link, mac=mac):
             keys = [("link", link), ("fdb", link, mac)]
         case Route(link=link, gateway=gateway):

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network, ip_network
 
-from overlayd.core.kernel import ROUTE_PROTOCOL
+from overlayd.core.kernel import ROUTE_PROTOCOL, Vxlan
 from overlayd.core.model import IPNetwork, Underlay
 from overlayd.core.problem import Problem
-from overlayd.core.underlay import HostAddress, HostFacts, HostLink, HostRoute, is_our_device_name
+from overlayd.core.underlay import HostAddress, HostFacts, HostLink, HostRoute, is_our_device
 
 _SAMPLES = 3
 """How many of one interface's prefixes are listed before the rest is only counted."""
@@ -93,17 +93,17 @@ def _port(intent: Intent, found: Findings) -> Iterator[Problem]:
     if intent.port is None:
         return
     port = intent.port
-    on_port = [link for link in found.host.links if link.vxlan is not None and link.vxlan.port == port]
-    in_the_way = [link for link in on_port if not _is_ours(link) and not _can_share(intent, link)]
-    for link in in_the_way:
-        assert link.vxlan is not None
+    tunnels = [(link, link.tunnel) for link in found.host.links if isinstance(link.tunnel, Vxlan)]
+    on_port = [(link, vxlan) for link, vxlan in tunnels if vxlan.port == port]
+    in_the_way = [(link, vxlan) for link, vxlan in on_port if not _is_ours(link) and not _can_share(intent, vxlan)]
+    for link, vxlan in in_the_way:
         yield Problem(
-            "vxlan-taken" if link.vxlan.vni == intent.vni else "port-taken",
+            "vxlan-taken" if vxlan.vni == intent.vni else "port-taken",
             f"the vxlan device {link.name} has UDP port {port}"
-            + (f" and VNI {intent.vni}" if link.vxlan.vni == intent.vni else ""),
+            + (f" and VNI {intent.vni}" if vxlan.vni == intent.vni else ""),
             f"Stop what made it and delete it (ip link delete {link.name}), or set another Backend.Port",
         )
-    held_by_vxlan = intent.vni is not None and any(link.up for link in on_port)
+    held_by_vxlan = intent.vni is not None and any(link.up for link, _ in on_port)
     if not found.port_free and not in_the_way and not held_by_vxlan:
         yield Problem(
             "port-taken",
@@ -112,11 +112,10 @@ def _port(intent: Intent, found: Findings) -> Iterator[Problem]:
         )
 
 
-def _can_share(intent: Intent, link: HostLink) -> bool:
+def _can_share(intent: Intent, vxlan: Vxlan) -> bool:
     """The kernel lets vxlan devices share a socket if they agree in what they accept (VXLAN_F_RCV_FLAGS)."""
-    assert link.vxlan is not None
-    odd = link.vxlan.gbp or not {"external", "gpe", "remcsumrx"}.isdisjoint(link.vxlan.extra)
-    return intent.vni is not None and link.vxlan.vni != intent.vni and not odd
+    odd = vxlan.gbp or not {"external", "gpe", "remcsumrx"}.isdisjoint(vxlan.extra)
+    return intent.vni is not None and vxlan.vni != intent.vni and not odd
 
 
 def _forwarding(found: Findings) -> Iterator[Problem]:
@@ -164,7 +163,7 @@ def _overlap_with_host(intent: Intent, host: HostFacts) -> Iterator[Problem]:
 def _overlap_problem(intent: Intent, link: HostLink, taken: dict[str, str]) -> Problem:
     listed = list(taken)[:_SAMPLES]
     more = f" and {len(taken) - _SAMPLES} more" if len(taken) > _SAMPLES else ""
-    command = f"ip link delete {link.name}" if link.vxlan is not None else next(iter(taken.values()))
+    command = f"ip link delete {link.name}" if link.tunnel is not None else next(iter(taken.values()))
     return Problem(
         "network-overlap",
         f"network {intent.network} overlaps {', '.join(listed)}{more} on {link.name}, which is not overlayd's",
@@ -198,7 +197,7 @@ def _is_of_pods(intent: Intent, prefix: IPNetwork, link: HostLink) -> bool:
 
 
 def _is_ours(link: HostLink) -> bool:
-    return link.vxlan is not None and is_our_device_name(link.name)
+    return is_our_device(link.name, link.tunnel)
 
 
 def _overlap(network: IPv4Network, other: IPNetwork) -> bool:

@@ -12,15 +12,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from overlayd.core.kernel import Vxlan
+from overlayd.core.kernel import Tun, Vxlan
 from overlayd.core.model import IPAddress, IPNetwork, Mac, Underlay
 
-_OURS = re.compile(r"ovl6?\.\d+")
+_VXLAN = re.compile(r"ovl6?\.\d+")
+_TUN = re.compile(r"ovl\.udp")
+
+
+def is_our_device(name: str, tunnel: Vxlan | Tun | None) -> bool:
+    """Whether a device is overlayd's: of kind vxlan and named `ovl.<n>` or `ovl6.<n>`, or a TUN device named
+    `ovl.udp`.  One of these names on any other kind of device is somebody else's."""
+    match tunnel:
+        case Vxlan():
+            return _VXLAN.fullmatch(name) is not None
+        case Tun():
+            return _TUN.fullmatch(name) is not None
+        case None:
+            return False
 
 
 def is_our_device_name(name: str) -> bool:
-    """Whether a device of this name is overlayd's, if it is a vxlan device too: `ovl.<n>` or `ovl6.<n>`."""
-    return _OURS.fullmatch(name) is not None
+    """Whether a device of this name is overlayd's, if it is of the kind that goes with it."""
+    return any(pattern.fullmatch(name) for pattern in (_VXLAN, _TUN))
 
 
 class UnderlayError(ValueError):
@@ -29,7 +42,8 @@ class UnderlayError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class HostLink:
-    """An interface of the host.  MTU in bytes; `kind` as `ip -d link` names it, "" for a physical device."""
+    """An interface of the host.  MTU in bytes; `kind` as `ip -d link` names it, "" for a physical device;
+    `tunnel` is set for the kinds that overlayd makes, whoever made this one."""
 
     index: int
     name: str
@@ -38,7 +52,7 @@ class HostLink:
     loopback: bool = False
     kind: str = ""
     mac: Mac | None = None
-    vxlan: Vxlan | None = None
+    tunnel: Vxlan | Tun | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,11 @@ from overlayd.core.kernel import (
     Link,
     Neighbour,
     Route,
+    Tun,
+    Vxlan,
 )
 from overlayd.core.model import Family, IPAddress, Mac
-from overlayd.core.underlay import HostLink, is_our_device_name
+from overlayd.core.underlay import HostLink, is_our_device
 from overlayd.host.netlink import links, wire
 from overlayd.host.netlink.connection import Netlink, Notifications, open_netlink, open_notifications
 from overlayd.host.netlink.entries import (
@@ -44,12 +46,13 @@ from overlayd.host.netlink.forwarding import forwards, switch_on
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.netlink.steps import Steps, steps
 from overlayd.host.netlink.wire import Refusal
+from overlayd.host.tun import create_tun
 
 _GROUPS = (1, 3, 5, 7, 9, 24)
 """linux/rtnetlink.h, RTNLGRP_: LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV4_NETCONF (forwarding)."""
 
 _NOWHERE = IPv4Address(0)
-"""Stands for what no wish has: an FDB entry's several or special destinations, a route's missing gateway."""
+"""Stands for what no wish has: an FDB entry's several or special destinations."""
 
 
 @asynccontextmanager
@@ -75,7 +78,8 @@ class _KernelDataplane:
         for address in await read_addresses(self._netlink, names):
             items.append(Address(address.link, address.address, address.prefixlen))
         for index, name in names.items():
-            items += _fdb_entries(name, await self._read_neighbours(AF_BRIDGE, index))
+            if isinstance(ours[index].tunnel, Vxlan):
+                items += _fdb_entries(name, await self._read_neighbours(AF_BRIDGE, index))
             items += _neighbours(name, await self._read_neighbours(0, index))
         items += await self._observe_routes(
             names, {link.index: link.name for link in all_links if link.name in scope.underlay}
@@ -107,7 +111,7 @@ class _KernelDataplane:
                 continue
             name = ours.get(row.ifindex) or (underlay.get(row.ifindex) if row.gateway else None)
             if name is not None:
-                gateway = IPv4Address(row.gateway) if row.gateway else _NOWHERE
+                gateway = IPv4Address(row.gateway) if row.gateway else None
                 destination = IPv4Network((row.destination, row.prefixlen))
                 found.append(Route(destination, gateway, name, bool(row.flags & RTNH_F_ONLINK)))
         return found
@@ -157,24 +161,26 @@ class _KernelDataplane:
             if operation.verb is Verb.CHANGE:
                 return _failure(Refusal(errno.ENODEV, f"{link.name} is gone"))
             return await self._create(link, {other.name: other.index for other in found})
-        if existing.kind != "vxlan":
+        if not is_our_device(link.name, existing.tunnel) or type(existing.tunnel) is not type(link.kind):
             what = f"a {existing.kind} device" if existing.kind else "another device"
             return Failure(
                 errno.EEXIST,
                 f"{what} of this name exists, and it is not overlayd's: "
                 f"rename it or delete it (ip link delete {link.name})",
             )
-        if existing.vxlan != link.kind:
-            return Failure(errno.EEXIST, f"it exists as {existing.vxlan} and has to be removed first")
+        if existing.tunnel != link.kind:
+            return Failure(errno.EEXIST, f"it exists as {existing.tunnel} and has to be removed first")
         return await self._set(link, existing)
 
     async def _create(self, link: Link, index_of: Mapping[str, int]) -> Failure | None:
-        underlay = index_of.get(link.kind.underlay)
-        if underlay is None:
+        if isinstance(link.kind, Tun):
+            refused = create_tun(link.name, self._netlink.netns)
+        elif (underlay := index_of.get(link.kind.underlay)) is not None:
+            refused = await self._netlink.execute_one(links.create_vxlan(link, underlay))
+        else:
             return Failure(
                 errno.ENODEV, f"there is no interface {link.kind.underlay!r} for the tunnel to run over"
             )
-        refused = await self._netlink.execute_one(links.create_vxlan(link, underlay))
         if refused:
             return _failure(refused)
         created = next((new for new in await read_links(self._netlink) if new.name == link.name), None)
@@ -196,7 +202,7 @@ class _KernelDataplane:
                 up=link.up if link.up != existing.up else None,
             )
         )
-        if refused and refused.errno == errno.EADDRINUSE:
+        if refused and refused.errno == errno.EADDRINUSE and isinstance(link.kind, Vxlan):
             port = link.kind.port
             return Failure(
                 refused.errno, f"another socket has UDP port {port}; this shows which: ss -ulnp 'sport = :{port}'"
@@ -242,13 +248,12 @@ class _KernelHints:
 
 
 def _is_ours(link: HostLink) -> bool:
-    return link.vxlan is not None and is_our_device_name(link.name)
+    return is_our_device(link.name, link.tunnel)
 
 
 def _as_item(link: HostLink) -> Link:
-    assert link.vxlan is not None
-    mac = link.mac or Mac(bytes(6))  # one that carries bare IP packets (gpe) has none
-    return Link(link.name, link.vxlan, mac, link.mtu, link.up)
+    assert link.tunnel is not None
+    return Link(link.name, link.tunnel, link.mac, link.mtu, link.up)
 
 
 def _fdb_entries(link: str, rows: Sequence[NeighbourRow]) -> list[Item]:

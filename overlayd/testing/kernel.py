@@ -2,8 +2,9 @@
 
 It passes the contract tests of the real one, and does what the kernel does behind a daemon's back: a link that
 goes down takes its routes and neighbours with it and leaves addresses and FDB entries; a new MAC flushes the
-neighbours; a device's last address takes the routes; a deleted device takes everything.  A test plays the rest
-of the world by the methods under "the outside", and makes the kernel refuse by `fail_next`.
+neighbours; a device's last address takes the routes; a deleted device takes everything.  A userspace datapath
+stands among the rest, as in `core.kernel`, and its entries go with it.  A test plays the rest of the world by
+the methods under "the outside", and makes the kernel refuse by `fail_next`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address
 
 import trio
 
@@ -21,6 +21,8 @@ from overlayd.core.dataplane import Failure, Hints, Operation, Scope, Verb
 from overlayd.core.kernel import (
     ROUTE_PROTOCOL,
     Address,
+    Datapath,
+    Encap,
     FdbEntry,
     Forwarding,
     Item,
@@ -28,14 +30,15 @@ from overlayd.core.kernel import (
     Link,
     Neighbour,
     Route,
+    Vxlan,
 )
 from overlayd.core.model import Family, IPAddress, IPNetwork, Mac
-from overlayd.core.underlay import is_our_device_name
+from overlayd.core.underlay import is_our_device
 
 
 @dataclass(frozen=True)
 class ForeignLink:
-    """A device that is not a vxlan device."""
+    """A device of a kind that overlayd never makes."""
 
     name: str
     mtu: int = 1500
@@ -62,6 +65,8 @@ class FakeKernel:
     fdb: dict[tuple[str, Mac], FdbEntry] = field(default_factory=dict)
     neighbours: dict[tuple[str, IPAddress], Neighbour] = field(default_factory=dict)
     routes: dict[IPNetwork, list[ForeignRoute]] = field(default_factory=dict)
+    datapaths: dict[str, Datapath] = field(default_factory=dict)
+    encaps: dict[tuple[str, IPNetwork], Encap] = field(default_factory=dict)
     forwarding: bool = False
     applied: list[tuple[Operation, Failure | None]] = field(default_factory=list)
     _refusals: list[tuple[Callable[[Operation], bool], Failure]] = field(default_factory=list)
@@ -78,11 +83,11 @@ class FakeKernel:
         items += [address for address in self.addresses if address.link in ours]
         items += [entry for entry in self.fdb.values() if entry.link in ours]
         items += [neighbour for neighbour in self.neighbours.values() if neighbour.link in ours]
+        items += [*self.datapaths.values(), *self.encaps.values()]
         for first, *_ in self.routes.values():
             in_scope = first.gateway is not None and first.link in scope.underlay
             if first.protocol == ROUTE_PROTOCOL and (first.link in ours or in_scope):
-                gateway = first.gateway or IPv4Address(0)
-                items.append(Route(first.destination, gateway, first.link, first.onlink))
+                items.append(Route(first.destination, first.gateway, first.link, first.onlink))
         return KernelState.of(items)
 
     async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:
@@ -124,7 +129,7 @@ class FakeKernel:
         self._set_link(name, up=up, mac=mac, mtu=mtu)
         self._changed()
 
-    def put(self, item: Address | FdbEntry | Neighbour) -> None:
+    def put(self, item: Address | Encap | FdbEntry | Neighbour) -> None:
         """Put an entry in place, over what stands there."""
         self._put(item)
         self._changed()
@@ -147,7 +152,8 @@ class FakeKernel:
     # --- the kernel's rules
 
     def _is_ours(self, name: str) -> bool:
-        return isinstance(self.links.get(name), Link) and is_our_device_name(name)
+        link = self.links.get(name)
+        return isinstance(link, Link) and is_our_device(name, link.kind)
 
     def _apply_one(self, operation: Operation) -> Failure | None:
         for position, (matches, failure) in enumerate(self._refusals):
@@ -172,7 +178,7 @@ class FakeKernel:
         if existing is None:
             if verb is Verb.CHANGE:
                 return Failure(errno.ENODEV, f"{link.name} is gone")
-            if link.kind.underlay not in self.links:
+            if isinstance(link.kind, Vxlan) and link.kind.underlay not in self.links:
                 return Failure(errno.ENODEV, f"there is no interface {link.kind.underlay!r}")
             self.links[link.name] = link
             return None
@@ -195,9 +201,11 @@ class FakeKernel:
         self.routes.setdefault(route.destination, []).insert(0, ours)
         return None
 
-    def _put(self, item: Address | FdbEntry | Neighbour) -> Failure | None:
+    def _put(self, item: Address | Datapath | Encap | FdbEntry | Neighbour) -> Failure | None:
         if item.link not in self.links:
             return _no_link(item.link)
+        if isinstance(item, Encap) and item.link not in self.datapaths:
+            return Failure(errno.ENOTCONN, f"no datapath runs on {item.link}")
         match item:
             case Address():
                 self.addresses.add(item)
@@ -205,6 +213,10 @@ class FakeKernel:
                 self.fdb[item.link, item.mac] = item
             case Neighbour():
                 self.neighbours[item.link, item.address] = item
+            case Datapath():
+                self.datapaths[item.link] = item
+            case Encap():
+                self.encaps[item.link, item.prefix] = item
         return None
 
     def _remove(self, item: Item) -> Failure | None:
@@ -221,6 +233,10 @@ class FakeKernel:
                 self.fdb.pop((item.link, item.mac), None)
             case Neighbour():
                 self.neighbours.pop((item.link, item.address), None)
+            case Datapath():
+                self._stop_datapath(item.link)
+            case Encap():
+                self.encaps.pop((item.link, item.prefix), None)
             case Route():
                 self._remove_route(item)
             case Forwarding():
@@ -228,10 +244,10 @@ class FakeKernel:
         return None
 
     def _remove_route(self, route: Route) -> None:
-        """The first of ours by this gateway and link."""
+        """The first of ours by this link and gateway, or, where none is given, by any."""
         routes = self.routes.get(route.destination, [])
         for position, other in enumerate(routes):
-            same = (other.link, other.gateway or IPv4Address(0)) == (route.link, route.gateway)
+            same = other.link == route.link and route.gateway in (other.gateway, None)
             if same and other.protocol == ROUTE_PROTOCOL:
                 del routes[position]
                 break
@@ -256,11 +272,18 @@ class FakeKernel:
         self._drop_neighbours(name)
         self.addresses = {address for address in self.addresses if address.link != name}
         self.fdb = {key: entry for key, entry in self.fdb.items() if entry.link != name}
+        self._stop_datapath(name)
         above = [
-            link.name for link in self.links.values() if isinstance(link, Link) and link.kind.underlay == name
+            link.name
+            for link in self.links.values()
+            if isinstance(link, Link) and isinstance(link.kind, Vxlan) and link.kind.underlay == name
         ]
         for tunnel in above:
             self._delete_link(tunnel)
+
+    def _stop_datapath(self, name: str) -> None:
+        self.datapaths.pop(name, None)
+        self.encaps = {key: entry for key, entry in self.encaps.items() if entry.link != name}
 
     def _drop_routes(self, name: str) -> None:
         left = {to: [route for route in routes if route.link != name] for to, routes in self.routes.items()}

@@ -16,6 +16,8 @@ from overlayd.testing.kernel import ForeignRoute
 from support.overlay import (
     DEVICE,
     FORWARDING,
+    NETWORK,
+    TUN,
     adding,
     address,
     fdb_entry,
@@ -28,6 +30,9 @@ from support.overlay import (
     removing,
     route,
     subnet,
+    tun,
+    tun_node,
+    vxlan,
 )
 from support.worlds import FakeWorld, World, open_real_world
 
@@ -139,7 +144,7 @@ async def test_a_link_changes_in_place(world: World) -> None:
 
 async def test_another_tunnel_under_the_name_has_to_be_removed_first(world: World) -> None:
     await install(world.dataplane, node(1))
-    other = dataclasses.replace(link(1), kind=dataclasses.replace(link(1).kind, port=4789))
+    other = dataclasses.replace(link(1), kind=vxlan(1, port=4789))
     (refused,) = await world.dataplane.apply(adding([other]))
     assert refused is not None
     assert refused.errno == errno.EEXIST
@@ -232,8 +237,7 @@ async def test_a_route_of_ours_without_a_gateway_is_seen_and_removed(world: Worl
     await install(world.dataplane, node(1))
     world.put_route(ForeignRoute(subnet(2), DEVICE, protocol=ROUTE_PROTOCOL))
     odd = (await observed(world)).by_key["route", subnet(2)]
-    assert isinstance(odd, Route)
-    assert odd != route(2)
+    assert odd == Route(subnet(2), None, DEVICE)
     await done(world, *removing([odd]))
     assert world.routes(subnet(2)) == []
 
@@ -265,6 +269,67 @@ async def test_the_last_address_takes_routes_and_neighbours_along(world: World) 
     await install(world.dataplane, node(1, peers=(2,)))
     await done(world, *removing([address(1)]))
     assert await observed(world) == KernelState.of([FORWARDING, link(1), fdb_entry(2)])
+
+
+async def test_a_tun_device_and_its_route_without_a_gateway_are_observed_just_so(world: World) -> None:
+    await install(world.dataplane, tun_node())
+    await done(world, *adding(tun_node()))
+    assert await observed(world) == tun_node()
+    assert world.routes(NETWORK) == [ForeignRoute(NETWORK, TUN, None, ROUTE_PROTOCOL)]
+
+
+async def test_a_tun_device_changes_in_place(world: World) -> None:
+    await install(world.dataplane, tun_node())
+    narrow = tun(mtu=1400)
+    await done(world, Operation(Verb.CHANGE, narrow, was=tun()))
+    assert (await observed(world)).by_key["link", TUN] == narrow
+    assert Route(NETWORK, None, TUN) in (await observed(world)).items
+
+
+async def test_a_tun_device_outlives_its_underlay(world: World) -> None:
+    await install(world.dataplane, tun_node())
+    world.delete_link("eth0")
+    assert await observed(world) == tun_node()
+
+
+async def test_a_tun_device_goes_and_takes_everything_along(world: World) -> None:
+    await install(world.dataplane, tun_node())
+    await done(world, *removing([tun()]))
+    assert await observed(world) == KernelState.of([FORWARDING])
+    await done(world, *removing(reversed(list(tun_node()))))
+
+
+async def test_a_tun_device_that_is_down_has_no_routes(world: World) -> None:
+    await install(world.dataplane, tun_node())
+    world.set_link(TUN, up=False)
+    assert Route(NETWORK, None, TUN) not in (await observed(world)).items
+    down = (await observed(world)).by_key["link", TUN]
+    await done(world, Operation(Verb.CHANGE, tun(), was=down), *adding([Route(NETWORK, None, TUN)]))
+    assert await observed(world) == tun_node()
+
+
+async def test_a_foreign_device_of_the_tun_devices_name_is_refused_and_left_alone(world: World) -> None:
+    world.add_foreign_link(TUN)
+    (refused,) = await world.dataplane.apply(adding([tun()]))
+    assert refused is not None
+    assert refused.errno == errno.EEXIST
+    assert "not overlayd's" in refused.reason
+    await done(world, *removing([tun()]))
+    world.set_link(TUN, up=False)  # so it still exists
+    assert await observed(world) == KernelState()
+
+
+async def test_a_route_loses_its_gateway_and_gets_one(world: World) -> None:
+    await install(world.dataplane, tun_node())
+    by_device, by_gateway = (
+        Route(subnet(2), None, TUN),
+        Route(subnet(2), IPv4Address("10.244.9.0"), TUN, onlink=True),
+    )
+    await done(world, *adding([by_gateway]))
+    for wish, was in ((by_device, by_gateway), (by_gateway, by_device)):
+        await done(world, Operation(Verb.CHANGE, wish, was=was))
+        assert await observed(world) == tun_node() | KernelState.of([wish])
+        assert len(world.routes(subnet(2))) == 1
 
 
 @pytest.mark.parametrize("device", [DEVICE, "eth0"])

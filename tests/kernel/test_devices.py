@@ -97,6 +97,7 @@ async def test_a_device_without_a_mac_is_told_too(world: RealWorld) -> None:
     ip(world.netns, f"link add {DEVICE} type vxlan dstport 8472 gpe external")
     found = await observed_link(world)
     assert found.kind.extra == ("external", "gpe")
+    assert found.mac is None
     assert not any(await world.dataplane.apply([*removing([found]), *adding([link(1)])]))
     assert await observed_link(world) == link(1)
 
@@ -114,7 +115,9 @@ async def test_an_underlay_that_is_not_in_this_namespace_equals_no_wish(world: R
         ip(elsewhere, "link add eth0 index 4242 type veth peer name wire")
         ip(elsewhere, "link add ovl.1 type vxlan id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning")
         ip(elsewhere, f"link set ovl.1 netns {world.netns}")
-        assert (await observed_link(world)).kind.underlay == "index 4242"  # no interface can be called so
+        found = (await observed_link(world)).kind
+        assert isinstance(found, Vxlan)
+        assert found.underlay == "index 4242"  # no interface can be called so
 
 
 async def test_a_second_tunnel_with_the_same_vni_and_port_is_refused_in_the_kernels_words(

@@ -29,7 +29,7 @@ def networks(draw: st.DrawFn) -> IPNetwork:
 @st.composite
 def routes(draw: st.DrawFn) -> Route:
     destination = draw(networks())
-    gateway = draw(st.ip_addresses(v=4 if destination.version == 4 else 6))
+    gateway = draw(st.none() | st.ip_addresses(v=4 if destination.version == 4 else 6))
     return Route(destination, gateway, "ovl.1", draw(st.booleans()))
 
 
@@ -75,25 +75,25 @@ def test_route(route: Route, index: int) -> None:
     destination = route.destination
     packed = entries.pack_route(route, index)
     fields = {
-        "family": family(route.gateway),
+        "family": family(destination.network_address),
         "dst_len": destination.prefixlen,
         "table": 254,
         "proto": 111,
-        "scope": 0,
+        "scope": 253 if route.gateway is None else 0,
         "type": 1,
         "flags": 4 if route.onlink else 0,
     }
     to = ("RTA_DST", str(destination.network_address))
-    by = ("RTA_GATEWAY", str(route.gateway))
+    by = [("RTA_GATEWAY", str(route.gateway))] if route.gateway is not None else []
     out = ("RTA_OIF", index)
-    assert packed == encoded(rtmsg(), fields, [to, by, out])
+    assert packed == encoded(rtmsg(), fields, [to, *by, out])
     row = entries.parse_route(memoryview(packed))
     assert (row.destination, row.prefixlen) == (destination.network_address.packed, destination.prefixlen)
-    assert (row.gateway, row.ifindex, row.protocol) == (route.gateway.packed, index, 111)
+    gateway = route.gateway.packed if route.gateway is not None else None
+    assert (row.gateway, row.ifindex, row.protocol) == (gateway, index, 111)
     assert (row.kind, row.tos, row.metric, row.plain) == (1, 0, 0, True)
     assert bool(row.flags & entries.RTNH_F_ONLINK) == route.onlink
-    hop = [] if route.gateway.is_unspecified else [by]
-    key = encoded(rtmsg(), {**fields, "scope": 255, "flags": 0}, [to, *hop, out])
+    key = encoded(rtmsg(), {**fields, "scope": 255, "flags": 0}, [to, *by, out])
     assert entries.pack_route_key(route, index) == key
 
 

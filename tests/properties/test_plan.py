@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 
 from overlayd.core.dataplane import Operation, Verb
-from overlayd.core.kernel import Item, KernelState, Key, Link, Neighbour, Route
+from overlayd.core.kernel import Encap, Item, KernelState, Key, Link, Neighbour, Route
 from overlayd.core.plan import diff
 from support.kernelstates import observations, wishes
 
@@ -25,6 +25,8 @@ def carry_out(state: dict[Key, Item], operation: Operation) -> None:
         return
     if getattr(item, "link", "eth0") != "eth0":
         assert ("link", item.link) in state, f"{item} has no link"  # type: ignore[union-attr]
+    if isinstance(item, Encap):
+        assert ("datapath", item.link) in state, f"{item} has no datapath"
     state[item.key] = item
 
 

@@ -40,6 +40,7 @@ class WatchedKernel(FakeKernel):
         for operation, failure in zip(operations, outcomes, strict=True):
             route = operation.item
             if isinstance(route, Route) and operation.verb is not Verb.REMOVE and failure is None and route.onlink:
+                assert route.gateway is not None
                 neighbour = self.neighbours[route.link, route.gateway]
                 assert (route.link, neighbour.mac) in self.fdb
         return outcomes

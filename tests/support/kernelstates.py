@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from overlayd.core.kernel import (
     Address,
+    Datapath,
+    Encap,
     FdbEntry,
     Forwarding,
     Item,
@@ -15,10 +17,12 @@ from overlayd.core.kernel import (
     Link,
     Neighbour,
     Route,
+    Tun,
     Vxlan,
 )
 from overlayd.core.model import Family, Mac
 
+TUN = "ovl.udp"
 names = st.sampled_from(["ovl.1", "ovl.2"])
 macs = st.sampled_from([Mac(bytes([2, 0, 0, 0, 0, n])) for n in range(4)])
 subnets = st.sampled_from([IPv4Network((0x0AF40000 + 256 * n, 24)) for n in range(1, 5)])
@@ -32,15 +36,24 @@ vxlans = st.builds(
     underlay=st.sampled_from(["eth0", "eth1"]),
     port=st.sampled_from([8472, 4789]),
 )
-links = st.builds(Link, names, vxlans, macs, st.sampled_from([1450, 1400]), st.booleans())
+mtus = st.sampled_from([1450, 1400])
+links = st.builds(Link, names, vxlans, macs, mtus, st.booleans())
+datapaths = st.builds(
+    Datapath, st.just(TUN), public_ips, st.sampled_from([8285, 8286]), subnets.map(lambda s: (s,))
+)
+encaps = st.builds(Encap, st.just(TUN), subnets, public_ips, st.just(8285))
 items: st.SearchStrategy[Item] = st.one_of(
     st.just(Forwarding(Family.IPV4)),
     links,
-    st.builds(Address, names, tunnels, st.just(32)),
+    st.builds(Link, st.just(TUN), st.sampled_from([Tun(), Tun(("multi_queue",))]), st.none(), mtus, st.booleans()),
+    datapaths,
+    encaps,
+    st.builds(Address, names | st.just(TUN), tunnels, st.just(32)),
     st.builds(FdbEntry, names, macs, public_ips),
     st.builds(Neighbour, names, tunnels, macs),
     st.builds(Route, subnets, tunnels, names, st.just(True)),
     st.builds(Route, subnets, public_ips, st.just("eth0")),
+    st.builds(Route, subnets, st.none(), st.just(TUN)),
 )
 
 
@@ -49,10 +62,13 @@ def _keyed(found: list[Item]) -> KernelState:
 
 
 def _possible(state: KernelState) -> KernelState:
-    """Without what stands on a device of ours that is not there."""
+    """Without what stands on a device of ours that is not there, or in a datapath that does not run."""
     present = {item.name for item in state.items if isinstance(item, Link)} | {"eth0"}
+    running = {item.link for item in state.items if isinstance(item, Datapath)} & present
     return KernelState.of(
-        item for item in state.items if isinstance(item, Forwarding | Link) or item.link in present
+        item
+        for item in state.items
+        if isinstance(item, Forwarding | Link) or item.link in (running if isinstance(item, Encap) else present)
     )
 
 
@@ -61,9 +77,9 @@ observations = st.lists(items, max_size=14).map(_keyed).map(_possible)
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> KernelState:
-    """What a backend may ask for: every route has its neighbour, every neighbour its FDB entry, all have their
-    link."""
+def vxlan_wishes(draw: st.DrawFn) -> KernelState:
+    """What the vxlan backend may ask for: every route has its neighbour, every neighbour its FDB entry, all have
+    their link."""
     name = draw(names)
     wanted: list[Item] = [draw(links.map(lambda link: Link(name, link.kind, link.mac, link.mtu)))]
     wanted.append(Forwarding(Family.IPV4))
@@ -80,3 +96,18 @@ def wishes(draw: st.DrawFn) -> KernelState:
             Route(subnet, subnet.network_address, name, onlink=True),
         ]
     return _keyed(wanted)
+
+
+@st.composite
+def udp_wishes(draw: st.DrawFn) -> KernelState:
+    """What the udp backend may ask for: every encap has its datapath, all have their link."""
+    wanted: list[Item] = [Forwarding(Family.IPV4), Link(TUN, Tun(), None, draw(mtus)), draw(datapaths)]
+    if draw(st.booleans()):
+        wanted.append(Address(TUN, draw(tunnels), 32))
+    wanted.append(Route(IPv4Network("10.244.0.0/16"), None, TUN))
+    return _keyed([*wanted, *draw(st.lists(encaps, max_size=4))])
+
+
+def wishes() -> st.SearchStrategy[KernelState]:
+    """What a backend may ask for."""
+    return vxlan_wishes() | udp_wishes()

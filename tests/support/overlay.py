@@ -6,17 +6,43 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 
 from overlayd.core.dataplane import Dataplane, Operation, Scope, Verb
-from overlayd.core.kernel import Address, FdbEntry, Forwarding, Item, KernelState, Link, Neighbour, Route, Vxlan
+from overlayd.core.kernel import (
+    Address,
+    FdbEntry,
+    Forwarding,
+    Item,
+    KernelState,
+    Link,
+    Neighbour,
+    Route,
+    Tun,
+    Vxlan,
+)
 from overlayd.core.model import Family, Mac
 
 DEVICE = "ovl.1"
+TUN = "ovl.udp"
+NETWORK = IPv4Network("10.244.0.0/16")
 FORWARDING = Forwarding(Family.IPV4)
 
 
+def vxlan(number: int = 1, underlay: str = "eth0", port: int = 8472) -> Vxlan:
+    """The tunnel of the node at 10.99.0.<number>."""
+    return Vxlan(vni=1, local=IPv4Address(f"10.99.0.{number}"), underlay=underlay, port=port)
+
+
 def link(number: int = 1, underlay: str = "eth0") -> Link:
-    """The tunnel device of the node at 10.99.0.<number>."""
-    kind = Vxlan(vni=1, local=IPv4Address(f"10.99.0.{number}"), underlay=underlay)
-    return Link(DEVICE, kind, mac(number), 1450)
+    return Link(DEVICE, vxlan(number, underlay), mac(number), 1450)
+
+
+def tun(mtu: int = 1472) -> Link:
+    return Link(TUN, Tun(), None, mtu)
+
+
+def tun_node(number: int = 1) -> KernelState:
+    """What the udp backend wants of the kernel alone: its datapath is not the kernel's."""
+    own = Address(TUN, subnet(number).network_address, 32)
+    return KernelState.of([FORWARDING, tun(), own, Route(NETWORK, None, TUN)])
 
 
 def address(number: int = 1) -> Address:

@@ -105,7 +105,8 @@ class RealWorld:
             case Neighbour():
                 ip(self.netns, f"neighbour delete {item.address} dev {item.link}")
             case Route():
-                ip(self.netns, f"route delete {item.destination} via {item.gateway} dev {item.link} proto 111")
+                via = f"via {item.gateway}" if item.gateway is not None else ""
+                ip(self.netns, f"route delete {item.destination} {via} dev {item.link} proto 111")
             case _:
                 raise NotImplementedError(item)
 

@@ -37,7 +37,7 @@ BASE = HostFacts(
 
 
 def tunnel(name: str, vni: int = 1, port: int = 8472, *, up: bool = True, extra: tuple[str, ...] = ()) -> HostLink:
-    return HostLink(9, name, 1450, up, kind="vxlan", vxlan=Vxlan(vni, NODE, "eth0", port, extra=extra))
+    return HostLink(9, name, 1450, up, kind="vxlan", tunnel=Vxlan(vni, NODE, "eth0", port, extra=extra))
 
 
 def route(destination: str, link: str, gateway: str | None = None, protocol: int = 3) -> HostRoute:

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_interface, ip_ne
 
 import pytest
 
+from overlayd.core.kernel import Tun, Vxlan
 from overlayd.core.model import Underlay
 from overlayd.core.underlay import (
     HostAddress,
@@ -14,6 +15,7 @@ from overlayd.core.underlay import (
     HostRoute,
     UnderlayError,
     choose_underlay,
+    is_our_device,
     is_our_device_name,
 )
 
@@ -136,10 +138,31 @@ def test_a_bare_host_is_told_so() -> None:
 
 
 def test_names_of_our_devices() -> None:
-    ours = ["ovl.1", "ovl.16777215", "ovl6.1"]
-    others = ["ovl", "ovl.", "ovl.x", "ovl.1a", "xovl.1", "ovl1", "ovl.1.2", "flannel.1", "ovl4.1", "ovl.1\n"]
+    ours = ["ovl.1", "ovl.16777215", "ovl6.1", "ovl.udp"]
+    others = [
+        "ovl",
+        "ovl.udp1",
+        "ovl6.udp",
+        "ovl.",
+        "ovl.x",
+        "ovl.1a",
+        "xovl.1",
+        "ovl1",
+        "ovl.1.2",
+        "flannel.1",
+        "ovl4.1",
+        "ovl.1\n",
+    ]
     assert [is_our_device_name(name) for name in ours] == [True] * len(ours)
     assert [is_our_device_name(name) for name in others] == [False] * len(others)
+
+
+def test_a_name_is_ours_on_one_kind_of_device_alone() -> None:
+    vxlan = Vxlan(1, IPv4Address("10.0.0.5"), "eth0")
+    assert is_our_device("ovl.1", vxlan)
+    assert is_our_device("ovl.udp", Tun())
+    for name, tunnel in (("ovl.1", Tun()), ("ovl.udp", vxlan), ("ovl.1", None), ("ovl.udp", None), ("x", vxlan)):
+        assert not is_our_device(name, tunnel)
 
 
 def test_the_address_of_ipv6_is_not_mistaken() -> None:

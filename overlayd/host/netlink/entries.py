@@ -37,6 +37,7 @@ RTA_TABLE = 15
 
 RT_TABLE_MAIN = 254
 RT_SCOPE_UNIVERSE = 0
+RT_SCOPE_LINK = 253
 RT_SCOPE_NOWHERE = 255
 RTN_UNICAST = 1
 RTNH_F_ONLINK = 4
@@ -49,6 +50,7 @@ _U32 = struct.Struct("=I")
 _FDB = {size: struct.Struct(f"=BBHiHBB HH{size}s HH6s2x") for size in (4, 16)}
 _NEIGHBOUR = _FDB
 _ROUTE = {size: struct.Struct(f"=BBBBBBBBI HH{size}s HH{size}s HHi") for size in (4, 16)}
+_LINK_ROUTE = {size: struct.Struct(f"=BBBBBBBBI HH{size}s HHi") for size in (4, 16)}
 """Header and attributes in one, by the size of an address in bytes."""
 
 
@@ -90,6 +92,13 @@ def pack_neighbour_key(address: IPAddress, index: int) -> bytes:
 def pack_route(route: Route, index: int) -> bytes:
     destination = route.destination.network_address
     size = len(destination.packed)
+    if route.gateway is None:
+        return _LINK_ROUTE[size].pack(
+            family_of(destination), route.destination.prefixlen, 0, 0,
+            RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_LINK, RTN_UNICAST, RTNH_F_ONLINK if route.onlink else 0,
+            4 + size, RTA_DST, destination.packed,
+            4 + 4, RTA_OIF, index,
+        )  # fmt: skip
     return _ROUTE[size].pack(
         family_of(destination), route.destination.prefixlen, 0, 0,
         RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_UNIVERSE, RTN_UNICAST, RTNH_F_ONLINK if route.onlink else 0,
@@ -101,13 +110,14 @@ def pack_route(route: Route, index: int) -> bytes:
 
 def pack_route_key(route: Route, index: int) -> bytes:
     """For removal: the first of our routes to this destination by this gateway and interface.  The kernel
-    compares no flags here, so two routes that differ in `onlink` alone are one to it."""
+    compares no flags here, so two routes that differ in `onlink` alone are one to it; nor a gateway where none
+    is given, so that this names the first of our routes by this interface."""
     destination = route.destination.network_address
     body = _RTMSG.pack(
         family_of(destination), route.destination.prefixlen, 0, 0,
         RT_TABLE_MAIN, ROUTE_PROTOCOL, RT_SCOPE_NOWHERE, RTN_UNICAST, 0,
     ) + attribute(RTA_DST, destination.packed)  # fmt: skip
-    if not route.gateway.is_unspecified:
+    if route.gateway is not None:
         body += attribute(RTA_GATEWAY, route.gateway.packed)
     return body + attribute(RTA_OIF, _INDEX.pack(index))
 

@@ -10,6 +10,7 @@ import errno
 import struct
 from ipaddress import ip_address, ip_network
 
+from overlayd.core.kernel import Tun, Vxlan
 from overlayd.core.model import Family, Mac
 from overlayd.core.underlay import HostAddress, HostFacts, HostLink, HostRoute
 from overlayd.host.netlink import wire
@@ -17,6 +18,7 @@ from overlayd.host.netlink.connection import Netlink
 from overlayd.host.netlink.entries import RTN_UNICAST, RouteRow, pack_routes_query, parse_route
 from overlayd.host.netlink.links import parse_vxlan
 from overlayd.host.netlink.wire import attribute, attributes
+from overlayd.host.tun import parse_tun
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=BBBBi")
@@ -29,6 +31,7 @@ _IFLA_IFNAME = 3
 _IFLA_MTU = 4
 _IFLA_LINKINFO = 18
 _IFLA_INFO_KIND = 1
+_IFLA_INFO_DATA = 2
 _IFLA_EXT_MASK = 29
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFA_ADDRESS = 1
@@ -68,8 +71,18 @@ def _parse_link(message: wire.Message, names: dict[int, str]) -> HostLink:
         loopback=bool(flags & _IFF_LOOPBACK),
         kind=kind,
         mac=Mac(mac) if len(mac) == 6 else None,
-        vxlan=parse_vxlan(message, names) if kind == "vxlan" else None,
+        tunnel=_parse_tunnel(kind, message, info, names),
     )
+
+
+def _parse_tunnel(
+    kind: str, message: wire.Message, info: dict[int, memoryview], names: dict[int, str]
+) -> Vxlan | Tun | None:
+    if kind == "vxlan":
+        return parse_vxlan(message, names)
+    if kind == "tun" and _IFLA_INFO_DATA in info:
+        return parse_tun(info[_IFLA_INFO_DATA])
+    return None
 
 
 async def read_addresses(netlink: Netlink, names: dict[int, str]) -> tuple[HostAddress, ...]:

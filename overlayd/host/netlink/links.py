@@ -27,8 +27,9 @@ _AGEING = 300
 
 
 def create_vxlan(link: Link, underlay_index: int) -> Request:
-    """A new device, down; refused with EEXIST where the name is taken."""
+    """A new vxlan device, down; refused with EEXIST where the name is taken."""
     kind = link.kind
+    assert isinstance(kind, Vxlan)
     local = "IFLA_VXLAN_LOCAL" if kind.local.version == 4 else "IFLA_VXLAN_LOCAL6"
     data: list[tuple[str, object]] = [
         ("IFLA_VXLAN_ID", kind.vni),

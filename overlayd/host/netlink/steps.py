@@ -11,7 +11,7 @@ import errno
 from collections.abc import Generator, Mapping
 
 from overlayd.core.dataplane import Operation, Verb
-from overlayd.core.kernel import Address, FdbEntry, Neighbour, Route
+from overlayd.core.kernel import Address, Datapath, Encap, FdbEntry, Neighbour, Route
 from overlayd.host.netlink import links, wire
 from overlayd.host.netlink.entries import (
     pack_fdb_entry,
@@ -35,6 +35,8 @@ any on a device that went meanwhile, and address."""
 def steps(operation: Operation, index_of: Mapping[str, int]) -> Steps:
     """The steps of an operation on an address, FDB entry, neighbour or route; `index_of` has every interface."""
     item = operation.item
+    if isinstance(item, Datapath | Encap):
+        return _settled(Refusal(errno.EOPNOTSUPP, "the kernel has no userspace datapath"))
     assert isinstance(item, Address | FdbEntry | Neighbour | Route)
     index = index_of.get(item.link)
     if index is None:
@@ -98,7 +100,7 @@ def _route(operation: Operation, route: Route, index: int, index_of: Mapping[str
         return (yield from _remove(_route_removal(route, index)))
     add = Request(wire.RTM_NEWROUTE, wire.NLM_F_CREATE, pack_route(route, index))
     was = operation.was if isinstance(operation.was, Route) else None
-    if was and (was.link, was.gateway) == (route.link, route.gateway):
+    if was and was.link == route.link and was.gateway in (route.gateway, None):
         # a removal could not tell the old one from the new: it goes first
         return (yield from _remove(_route_removal(was, index))) or (yield add)
     refused = yield add

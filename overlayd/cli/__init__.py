@@ -27,16 +27,21 @@ class CommandError(Exception):
         self.status = status
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The whole command line; with `only`, the options of that verb alone, so that the others stay unimported."""
     parser = argparse.ArgumentParser(prog="overlayd", description="An overlay network daemon.")
     parser.add_argument("--version", action="version", version=f"overlayd {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    arguments = list(sys.argv[1:] if argv is None else argv)
     for verb, summary in VERBS.items():
         sub = verbs.add_parser(verb, help=summary, description=summary)
-        if arguments[:1] == [verb]:  # the others stay unimported
+        if only in (None, verb):
             import_module(f"overlayd.cli.{verb}").configure(sub)
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser(arguments[0] if arguments else "").parse_args(arguments)
     try:
         status: int = import_module(f"overlayd.cli.{args.verb}").run(args)
     except CommandError as error:

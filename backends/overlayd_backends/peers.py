@@ -16,9 +16,15 @@ def underlay_family(underlay: Underlay) -> Family:
     return Family.IPV4 if underlay.address.version == 4 else Family.IPV6
 
 
-def whereabouts(peer: Lease, kind: str, underlay: Underlay) -> tuple[IPv4Network, IPAddress]:
-    """A peer's inner IPv4 prefix and its outer address in the underlay's family; raises NotServedError."""
-    if (reason := refusal_of_type(peer, kind)) is not None:
+def whereabouts(
+    peer: Lease, kind: str, underlay: Underlay, *, unnamed: bool = False
+) -> tuple[IPv4Network, IPAddress]:
+    """A peer's inner IPv4 prefix and its outer address in the underlay's family; raises NotServedError.
+
+    `unnamed`: a record that names no backend counts as one of this kind.
+    """
+    named = bool(peer.attributes.backend) or not unnamed
+    if named and (reason := refusal_of_type(peer, kind)) is not None:
         raise NotServedError(reason)
     family = underlay_family(underlay)
     prefix, public = peer.subnet.ipv4, peer.attributes.public_ip(family)

@@ -12,6 +12,7 @@ from overlayd.core.backend import Backend, BackendOptionError, Needs
 from overlayd.core.config import parse_config
 from overlayd.core.model import Attributes, Family, Lease, Mac, NetworkView, Subnet, Underlay
 from overlayd_backends.hostgw import HostGw
+from overlayd_backends.udp.backend import Udp
 from overlayd_backends.vxlan import Vxlan
 
 UNDERLAY = Underlay(
@@ -128,6 +129,67 @@ def test_host_gw_in_full() -> None:
     assert "runs backend 'vxlan'" in wish.refused[far.subnet]
 
 
+def test_udp_in_full() -> None:
+    flannels = lease(3, Attributes((IPv4Address("10.98.0.3"),)))
+    wish = Udp().desired(view(lease(2, Attributes((IPv4Address("10.99.0.2"),), "udp")), flannels, vxlan_peer(4)))
+    assert str(wish.kernel).splitlines() == [
+        "forwarding ipv4 on",
+        "link ovl.udp tun persist mtu 1472 up",
+        "address 10.244.1.0/32 dev ovl.udp",
+        "datapath ovl.udp local 10.99.0.1 port 8285 own 10.244.1.0/24",
+        "encap 10.244.2.0/24 dev ovl.udp to 10.99.0.2 port 8285",
+        "encap 10.244.3.0/24 dev ovl.udp to 10.98.0.3 port 8285",
+        "route 10.244.0.0/16 dev ovl.udp proto 111",
+    ]
+    assert (wish.device, wish.mtu) == ("ovl.udp", 1472)
+    assert wish.refused == {Subnet.parse("10.244.4.0/24"): "runs backend 'vxlan', this node 'udp'"}
+    assert Udp().advertise(UNDERLAY, MAC) == Attributes((UNDERLAY.public_ip,), "udp")
+    assert Udp().needs() == Needs(8285, tun=True)
+
+
+def test_udp_before_it_has_a_lease_takes_nothing_in() -> None:
+    kernel = Udp().desired(view(own=False)).kernel
+    assert [str(item).split()[0] for item in kernel] == ["forwarding", "link", "datapath", "route"]
+    assert "datapath ovl.udp local 10.99.0.1 port 8285 own none" in str(kernel)
+
+
+def test_udp_options_reach_the_device_and_the_entries() -> None:
+    backend = Udp.parse({"port": 9000, "mtu": 1400})
+    kernel = str(backend.desired(view(lease(2, Attributes((IPv4Address("10.99.0.2"),), "udp")))).kernel)
+    assert "mtu 1372" in kernel
+    assert "to 10.99.0.2 port 9000" in kernel
+    assert "local 10.99.0.1 port 9000" in kernel
+
+
+@pytest.mark.parametrize(
+    ("peer", "reason"),
+    [
+        (lease(2, Attributes((IPv4Address("10.99.0.2"),), "host-gw")), "runs backend 'host-gw', this node 'udp'"),
+        (lease(2, Attributes((UNDERLAY.public_ip,), "udp")), "this node's own"),
+        (lease(2, Attributes((IPv4Address("127.0.0.1"),))), "no host's address"),
+        (lease(2, Attributes(())), "no IPV4 public IP"),
+    ],
+)
+def test_a_peer_that_udp_cannot_serve_is_refused_alone(peer: Lease, reason: str) -> None:
+    wish = Udp().desired(view(peer, lease(9, Attributes((IPv4Address("10.99.0.9"),)))))
+    assert list(wish.peers) == [Subnet.parse("10.244.9.0/24")]
+    assert reason in wish.refused[peer.subnet]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"port": 0}, "Backend.Port: 0 is not a whole number from 1 to 65535"),
+        ({"mtu": 95}, "Backend.MTU: 95 leaves no room for packets: it must be at least 96"),
+        ({"mtu": "1500"}, "Backend.MTU"),
+    ],
+)
+def test_a_wrong_option_of_udp_is_named(options: dict[str, object], said: str) -> None:
+    with pytest.raises(BackendOptionError) as raised:
+        Udp.parse(options)
+    assert said in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -149,8 +211,9 @@ def test_a_wrong_option_is_named_with_what_would_be_right(options: dict[str, obj
 def test_overheads() -> None:
     assert (Vxlan().overhead(Family.IPV4), Vxlan().overhead(Family.IPV6)) == (50, 70)
     assert HostGw().overhead(Family.IPV4) == 0
+    assert (Udp().overhead(Family.IPV4), Udp().overhead(Family.IPV6)) == (28, 48)
 
 
-def test_both_are_found_by_their_entry_points() -> None:
+def test_all_are_found_by_their_entry_points() -> None:
     found: dict[str, type[Backend]] = dict(load_backends())
-    assert found == {"vxlan": Vxlan, "host-gw": HostGw}
+    assert found == {"vxlan": Vxlan, "host-gw": HostGw, "udp": Udp}

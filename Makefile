@@ -7,12 +7,13 @@ PYTEST_ARGS ?=
 STATES ?= 2000000
 EPISODES ?= 10000
 
-.PHONY: help demo test test-all simulate lint clean
+.PHONY: help demo test test-all simulate model man lint clean
 
 help:
 	@echo "make demo   watch a whole cluster come up, prove itself and go away again"
 	@echo "make test   run all tests, after installing what they need"
 	@echo "make model  search the states that a few keepers can reach, STATES=2000000 of each scenario"
+	@echo "make man    write the manual pages anew, after a change of the command line"
 	@echo "make lint   ruff and strict mypy"
 	@echo "make clean  remove the environment and everything that was built"
 
@@ -31,6 +32,9 @@ simulate: $(VENV)/test.stamp
 
 model: $(VENV)/test.stamp
 	PYTHONPATH=tests $(BIN)/python -m support.model $(STATES)
+
+man: $(VENV)/test.stamp
+	$(BIN)/python -m overlayd.cli.manual docs/man
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -86,8 +86,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser,
         "--node-name",
         parse=parse_node_name,
-        default=socket.gethostname(),
-        help="what this node is called in everybody's status",
+        default=None,
+        help="what this node is called in everybody's status; absent: its host name",
         metavar="NAME",
     )
     add_option(
@@ -157,7 +157,7 @@ async def _run(args: argparse.Namespace) -> None:
             return await judge_host(netlink, intent)
 
         settings = Settings(
-            args.node_name,
+            args.node_name or _host_name(),
             args.etcd_prefix,
             args.subnet_file,
             args.lease_ttl,
@@ -225,6 +225,13 @@ def parse_node_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}", text, re.ASCII):
         raise ValueError(f"{text!r} is not a node name: letters, digits, dots, hyphens; 253 at most")
     return text
+
+
+def _host_name() -> str:
+    try:
+        return parse_node_name(socket.gethostname())
+    except ValueError as error:
+        raise CommandError(f"the host's name won't do: {error}; give another by --node-name") from error
 
 
 def parse_log_level(text: str) -> int:

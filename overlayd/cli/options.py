@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,23 @@ def parse_iface(text: str) -> str:
     if not text or len(text.encode()) > 15 or re.search(r"[\s/]", text):
         raise ValueError(f"{text!r} is neither an interface name nor an IPv4 address")
     return text
+
+
+def parse_listen(text: str) -> tuple[IPv4Address | IPv6Address, int]:
+    """`ADDRESS:PORT`, `[IPV6]:PORT`, or a port alone for the loopback."""
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r} ends with no port of 1 to 65535: write it like 9595 or 10.0.0.5:9595")
+    if ":" not in text:
+        return IPv4Address("127.0.0.1"), int(port)
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        address = IPv6Address(bare) if bare != host else IPv4Address(bare)
+    except ValueError:
+        raise ValueError(
+            f"{host!r} is not an address: write it like 10.0.0.5:9595 or [fd00::5]:9595, 0.0.0.0 and [::] for all"
+        ) from None
+    return address, int(port)
 
 
 def parse_ttl(text: str) -> int:

@@ -10,7 +10,7 @@ import re
 import signal
 import socket
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 import trio
@@ -24,12 +24,14 @@ from overlayd.cli.options import (
     add_store_options,
     add_subnet_file_option,
     open_store,
+    parse_listen,
     parse_ttl,
 )
 from overlayd.core.config import ConfigError
 from overlayd.core.keeper import TTL_DEFAULT, TTL_MIN
 
 if TYPE_CHECKING:
+    from overlayd.core.status import Answer
     from overlayd.founding import FirstConfig
 
 SUBNET_CHANGED = 3
@@ -92,6 +94,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_option(
         parser,
+        "--listen",
+        parse=parse_listen,
+        default=None,
+        help="serve /healthz, /readyz, /metrics, /status there; a port alone means the loopback; absent: nowhere",
+        metavar="[ADDRESS:]PORT",
+    )
+    add_option(
+        parser,
         "--log-level",
         parse=parse_log_level,
         default="info",
@@ -104,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
     from overlayd.api.status_socket import SocketUnusableError
     from overlayd.daemon import SubnetChanged
     from overlayd.host.identity import IdentityError
+    from overlayd.host.listening import ListenError
     from overlayd.log import log_to
 
     log_to(level=args.log_level)
@@ -112,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         trio.run(_run, args)
     except* IdentityError as errors:
         ends.append(CommandError(_innermost(errors)))
-    except* SocketUnusableError as errors:
+    except* (SocketUnusableError, ListenError) as errors:
         ends.append(CommandError(_innermost(errors)))
     except* SubnetChanged as errors:
         ends.append(CommandError(_innermost(errors), SUBNET_CHANGED))
@@ -172,7 +183,20 @@ async def _run(args: argparse.Namespace) -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
                 await nursery.start(serve_status, args.run_dir, daemon.answer)
+                if args.listen is not None:
+                    await nursery.start(_serve_pages, args.listen, daemon.answer)
                 await daemon.run()
+
+
+async def _serve_pages(
+    where: tuple[IPv4Address | IPv6Address, int],
+    current: Callable[[], Answer],
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    from overlayd.api.http import serve_http  # 4 MB that only those need who asked for it
+    from overlayd.host.listening import open_listeners
+
+    await serve_http(await open_listeners(*where), current, task_status)
 
 
 async def _stop_at_signal(daemon: trio.CancelScope) -> None:

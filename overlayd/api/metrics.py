@@ -1,0 +1,140 @@
+"""The daemon's Answer as metrics in Prometheus' text format; docs/metrics.md lists them all.
+
+Names begin with `overlayd_` and end with their unit, in base units (seconds, bytes).  Every label takes its values
+from a small fixed set: neither the number of peers nor anything that a record in the store says makes a new
+series.  How many peers and problems there are is told here; which they are, in /status.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from platform import python_version
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
+from prometheus_client.registry import Collector
+
+from overlayd.core.dataplane import Verb
+from overlayd.core.health import why_not_ready
+from overlayd.core.keeper import Belief
+from overlayd.core.status import Answer, PeerState, Verdict, why_run_out
+
+__all__ = ["CONTENT_TYPE", "collect", "exposition"]
+
+
+def exposition(answer: Answer) -> bytes:
+    """What Prometheus reads."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Told(answer))
+    ProcessCollector(registry=registry)
+    return generate_latest(registry)
+
+
+class _Told(Collector):
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def collect(self) -> Iterator[Metric]:
+        return collect(self._answer)
+
+
+def collect(answer: Answer) -> Iterator[Metric]:
+    """All families but those of the process."""
+    yield from _daemon(answer)
+    yield from _lease(answer)
+    yield from _network(answer)
+    yield from _store(answer)
+    yield from _reconciler(answer)
+
+
+def _daemon(answer: Answer) -> Iterator[Metric]:
+    status = answer.status
+    build = GaugeMetricFamily(
+        "overlayd_build_info", "Always 1; what runs here.", labels=["version", "python_version"]
+    )
+    build.add_metric([status.version, python_version()], 1)
+    yield build
+    yield _gauge("overlayd_ready", "1 if /readyz says ready.", not why_not_ready(status, answer.now))
+    verdicts = {verdict.name.lower(): answer.verdict is verdict for verdict in Verdict}
+    yield _gauges("overlayd_verdict", "1 for what `overlayd status` would say.", "verdict", verdicts)
+    yield _gauge("overlayd_status_age_seconds", "Time since the last look at the kernel.", answer.now - status.at)
+    problems: dict[str, int] = {}
+    for problem in status.problems:
+        problems[problem.code] = problems.get(problem.code, 0) + 1
+    yield _gauges("overlayd_problems", "Problems of this moment, by code.", "code", problems)
+
+
+def _lease(answer: Answer) -> Iterator[Metric]:
+    status, lease = answer.status, answer.status.lease
+    run_out = bool(why_run_out(status, answer.now))
+    believed = Belief.FENCED.value if run_out and status.belief == Belief.HELD.value else status.belief
+    yield _gauge("overlayd_lease_held", "1 if the subnet is this node's.", believed == Belief.HELD.value)
+    beliefs = {belief.value: believed == belief.value for belief in Belief}
+    yield _gauges("overlayd_lease_belief", "1 for what the node believes of its lease.", "belief", beliefs)
+    left = GaugeMetricFamily(
+        "overlayd_lease_remaining_seconds",
+        "Time until the lease may run out, negative after it; +Inf for a reservation; absent without a lease.",
+    )
+    if lease is not None:
+        left.add_metric([], math.inf if lease.until is None else lease.until - answer.now)
+    yield left
+
+
+def _network(answer: Answer) -> Iterator[Metric]:
+    states = [peer.state for peer in answer.status.peers]
+    peers = {state.value.replace(" ", "_"): states.count(state) for state in PeerState}
+    yield _gauges("overlayd_peers", "Peers by state.", "state", peers)
+    mtu = GaugeMetricFamily("overlayd_mtu_bytes", "What pods may use; absent until it is known.")
+    if answer.status.mtu is not None:
+        mtu.add_metric([], answer.status.mtu)
+    yield mtu
+
+
+def _store(answer: Answer) -> Iterator[Metric]:
+    status = answer.status
+    reached = status.in_sync and all(problem.code != "store-unreachable" for problem in status.problems)
+    yield _gauge("overlayd_store_connected", "1 if the store was read and answers.", reached)
+    yield _gauge(
+        "overlayd_store_revision", "The newest revision that was read, 0 before the first.", status.revision
+    )
+
+
+def _reconciler(answer: Answer) -> Iterator[Metric]:
+    done = answer.status.reconciler
+    yield CounterMetricFamily("overlayd_reconciler_passes", "Comparisons of wish and kernel.", value=done.passes)
+    yield _counters("overlayd_reconciler_operations", "Changes made to the kernel.", "verb", _by_verb(done.done))
+    yield _counters(
+        "overlayd_reconciler_failures", "Changes that the kernel refused.", "verb", _by_verb(done.refused)
+    )
+    yield _gauge(
+        "overlayd_reconciler_retries_pending", "Refused changes that wait for their next try.", done.retrying
+    )
+    yield _gauge(
+        "overlayd_kernel_programmed",
+        "1 if all that the node itself needs is in the kernel.",
+        answer.status.programmed,
+    )
+
+
+def _by_verb(counts: Mapping[str, int]) -> Mapping[str, int]:
+    return {verb.value: counts.get(verb.value, 0) for verb in Verb}
+
+
+def _gauge(name: str, meaning: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, meaning, value=value)
+
+
+def _gauges(name: str, meaning: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, meaning, labels=[label])
+    for word, value in values.items():
+        family.add_metric([word], value)
+    return family
+
+
+def _counters(name: str, meaning: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(name, meaning, labels=[label])
+    for word, value in values.items():
+        family.add_metric([word], value)
+    return family

@@ -206,7 +206,7 @@ def parse_listen(text: str) -> tuple[IPv4Address | IPv6Address, int]:
     """`ADDRESS:PORT`, `[IPV6]:PORT`, or a port alone for the loopback."""
     host, _, port = text.rpartition(":")
     if not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or not 0 < int(port) < 65536:
-        raise ValueError(f"{text!r} ends with no port of 1 to 65535: write it like 9595 or 10.0.0.5:9595")
+        raise ValueError(f"{text!r} ends with no port of 1 to 65535: write it like 8286 or 10.0.0.5:8286")
     if ":" not in text:
         return IPv4Address("127.0.0.1"), int(port)
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
@@ -214,7 +214,7 @@ def parse_listen(text: str) -> tuple[IPv4Address | IPv6Address, int]:
         address = IPv6Address(bare) if bare != host else IPv4Address(bare)
     except ValueError:
         raise ValueError(
-            f"{host!r} is not an address: write it like 10.0.0.5:9595 or [fd00::5]:9595, 0.0.0.0 and [::] for all"
+            f"{host!r} is not an address: write it like 10.0.0.5:8286 or [fd00::5]:8286, 0.0.0.0 and [::] for all"
         ) from None
     return address, int(port)
 

@@ -154,7 +154,13 @@ async def _run(args: argparse.Namespace) -> None:
     from overlayd.host.netlink.connection import open_netlink
     from overlayd.host.preflight import preflight as judge_host
     from overlayd.host.strays import read_inhabitants
+    from overlayd.host.systemd import NotifyError, keep_informed, take_supervisor
     from overlayd.host.underlay import observe_underlay
+
+    try:
+        supervisor = take_supervisor(os.environ, os.getpid())
+    except NotifyError as error:
+        raise CommandError(str(error), 2) from error
 
     async with open_netlink() as netlink, open_dataplane() as dataplane, open_store(args) as store:
 
@@ -185,6 +191,8 @@ async def _run(args: argparse.Namespace) -> None:
                 await nursery.start(serve_status, args.run_dir, daemon.answer)
                 if args.listen is not None:
                     await nursery.start(_serve_pages, args.listen, daemon.answer)
+                if supervisor is not None:
+                    nursery.start_soon(keep_informed, supervisor, daemon.answer)
                 await daemon.run()
 
 

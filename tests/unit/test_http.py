@@ -233,10 +233,10 @@ async def test_who_hangs_up_harms_nobody() -> None:
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("9595", ("127.0.0.1", 9595)),
+        ("8286", ("127.0.0.1", 8286)),
         ("0.0.0.0:1", ("0.0.0.0", 1)),
         ("10.0.0.5:65535", ("10.0.0.5", 65_535)),
-        ("[::1]:9595", ("::1", 9595)),
+        ("[::1]:8286", ("::1", 8286)),
     ],
 )
 def test_a_port_alone_means_the_loopback(text: str, where: tuple[str, int]) -> None:
@@ -249,9 +249,9 @@ def test_a_port_alone_means_the_loopback(text: str, where: tuple[str, int]) -> N
     [
         *(
             (text, "ends with no port of 1 to 65535")
-            for text in ("", "0", "65536", "10.0.0.5", "x:", "٩٥٩٥", "-1")
+            for text in ("", "0", "65536", "10.0.0.5", "x:", "٨٢٨٦", "-1")
         ),
-        *((text, "is not an address") for text in (":9595", "localhost:9595", "::1:9595", "[10.0.0.5]:1", "[]:1")),
+        *((text, "is not an address") for text in (":8286", "localhost:8286", "::1:8286", "[10.0.0.5]:1", "[]:1")),
     ],
 )
 def test_what_is_no_place_to_listen_at_is_refused_with_what_would_be(text: str, said: str) -> None:
@@ -270,8 +270,8 @@ async def test_a_taken_port_is_refused_with_who_has_it() -> None:
 
 async def test_an_address_of_another_host_is_refused() -> None:
     with pytest.raises(
-        ListenError, match=r"--listen 192.0.2.1:9595 .*: no interface of this host has the address"
+        ListenError, match=r"--listen 192.0.2.1:8286 .*: no interface of this host has the address"
     ):
-        await open_listeners(IPv4Address("192.0.2.1"), 9595)
-    with pytest.raises(ListenError, match=r"--listen \[2001:db8::1\]:9595 is not to be had"):
-        await open_listeners(IPv6Address("2001:db8::1"), 9595)
+        await open_listeners(IPv4Address("192.0.2.1"), 8286)
+    with pytest.raises(ListenError, match=r"--listen \[2001:db8::1\]:8286 is not to be had"):
+        await open_listeners(IPv6Address("2001:db8::1"), 8286)

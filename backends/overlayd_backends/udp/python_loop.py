@@ -1,0 +1,195 @@
+"""The loop around an engine in Python: reads, asks the engine, writes; a thread for each direction.
+
+A thread reads all that waits, up to a batch, since the more the engine sees at once the more it can join.  What
+the kernel refuses of one packet is counted and ends nothing; a descriptor that is dead ends the thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from overlayd_backends.udp.device import IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_PMTUDISC_DONT, UDP_GRO, UDP_SEGMENT
+from overlayd_backends.udp.engine import Engine, Frames, Sends
+from overlayd_backends.udp.packet import OFFLOAD, packets_in
+from overlayd_backends.udp.trains import take_apart
+
+LONGEST = 65_535
+"""Bytes of an IPv4 packet (RFC 791 section 3.1)."""
+BATCH = 64
+"""Reads in a batch."""
+BATCH_BYTES = 256 * 1024
+"""A batch ends once it has read so many, so that its first packet does not wait long for the last."""
+
+IP_MTU = 14
+"""linux/in.h"""
+_NOT_AS_TRAIN = frozenset({errno.EINVAL, errno.EIO})
+"""What older kernels, and a path through IPsec, say of UDP_SEGMENT."""
+_DEAD = frozenset({errno.EBADF, errno.EBADFD, errno.ENOTSOCK})
+"""EBADFD: the TUN device is gone."""
+
+_INT = struct.Struct("i")
+_U16 = struct.Struct("H")
+
+T = TypeVar("T")
+Datagram = tuple[bytes, int, bytes]
+"""Its source as four bytes, its segment size or 0, its payload."""
+
+
+class PythonLoop:
+    """Carries packets between a TUN device, a UDP socket and an engine until `stop_fd`, an eventfd, is readable.
+
+    The descriptors stay the caller's; the first two are non-blocking.  `run_tx` and `run_rx` block, each for a
+    thread of its own, and raise OSError where a descriptor is dead.
+    """
+
+    def __init__(self, engine: Engine, tun_fd: int, udp_fd: int, stop_fd: int) -> None:
+        self._engine = engine
+        self._tun_fd = tun_fd
+        self._udp_fd = udp_fd
+        self._stop_fd = stop_fd
+        # One for each thread: `+=` on a shared one would lose counts.
+        self._tx_failures: Counter[str] = Counter()
+        self._rx_failures: Counter[str] = Counter()
+
+    def replace(self, packed_table: bytes) -> None:
+        """The whole table from the next batch on; ValueError if it is malformed."""
+        self._engine.replace(packed_table)
+
+    def counters(self) -> dict[str, int]:
+        """The engine's, with what the kernel refused."""
+        counters = self._engine.counters()
+        for failures in (self._tx_failures, self._rx_failures):
+            for name, count in failures.copy().items():
+                counters[name] += count
+        return counters
+
+    def run_tx(self) -> None:
+        """From the TUN to the peers."""
+        with socket.socket(fileno=os.dup(self._udp_fd)) as udp:
+            for frames in self._batches(self._tun_fd, self._read_frame, len):
+                sends, messages = self._engine.outgoing(frames, time.monotonic())
+                self._write(messages, self._tx_failures)
+                self._send(udp, sends)
+
+    def run_rx(self) -> None:
+        """From the peers to the TUN."""
+
+        def receive() -> Datagram:
+            payload, control, _, (address, _) = udp.recvmsg(LONGEST, socket.CMSG_SPACE(_INT.size))
+            return socket.inet_aton(address), _segment_size(control), payload
+
+        with socket.socket(fileno=os.dup(self._udp_fd)) as udp:
+            for datagrams in self._batches(self._udp_fd, receive, lambda datagram: len(datagram[2])):
+                self._write(self._engine.incoming(datagrams), self._rx_failures)
+
+    def _batches(self, fd: int, read: Callable[[], T], size: Callable[[T], int]) -> Iterator[list[T]]:
+        """What can be read without waiting, again and again, until it is time to stop."""
+        readable = select.poll()
+        readable.register(fd, select.POLLIN)
+        readable.register(self._stop_fd, select.POLLIN)
+        while True:
+            ready = [ready_fd for ready_fd, _ in readable.poll()]
+            if self._stop_fd in ready:
+                return
+            batch: list[T] = []
+            room = BATCH_BYTES
+            while len(batch) < BATCH and room > 0:
+                try:
+                    one = read()
+                except BlockingIOError:
+                    break
+                batch.append(one)
+                room -= size(one)
+            yield batch
+
+    def _read_frame(self) -> bytes:
+        return os.read(self._tun_fd, OFFLOAD.size + LONGEST)
+
+    def _write(self, frames: Frames, failures: Counter[str]) -> None:
+        for frame in frames:
+            try:
+                os.write(self._tun_fd, frame)
+            except OSError as error:
+                _raise_if_dead(error)
+                failures["write_failed"] += packets_in(frame)
+
+    def _send(self, udp: socket.socket, sends: Sends) -> None:
+        for send in sends:
+            error = self._find_refusal(udp, *send)
+            if error is None:
+                continue
+            peer, port, segment_size, payload = send
+            mtu = None
+            if error.errno == errno.EMSGSIZE or (segment_size and error.errno in _NOT_AS_TRAIN):
+                mtu = _find_path_mtu(peer, port)
+            if mtu is None:
+                self._tx_failures["send_failed"] += len(take_apart(segment_size, payload))
+                continue
+            again, messages = self._engine.refused(peer, port, segment_size, payload, mtu, time.monotonic())
+            self._write(messages, self._tx_failures)
+            self._send_in_fragments(udp, again)
+
+    def _send_in_fragments(self, udp: socket.socket, sends: Sends) -> None:
+        udp.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+        try:
+            for send in sends:
+                self._tx_failures["send_failed"] += self._find_refusal(udp, *send) is not None
+        finally:
+            udp.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
+
+    def _find_refusal(
+        self, udp: socket.socket, peer: bytes, port: int, segment_size: int, payload: bytes
+    ) -> OSError | None:
+        """Send; the error if the kernel would not.  Waits while the socket's buffer is full."""
+        control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _U16.pack(segment_size))] if segment_size else []
+        address = (socket.inet_ntoa(peer), port)
+        while True:
+            try:
+                udp.sendmsg([payload], control, 0, address)
+            except BlockingIOError as error:
+                if not self._wait_writable(udp):
+                    return error
+            except OSError as error:
+                _raise_if_dead(error)
+                return error
+            else:
+                return None
+
+    def _wait_writable(self, udp: socket.socket) -> bool:
+        """False if it is time to stop before there is room."""
+        writable = select.poll()
+        writable.register(udp, select.POLLOUT)
+        writable.register(self._stop_fd, select.POLLIN)
+        return all(fd != self._stop_fd for fd, _ in writable.poll())
+
+
+def _segment_size(control: list[tuple[int, int, bytes]]) -> int:
+    """Of a datagram that UDP_GRO joined; 0 for any other."""
+    for level, kind, data in control:
+        if level == socket.IPPROTO_UDP and kind == UDP_GRO:
+            (size,) = _INT.unpack(data)
+            return int(size)
+    return 0
+
+
+def _find_path_mtu(peer: bytes, port: int) -> int | None:
+    """Bytes that the path to a peer takes, as far as the kernel knows; None if there is no path."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((socket.inet_ntoa(peer), port))
+            return probe.getsockopt(socket.IPPROTO_IP, IP_MTU)
+        except OSError:
+            return None
+
+
+def _raise_if_dead(error: OSError) -> None:
+    if error.errno in _DEAD:
+        raise error

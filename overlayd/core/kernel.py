@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 
 from overlayd.core.model import Family, IPAddress, IPNetwork, Mac
+from overlayd.core.nftables import NftChain, NftItem, NftTable, Sender
 
 ROUTE_PROTOCOL = 111
 """rtm_protocol of every route that overlayd adds (ASCII 'o').  linux/rtnetlink.h leaves the values above
@@ -199,16 +200,29 @@ class Forwarding:
         return f"forwarding {self.family.name.lower()} on"
 
 
-Item = Forwarding | Link | Address | Datapath | FdbEntry | Encap | Neighbour | Route
+Item = Forwarding | NftItem | Link | Address | Datapath | FdbEntry | Encap | Neighbour | Route
 
 _RANK: Mapping[type[Item], int] = MappingProxyType(
-    {Forwarding: 0, Link: 1, Address: 2, Datapath: 3, FdbEntry: 4, Encap: 4, Neighbour: 5, Route: 6}
+    {
+        Forwarding: 0,
+        NftTable: 1,
+        Sender: 2,
+        NftChain: 3,
+        Link: 4,
+        Address: 5,
+        Datapath: 6,
+        FdbEntry: 7,
+        Encap: 7,
+        Neighbour: 8,
+        Route: 9,
+    }
 )
 
 
 def rank(item: Item) -> int:
-    """The order of adding: forwarding, link, address, datapath, FDB entry or encap, neighbour, route.  Removing
-    is the reverse."""
+    """The order of adding: forwarding; table, sender, chain, so that no chain drops what comes from a sender that
+    is about to be let in; link, address, datapath, FDB entry or encap, neighbour, route.  Removing is the
+    reverse."""
     return _RANK[type(item)]
 
 

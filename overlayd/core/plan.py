@@ -2,6 +2,8 @@
 
 The order keeps one promise at every step: no route leads to a VTEP that is not there.  Routes that go, go
 first; then what is added, from the link upwards, routes last; then what else goes, from the top downwards.
+Chains and senders that go, go early like routes: an old sender may stand in the way of a new one, and a chain
+must not outlive those whom it lets in.
 A plan is made of stages: the operations of one stage do not depend on one another.
 """
 
@@ -25,6 +27,7 @@ from overlayd.core.kernel import (
     Route,
     rank,
 )
+from overlayd.core.nftables import NftChain, NftTable, Sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,10 @@ def diff(desired: KernelState, actual: KernelState, *, sweep: bool) -> Plan:
         for key, item in present.items()
         if sweep and key not in desired.by_key and not isinstance(item, Forwarding)
     ]
-    first = [Operation(Verb.REMOVE, item) for item in gone if isinstance(item, Route)]
-    last = [Operation(Verb.REMOVE, item) for item in gone if not isinstance(item, Route)]
+    first = [Operation(Verb.REMOVE, item) for item in gone if isinstance(item, Route | NftChain | Sender)]
+    last = [Operation(Verb.REMOVE, item) for item in gone if not isinstance(item, Route | NftChain | Sender)]
     stages = [
-        *_staged(first),
+        *reversed(_staged(first)),
         *_staged(removals),
         *_staged(additions),
         *reversed(_staged(last)),
@@ -106,13 +109,13 @@ def _is_on(item: Item, links: set[str]) -> bool:
             | Route(link=link)
         ):
             return link in links
-        case Forwarding():
+        case Forwarding() | NftTable() | NftChain() | Sender():
             return False
 
 
 def _needs(item: Item, desired: KernelState) -> frozenset[Key]:
-    """What must be in place before this item is of use: its link; below an encap its datapath; below a route the
-    neighbour, and below a neighbour the FDB entry."""
+    """What must be in place before this item is of use: its link or its table; below an encap its datapath; below
+    a route the neighbour, and below a neighbour the FDB entry."""
     keys: list[Key] = []
     match item:
         case Address(link=link) | Datapath(link=link) | FdbEntry(link=link):
@@ -126,6 +129,8 @@ def _needs(item: Item, desired: KernelState) -> frozenset[Key]:
             # the neighbour may stand there already, and its FDB entry not
             if isinstance(vtep := desired.by_key.get(keys[1]), Neighbour):
                 keys.append(("fdb", link, vtep.mac))
-        case Link() | Forwarding():
+        case NftChain() | Sender():
+            keys = [NftTable().key]
+        case Link() | Forwarding() | NftTable():
             pass
     return frozenset(key for key in keys if key in desired.by_key)

@@ -33,7 +33,9 @@ from overlayd.core.kernel import (
     Vxlan,
 )
 from overlayd.core.model import Family, IPAddress, IPNetwork, Mac
+from overlayd.core.nftables import NftChain, NftItem, NftTable, Sender
 from overlayd.core.underlay import is_our_device
+from overlayd.testing.nft import FakeNft
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class FakeKernel:
     routes: dict[IPNetwork, list[ForeignRoute]] = field(default_factory=dict)
     datapaths: dict[str, Datapath] = field(default_factory=dict)
     encaps: dict[tuple[str, IPNetwork], Encap] = field(default_factory=dict)
+    nft: FakeNft = field(default_factory=FakeNft)
     forwarding: bool = False
     applied: list[tuple[Operation, Failure | None]] = field(default_factory=list)
     _refusals: list[tuple[Callable[[Operation], bool], Failure]] = field(default_factory=list)
@@ -83,7 +86,7 @@ class FakeKernel:
         items += [address for address in self.addresses if address.link in ours]
         items += [entry for entry in self.fdb.values() if entry.link in ours]
         items += [neighbour for neighbour in self.neighbours.values() if neighbour.link in ours]
-        items += [*self.datapaths.values(), *self.encaps.values()]
+        items += [*self.datapaths.values(), *self.encaps.values(), *self.nft.items]
         for first, *_ in self.routes.values():
             in_scope = first.gateway is not None and first.link in scope.underlay
             if first.protocol == ROUTE_PROTOCOL and (first.link in ours or in_scope):
@@ -145,6 +148,17 @@ class FakeKernel:
         routes.insert(0 if in_front else len(routes), route)
         self._changed()
 
+    def put_nft(self, item: NftItem) -> None:
+        """Put it into our table, as an operator would by hand."""
+        refused = self.nft.put(item)
+        assert refused is None, refused
+        self._changed()
+
+    def flush_nft(self) -> None:
+        """What the reload of a firewall does."""
+        self.nft.flush()
+        self._changed()
+
     def hint(self) -> None:
         """Let everyone who listens believe that something has changed."""
         self._changed()
@@ -170,6 +184,8 @@ class FakeKernel:
                 return self._apply_link(link, operation.verb)
             case Route() as route:
                 return self._apply_route(route, operation.was)
+            case NftTable() | NftChain() | Sender() as item:
+                return self.nft.put(item)
             case item:
                 return self._put(item)
 
@@ -239,6 +255,8 @@ class FakeKernel:
                 self.encaps.pop((item.link, item.prefix), None)
             case Route():
                 self._remove_route(item)
+            case NftTable() | NftChain() | Sender():
+                self.nft.remove(item)
             case Forwarding():
                 pass  # it stays on: others rely on it
         return None

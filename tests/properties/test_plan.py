@@ -6,8 +6,9 @@ from hypothesis import given
 
 from overlayd.core.dataplane import Operation, Verb
 from overlayd.core.kernel import Encap, Item, KernelState, Key, Link, Neighbour, Route
+from overlayd.core.nftables import NftChain, NftTable, Sender
 from overlayd.core.plan import diff
-from support.kernelstates import observations, wishes
+from support.kernelstates import firewalls, observations, wishes
 
 
 def carry_out(state: dict[Key, Item], operation: Operation) -> None:
@@ -27,6 +28,8 @@ def carry_out(state: dict[Key, Item], operation: Operation) -> None:
         assert ("link", item.link) in state, f"{item} has no link"  # type: ignore[union-attr]
     if isinstance(item, Encap):
         assert ("datapath", item.link) in state, f"{item} has no datapath"
+    if isinstance(item, NftChain | Sender):
+        assert NftTable().key in state, f"{item} has no table"
     state[item.key] = item
 
 
@@ -74,6 +77,25 @@ def test_no_step_of_a_plan_leaves_a_route_without_its_vtep(desired: KernelState,
         carry_out(state, operation)
         assert routes_without_vtep(state) <= broken_before, f"after {operation}"
     assert not routes_without_vtep(state)
+
+
+@given(firewalls(), observations)
+def test_no_step_of_a_plan_lets_a_chain_drop_what_both_states_let_in(
+    desired: KernelState, actual: KernelState
+) -> None:
+    """A chain drops what comes from nobody in the set.  So there is a chain only beside all those senders that
+    are wished for with it, and all that were there before."""
+    state = dict(actual.by_key)
+    for operation in diff(desired, actual, sweep=True):
+        carry_out(state, operation)
+        lasting = {item for item in actual.items & desired.items if isinstance(item, Sender)}
+        assert lasting <= set(state.values())
+        if isinstance(operation.item, NftChain) and operation.verb is not Verb.REMOVE:
+            assert {item for item in desired.items if isinstance(item, Sender)} <= set(state.values())
+        if isinstance(operation.item, Sender) and operation.verb is Verb.REMOVE:
+            assert not any(
+                isinstance(item, NftChain) and item.key not in desired.by_key for item in state.values()
+            )
 
 
 @given(wishes(), observations)

@@ -21,6 +21,7 @@ from overlayd.core.kernel import (
     Vxlan,
 )
 from overlayd.core.model import Family, Mac
+from overlayd.core.nftables import NftChain, NftTable, Sender
 
 TUN = "ovl.udp"
 names = st.sampled_from(["ovl.1", "ovl.2"])
@@ -42,7 +43,18 @@ datapaths = st.builds(
     Datapath, st.just(TUN), public_ips, st.sampled_from([8285, 8286]), subnets.map(lambda s: (s,))
 )
 encaps = st.builds(Encap, st.just(TUN), subnets, public_ips, st.just(8285))
+nft_items = st.one_of(
+    st.just(NftTable()),
+    st.builds(
+        NftChain,
+        st.sampled_from(["one", "two"]),
+        st.just("type filter hook input priority 0; policy accept;"),
+        st.just(()) | st.just(("drop",)),
+    ),
+    st.builds(Sender, public_ips, subnets),
+)
 items: st.SearchStrategy[Item] = st.one_of(
+    nft_items,
     st.just(Forwarding(Family.IPV4)),
     links,
     st.builds(Link, st.just(TUN), st.sampled_from([Tun(), Tun(("multi_queue",))]), st.none(), mtus, st.booleans()),
@@ -62,14 +74,22 @@ def _keyed(found: list[Item]) -> KernelState:
 
 
 def _possible(state: KernelState) -> KernelState:
-    """Without what stands on a device of ours that is not there, or in a datapath that does not run."""
+    """Without what stands on a device of ours or in a table that is not there, or in a datapath that does not
+    run."""
     present = {item.name for item in state.items if isinstance(item, Link)} | {"eth0"}
     running = {item.link for item in state.items if isinstance(item, Datapath)} & present
-    return KernelState.of(
-        item
-        for item in state.items
-        if isinstance(item, Forwarding | Link) or item.link in (running if isinstance(item, Encap) else present)
-    )
+    has_table = NftTable().key in state.by_key
+
+    def is_possible(item: Item) -> bool:
+        match item:
+            case Forwarding() | Link() | NftTable():
+                return True
+            case NftChain() | Sender():
+                return has_table
+            case _:
+                return item.link in (running if isinstance(item, Encap) else present)
+
+    return KernelState.of(filter(is_possible, state.items))
 
 
 observations = st.lists(items, max_size=14).map(_keyed).map(_possible)
@@ -108,6 +128,12 @@ def udp_wishes(draw: st.DrawFn) -> KernelState:
     return _keyed([*wanted, *draw(st.lists(encaps, max_size=4))])
 
 
+def firewalls() -> st.SearchStrategy[KernelState]:
+    """What may be asked of nft beside: nothing, or what stands in a table that is asked for."""
+    inside = st.lists(nft_items, max_size=5).map(lambda found: _keyed([NftTable(), *found]))
+    return st.just(KernelState()) | inside
+
+
 def wishes() -> st.SearchStrategy[KernelState]:
-    """What a backend may ask for."""
-    return vxlan_wishes() | udp_wishes()
+    """What a backend may ask for, and the firewall with it."""
+    return st.builds(KernelState.__or__, vxlan_wishes() | udp_wishes(), firewalls())

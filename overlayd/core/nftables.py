@@ -1,0 +1,78 @@
+"""Our own nftables table as kernel items.
+
+Ours is the table `overlayd` of the family inet, as a whole and by its name, and nothing outside of it: that is how
+a restarted daemon knows it, and why a table of almost the same name is safe.  Inside stands only what is declared
+here; whatever else somebody put there makes the table `odd`, and an odd table is made anew.
+
+A rule is nft's own syntax, written as `host/nft/listing.py` writes down what it finds, so that rules can be
+compared as text.  Drops are counted by named counters, which outlive a rewritten chain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+FAMILY = "inet"
+TABLE = "overlayd"
+SENDERS = "senders"
+"""The set of `Sender` elements."""
+SENDERS_TYPE = "ip saddr . @th,336,32"
+"""What an element of it is compared with: outer and inner source address.  The latter, counted in bits from the
+UDP header, comes after that (64), the VXLAN header (64), the inner Ethernet header (112) and the first 12 bytes of
+the inner IPv4 header (96).  RFC 768, RFC 7348 section 5, RFC 791."""
+
+UNKNOWN_SENDER = "unknown_sender"
+BAD_SOURCE = "bad_source"
+NOT_OURS = "not_ours"
+COUNTERS = (UNKNOWN_SENDER, BAD_SOURCE, NOT_OURS)
+"""Why the source check drops a packet, in the words of the userspace datapath (docs/datapath.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NftTable:
+    """The table with its counters and its set of senders, whatever the set holds.  `odd` says what is wrong with a
+    table that was found; no wish is odd."""
+
+    odd: str = ""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return ("nft-table", TABLE)
+
+    def __str__(self) -> str:
+        return f"table {FAMILY} {TABLE}" + (f" ({self.odd})" if self.odd else "")
+
+
+@dataclass(frozen=True, slots=True)
+class NftChain:
+    """A base chain: `head` is its type, hook, priority and policy."""
+
+    name: str
+    head: str
+    rules: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return ("nft-chain", self.name)
+
+    def __str__(self) -> str:
+        return f"chain {FAMILY} {TABLE} {self.name} {{ {self.head} {'; '.join(self.rules)} }}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """VXLAN packets may come from the underlay address `address` with an inner source address in `prefix`."""
+
+    address: IPv4Address
+    prefix: IPv4Network
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return ("sender", self.address, self.prefix)
+
+    def __str__(self) -> str:
+        return f"sender {self.address} of {self.prefix}"
+
+
+NftItem = NftTable | NftChain | Sender

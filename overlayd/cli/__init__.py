@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,6 +17,8 @@ VERBS = {
     "leases": "list, reserve and release the subnets of the cluster",
     "cleanup": "take away all that overlayd put into this host's kernel",
     "lab": "a whole cluster on this machine, as network namespaces",
+    "bundle": "one archive for a bug report: what this node knows, and what its kernel holds",
+    "completion": "what a shell needs so that TAB completes verbs and options",
 }
 
 
@@ -41,6 +44,10 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may follow
+        import argcomplete
+
+        argcomplete.autocomplete(build_parser())
     args = build_parser(arguments[0] if arguments else "").parse_args(arguments)
     try:
         status: int = import_module(f"overlayd.cli.{args.verb}").run(args)

@@ -36,6 +36,8 @@ EXIT_STATUS = {
         1: "Something is left; it is named.",
         2: "The kernel is clean, but the lease was not released.",
     },
+    "bundle": {0: "The archive is written.", 1: "It could not be written."},
+    "completion": {0: "Done."},
     "lab": {0: "Done.", 1: "Not done, or a check failed.", 2: "The command makes no sense for this lab."},
 }
 FILES = {

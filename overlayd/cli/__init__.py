@@ -17,6 +17,7 @@ VERBS = {
     "leases": "list, reserve and release the subnets of the cluster",
     "cleanup": "take away all that overlayd put into this host's kernel",
     "lab": "a whole cluster on this machine, as network namespaces",
+    "bench": "how fast packets cross, by each way to carry them",
     "bundle": "one archive for a bug report: what this node knows, and what its kernel holds",
     "completion": "what a shell needs so that TAB completes verbs and options",
 }

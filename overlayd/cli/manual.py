@@ -39,6 +39,11 @@ EXIT_STATUS = {
     "bundle": {0: "The archive is written.", 1: "It could not be written."},
     "completion": {0: "Done."},
     "lab": {0: "Done.", 1: "Not done, or a check failed.", 2: "The command makes no sense for this lab."},
+    "bench": {
+        0: "Every ratio that was measured is as it must be.",
+        1: "One is not, or nothing could be measured; the reason is on standard error.",
+        3: "Void: the yardstick was too slow to measure anything by.",
+    },
 }
 FILES = {
     "/etc/overlayd/overlayd.env": "Options of \\fBoverlayd run\\fR for systemd, each as OVERLAYD_\\fIOPTION\\fR.",

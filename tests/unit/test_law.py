@@ -59,10 +59,26 @@ def test_the_core_is_pure() -> None:
         assert names <= PURE, f"{path.name} imports {names - PURE}"
 
 
-def test_the_daemon_never_imports_the_lab_or_the_fakes() -> None:
+EXTRAS = {"overlayd.lab", "overlayd.bench", "overlayd.testing"}
+OF_EXTRAS = (
+    "overlayd/lab/",
+    "overlayd/bench/",
+    "overlayd/testing/",
+    "overlayd/cli/lab.py",
+    "overlayd/cli/bench.py",
+)
+
+
+def test_the_daemon_never_imports_the_lab_the_bench_or_the_fakes() -> None:
     for path in (TOP / "overlayd").rglob("*.py"):
         relative = str(path.relative_to(TOP))
-        if relative.startswith(("overlayd/lab/", "overlayd/testing/")) or relative == "overlayd/cli/lab.py":
+        if relative.startswith(OF_EXTRAS):
             continue
         for module in imports(path):
-            assert not is_below(module, {"overlayd.lab", "overlayd.testing"}), f"{relative} imports {module}"
+            assert not is_below(module, EXTRAS), f"{relative} imports {module}"
+
+
+def test_the_lab_does_without_the_bench() -> None:
+    for path in (TOP / "overlayd/lab").rglob("*.py"):
+        for module in imports(path):
+            assert not is_below(module, {"overlayd.bench", "overlayd.testing"}), f"{path.name} imports {module}"

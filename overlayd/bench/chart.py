@@ -1,0 +1,65 @@
+"""The bench as a picture: one panel for each measure that a user feels, one bar for each mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from xml.sax.saxutils import escape
+
+from overlayd.bench.judging import find_median
+from overlayd.bench.model import Measure, Mode, Run, Wire
+from overlayd.bench.table import show
+
+COLOURS = {
+    Mode.HOST_GW: "#9aa5b1",
+    Mode.VXLAN: "#5b7fa6",
+    Mode.UDP_C: "#d9772b",
+    Mode.UDP_PYTHON: "#e8b27d",
+    Mode.PLAIN: "#c9ced4",
+}
+PANELS = (
+    (Measure.TCP_1, Wire.SUPERPACKETS),
+    (Measure.TCP_1, Wire.MTU_SIZED),
+    (Measure.PACKETS_64, Wire.SUPERPACKETS),
+    (Measure.PACKETS_1400, Wire.SUPERPACKETS),
+    (Measure.RTT_P50, Wire.SUPERPACKETS),
+    (Measure.CPU, Wire.SUPERPACKETS),
+)
+ACROSS = 2
+# All in pixels.
+LABEL, BAR, VALUE, ROW, THICK, HEAD, GAP, MARGIN = 80, 190, 60, 20, 13, 34, 24, 20
+
+
+def draw(run: Run) -> str:
+    """An SVG 1.1 document (https://www.w3.org/TR/SVG11/)."""
+    panels = [(measure, wire) for measure, wire in PANELS if wire in run.plan.wires]
+    wide, high = LABEL + BAR + VALUE, HEAD + ROW * len(run.plan.modes)
+    rows = -(-len(panels) // ACROSS)
+    width = 2 * MARGIN + ACROSS * wide + (ACROSS - 1) * GAP
+    height = 2 * MARGIN + rows * high + (rows - 1) * GAP
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="12" fill="#333">',
+        f'<rect width="{width}" height="{height}" fill="#fff"/>',
+    ]
+    for place, (measure, wire) in enumerate(panels):
+        x = MARGIN + place % ACROSS * (wide + GAP)
+        y = MARGIN + place // ACROSS * (high + GAP)
+        lines.append(f'<g transform="translate({x} {y})">')
+        lines += _panel(run, measure, wire)
+        lines.append("</g>")
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def _panel(run: Run, measure: Measure, wire: Wire) -> Iterator[str]:
+    quantity = measure.quantity
+    direction = "more is better" if quantity.more_is_better else "less is better"
+    yield f'<text y="12" font-weight="600">{escape(quantity.title)}</text>'
+    yield f'<text y="26" font-size="10" fill="#777">{quantity.unit}, {wire} wire; {direction}</text>'
+    values = {mode: find_median(run.samples, wire, measure, mode) or 0.0 for mode in run.plan.modes}
+    most = max(values.values()) or 1.0
+    for row, (mode, value) in enumerate(values.items()):
+        y = HEAD + row * ROW
+        length = BAR * value / most
+        yield f'<text x="{LABEL - 8}" y="{y + 11}" text-anchor="end">{mode}</text>'
+        yield f'<rect x="{LABEL}" y="{y}" width="{length:.1f}" height="{THICK}" rx="2" fill="{COLOURS[mode]}"/>'
+        yield f'<text x="{LABEL + length + 6:.1f}" y="{y + 11}">{show(measure, value)}</text>'

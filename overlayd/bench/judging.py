@@ -1,0 +1,113 @@
+"""From samples to verdicts: medians, ratios, and whether they are what they must be.
+
+A ratio is the median of the ratios within each round, not the ratio of two medians: what two modes met in the
+same minutes is compared with one another.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from overlayd.bench.model import Measure, Mode, Sample, Wire
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`mode` must reach `factor` times what `against` does; where less is better, it may need so many times as
+    much at most."""
+
+    mode: Mode
+    measure: Measure
+    against: Mode
+    factor: float
+    wire: Wire = Wire.SUPERPACKETS
+
+    def is_met_by(self, ratio: float) -> bool:
+        return ratio >= self.factor if self.measure.quantity.more_is_better else ratio <= self.factor
+
+
+GOALS = (
+    Goal(Mode.UDP_C, Measure.TCP_1, Mode.PLAIN, 7),
+    Goal(Mode.UDP_C, Measure.TCP_1, Mode.VXLAN, 0.5),
+    Goal(Mode.UDP_C, Measure.TCP_1, Mode.VXLAN, 0.9, Wire.MTU_SIZED),
+    Goal(Mode.UDP_C, Measure.PACKETS_64, Mode.PLAIN, 2.5),
+    Goal(Mode.UDP_C, Measure.PACKETS_1400, Mode.PLAIN, 3),
+    Goal(Mode.UDP_C, Measure.RTT_P50, Mode.PLAIN, 1.3),
+    Goal(Mode.UDP_PYTHON, Measure.TCP_1, Mode.PLAIN, 1.8),
+    Goal(Mode.UDP_PYTHON, Measure.PACKETS_64, Mode.PLAIN, 2),
+)
+"""What the udp backend promises."""
+
+HONESTY = (
+    Goal(Mode.PLAIN, Measure.TCP_1, Mode.HOST_GW, 0.03),
+    Goal(Mode.PLAIN, Measure.PACKETS_64, Mode.HOST_GW, 0.55),
+)
+"""What the yardstick must reach itself: against a lame one every datapath looks fast."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    goal: Goal
+    ratio: float
+
+    @property
+    def is_met(self) -> bool:
+        return self.goal.is_met_by(self.ratio)
+
+
+class Outcome(enum.IntEnum):
+    """The exit status of a bench."""
+
+    MET = 0
+    """Every ratio that could be judged is as it must be."""
+    MISSED = 1
+    VOID = 3
+    """The yardstick was too slow to measure anything by.  (2 is for a command that can't be understood.)"""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`honesty` is empty where host-gw or the yardstick took no part: then nobody knows."""
+
+    goals: tuple[Verdict, ...]
+    honesty: tuple[Verdict, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        if not all(verdict.is_met for verdict in self.honesty):
+            return Outcome.VOID
+        return Outcome.MET if all(verdict.is_met for verdict in self.goals) else Outcome.MISSED
+
+
+def judge(samples: Sequence[Sample]) -> Judgement:
+    return Judgement(_verdicts(samples, GOALS), _verdicts(samples, HONESTY))
+
+
+def _verdicts(samples: Sequence[Sample], goals: Sequence[Goal]) -> tuple[Verdict, ...]:
+    ratios = [(g, find_ratio(samples, g.wire, g.measure, g.mode, g.against)) for g in goals]
+    return tuple(Verdict(goal, ratio) for goal, ratio in ratios if ratio is not None)
+
+
+def find_ratio(samples: Sequence[Sample], wire: Wire, measure: Measure, mode: Mode, against: Mode) -> float | None:
+    """How many times as much one mode has as another; None if there is no round with both."""
+    own, other = figures(samples, wire, measure, mode), figures(samples, wire, measure, against)
+    ratios = [own[number] / other[number] for number in own.keys() & other.keys() if other[number] > 0]
+    return median(ratios) if ratios else None
+
+
+def find_median(samples: Sequence[Sample], wire: Wire, measure: Measure, mode: Mode) -> float | None:
+    """A mode's median over all rounds; None if it took no part."""
+    own = figures(samples, wire, measure, mode)
+    return median(own.values()) if own else None
+
+
+def figures(samples: Sequence[Sample], wire: Wire, measure: Measure, mode: Mode) -> dict[int, float]:
+    """What was measured, by round."""
+    return {
+        sample.turn.round: sample.figures[measure]
+        for sample in samples
+        if sample.turn.wire is wire and sample.turn.mode is mode and measure in sample.figures
+    }

@@ -1,0 +1,131 @@
+"""What is measured, on what, and how: the nouns of the bench."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class Mode(enum.StrEnum):
+    """A way for packets to cross, set up by real daemons, but for the yardstick."""
+
+    HOST_GW = "host-gw"
+    VXLAN = "vxlan"
+    UDP_C = "udp-c"
+    UDP_PYTHON = "udp-python"
+    PLAIN = "plain"
+    """The yardstick: one packet a system call, see c/plain.c."""
+
+    @property
+    def backend(self) -> str:
+        """Of the lab that it plays in.  The yardstick's packets pass beside the routes of its lab."""
+        return {Mode.VXLAN: "vxlan", Mode.UDP_C: "udp", Mode.UDP_PYTHON: "udp"}.get(self, "host-gw")
+
+    @property
+    def datapath(self) -> str | None:
+        """The userspace datapath that its daemons are told to use."""
+        return {Mode.UDP_C: "c", Mode.UDP_PYTHON: "python"}.get(self)
+
+
+class Wire(enum.StrEnum):
+    """What passes between two nodes at once."""
+
+    SUPERPACKETS = "superpackets"
+    """Up to 64 KB, as a virtual cable allows: nobody cuts them before they arrive."""
+    MTU_SIZED = "mtu-sized"
+    """1,500 bytes: the sending kernel cuts whatever is larger, as for a network card that can't."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """`scale` is what a raw figure is divided by to be shown in `unit`."""
+
+    title: str
+    unit: str
+    scale: float
+    more_is_better: bool = True
+    digits: int = 1
+
+
+class Measure(enum.StrEnum):
+    """Raw figures are in bits a second, packets a second, seconds, and processor seconds per gigabit."""
+
+    TCP_1 = "tcp-1"
+    TCP_4 = "tcp-4"
+    CPU = "cpu"
+    """Processor time of the whole machine, both nodes and both pods, while `tcp-1` ran."""
+    PACKETS_64 = "packets-64"
+    PACKETS_1400 = "packets-1400"
+    """Datagrams with so many bytes of payload: the highest rate at which at most 1 in 100 was lost."""
+    RTT_P50 = "rtt-p50"
+    RTT_P99 = "rtt-p99"
+    """Of a 64-byte datagram; all of one node, and its pod, on one processor, all of the other on another."""
+
+    @property
+    def quantity(self) -> Quantity:
+        return _QUANTITIES[self]
+
+
+_QUANTITIES = {
+    Measure.TCP_1: Quantity("TCP, 1 stream", "Gbit/s", 1e9, digits=2),
+    Measure.TCP_4: Quantity("TCP, 4 streams", "Gbit/s", 1e9, digits=2),
+    Measure.CPU: Quantity("CPU", "s/Gbit", 1.0, more_is_better=False, digits=2),
+    Measure.PACKETS_64: Quantity("64 B", "kpps", 1e3),
+    Measure.PACKETS_1400: Quantity("1400 B", "kpps", 1e3),
+    Measure.RTT_P50: Quantity("RTT p50", "µs", 1e-6, more_is_better=False, digits=0),
+    Measure.RTT_P99: Quantity("RTT p99", "µs", 1e-6, more_is_better=False, digits=0),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`seconds`: of each TCP measurement; round trips take half of it, a trial of packets a quarter.
+    `trials`: at most so many rates are tried to find the one without loss."""
+
+    modes: tuple[Mode, ...] = tuple(Mode)
+    wires: tuple[Wire, ...] = tuple(Wire)
+    rounds: int = 3
+    seconds: int = 3
+    trials: int = 8
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One mode's turn in one round on one wire."""
+
+    round: int
+    wire: Wire
+    mode: Mode
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What was measured in a turn."""
+
+    turn: Turn
+    figures: Mapping[Measure, float]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where it was measured.  `load` is the machine's load average before the first turn: what it says beyond
+    0 is others' work.  `datapaths` tells of each udp mode what its daemons said of themselves."""
+
+    overlayd: str
+    kernel: str
+    python: str
+    iperf3: str
+    processors: int
+    congestion_control: str
+    load: float
+    datapaths: Mapping[Mode, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A whole bench, as `--json` prints it beside what follows from it."""
+
+    plan: Plan
+    surroundings: Surroundings
+    samples: tuple[Sample, ...]

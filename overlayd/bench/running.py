@@ -1,0 +1,46 @@
+"""A whole bench: every mode's lab comes up, then they take turns."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from overlayd import __version__
+from overlayd.bench import tools
+from overlayd.bench.iperf import CONGESTION_CONTROL
+from overlayd.bench.measuring import measure
+from overlayd.bench.model import Mode, Plan, Run, Sample, Surroundings, Turn
+from overlayd.bench.schedule import turns
+from overlayd.bench.stage import Stage, staged
+
+
+def run_bench(plan: Plan, on_lab: Callable[[Mode], None], on_turn: Callable[[Turn], None]) -> Run:
+    """Both functions are told what comes next.  Raises BenchError, LabError."""
+    tools.check_needed()
+    load = os.getloadavg()[0]
+    with ExitStack() as stack:
+        programs = stack.enter_context(tools.compiled())
+        stages: dict[Mode, Stage] = {}
+        for mode in plan.modes:
+            on_lab(mode)
+            stages[mode] = stack.enter_context(staged(mode, programs))
+        surroundings = look_around(stages, load)
+        samples: list[Sample] = []
+        for turn in turns(plan):
+            on_turn(turn)
+            samples.append(Sample(turn, measure(stages[turn.mode], turn.wire, plan)))
+        return Run(plan, surroundings, tuple(samples))
+
+
+def look_around(stages: dict[Mode, Stage], load: float) -> Surroundings:
+    return Surroundings(
+        overlayd=__version__,
+        kernel=platform.release(),
+        python=platform.python_version(),
+        iperf3=tools.iperf3_version(),
+        processors=len(os.sched_getaffinity(0)),
+        congestion_control=CONGESTION_CONTROL,
+        load=load,
+    )

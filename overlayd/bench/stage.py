@@ -1,0 +1,174 @@
+"""Where a mode plays: a lab of two nodes with a pod each, and programs run in it."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from overlayd.bench.failure import BenchError
+from overlayd.bench.model import Mode
+from overlayd.bench.tools import Tools
+from overlayd.lab.blueprint import visitor_environment
+from overlayd.lab.lifeline import Progress
+from overlayd.lab.model import LabSpec, Node, Pod
+from overlayd.lab.raising import raised
+from overlayd.lab.running import RunningLab
+
+PATIENCE = 30.0
+"""Seconds beyond its proper time that a program may take on a busy machine."""
+PLAIN_DEVICE = "plain"
+PLAIN_PORT = "8285"
+PLAIN_MTU = "1472"
+"""The underlay's, less the headers of IPv4 (20 bytes) and UDP (8)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`source` and `target` are the pods, on one node each; packets go from the one to the other."""
+
+    mode: Mode
+    lab: RunningLab
+    spec: LabSpec
+    tools: Tools
+    addresses: dict[Pod, str]
+
+    @property
+    def source(self) -> Pod:
+        return self.spec.all_pods[0]
+
+    @property
+    def target(self) -> Pod:
+        return self.spec.all_pods[1]
+
+    @property
+    def target_address(self) -> str:
+        return self.addresses[self.target]
+
+    def run(
+        self, place: str | None, command: Sequence[str], seconds: float = 0.0, accept: Sequence[int] = (0,)
+    ) -> str:
+        """What a program that takes so many seconds prints.  Raises BenchError with its complaint, if its exit
+        status is none of `accept`."""
+        try:
+            done = subprocess.run(
+                self.lab.entrance(place, command),
+                env=visitor_environment(os.environ, self.spec, place),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=seconds + PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            raise self._failure(place, command, f"it did not end within {seconds + PATIENCE:.0f} s") from None
+        if done.returncode not in accept:
+            said = done.stderr.strip() or done.stdout.strip()
+            raise self._failure(place, command, said or f"exit status {done.returncode}")
+        return done.stdout
+
+    @contextmanager
+    def running(self, place: str, command: Sequence[str], ready: str) -> Generator[Server]:
+        """A program beside others: yields once it has printed a line with the word `ready`, and at the end of the
+        block closes its standard input, which is how it learns that it is over."""
+        with subprocess.Popen(
+            self.lab.entrance(place, command),
+            env=visitor_environment(os.environ, self.spec, place),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process:
+            server = Server(process)
+            try:
+                server.wait_said(ready)
+                yield server
+                server.wait_ended()
+            except _Silent as silent:
+                raise self._failure(place, command, f"{silent}: {server.said.decode(errors='replace')}") from None
+            finally:
+                process.kill()
+
+    def _failure(self, place: str | None, command: Sequence[str], reason: str) -> BenchError:
+        return BenchError(f"{self.mode}: `{' '.join(command)}` in {place or 'the lab'} failed: {reason}")
+
+
+class _Silent(Exception):
+    """A server did not say or do what it should in time."""
+
+
+class Server:
+    """A running program; `said` is what it has printed so far."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.said = b""
+
+    def wait_said(self, word: str) -> None:
+        while word.encode() not in self.said:
+            if not self._hear():
+                raise _Silent(f"it ended before it said {word!r}")
+
+    def wait_ended(self) -> None:
+        assert self._process.stdin is not None  # it is a pipe
+        self._process.stdin.close()
+        while self._hear():
+            pass
+        if self._process.wait(PATIENCE):
+            raise _Silent(f"exit status {self._process.returncode}")
+
+    def _hear(self) -> bool:
+        """False once it will say no more."""
+        assert self._process.stdout is not None  # it is a pipe
+        if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
+            raise _Silent(f"nothing more came from it within {PATIENCE:.0f} s")
+        heard = os.read(self._process.stdout.fileno(), 65536)
+        self.said += heard
+        return bool(heard)
+
+
+@contextmanager
+def staged(mode: Mode, tools: Tools) -> Generator[Stage]:
+    """A lab of this mode, up and converged; gone at the end of the block.  Raises LabError, BenchError."""
+    spec = LabSpec(name=f"bench-{os.getpid()}-{mode}", nodes=2, pods=1, backend=mode.backend)
+    with ExitStack() as stack:
+        held = stack.enter_context(raised(spec, _unseen))
+        addresses = {pod.name: pod.address for pod in held.facts.pods}
+        stage = Stage(mode, held.lab, spec, tools, {pod: addresses[pod.name] or "" for pod in spec.all_pods})
+        if mode is Mode.PLAIN:
+            _divert(stage, stack)
+        yield stage
+
+
+def _divert(stage: Stage, stack: ExitStack) -> None:
+    """Lead the pods' packets through the yardstick, past the routes of the lab's own overlay: the route to the
+    single pod is the more specific one."""
+    for own, other in ((stage.source, stage.target), (stage.target, stage.source)):
+        command = [stage.tools.plain, PLAIN_DEVICE, PLAIN_PORT, str(other.node.underlay)]
+        stack.enter_context(stage.running(own.node.name, command, "ready"))
+        stage.run(own.node.name, ["ip", "link", "set", PLAIN_DEVICE, "mtu", PLAIN_MTU, "up"])
+        stage.run(own.node.name, ["ip", "route", "add", stage.addresses[other], "dev", PLAIN_DEVICE])
+        stage.run(own.name, ["ip", "link", "set", "eth0", "mtu", PLAIN_MTU])
+
+
+@contextmanager
+def pinned(stage: Stage, processors: dict[Node, int]) -> Generator[None]:
+    """All processes of each node on one processor; at the end of the block again on any."""
+    everywhere = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    try:
+        for node, processor in processors.items():
+            _pin(stage, node, str(processor))
+        yield
+    finally:
+        for node in processors:
+            _pin(stage, node, everywhere)
+
+
+def _pin(stage: Stage, node: Node, processors: str) -> None:
+    for pid in stage.run(None, ["ip", "netns", "pids", node.name]).split():
+        stage.run(None, ["taskset", "--all-tasks", "--cpu-list", "--pid", processors, pid])
+
+
+def _unseen(_progress: Progress) -> None:
+    pass

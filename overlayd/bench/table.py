@@ -1,0 +1,97 @@
+"""What a bench prints: the ratios first, since they are the point, then all medians, then where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from overlayd.bench.judging import Judgement, Outcome, Verdict, find_median
+from overlayd.bench.model import Measure, Mode, Run, Surroundings, Wire
+
+SUMMARIES = {
+    Outcome.MET: "every ratio that was measured is as it must be",
+    Outcome.MISSED: "a ratio is not as it must be",
+    Outcome.VOID: "VOID: the yardstick is too slow, so nothing can be measured by it",
+}
+BUSY = 0.5
+"""A load average from which on it is said that others are at work."""
+
+
+def render(run: Run, judgement: Judgement) -> str:
+    return "\n".join(_lines(run, judgement))
+
+
+def _lines(run: Run, judgement: Judgement) -> Iterator[str]:
+    if judgement.goals:
+        yield "ratios"
+        yield from _align([_verdict_row(verdict) for verdict in judgement.goals])
+        yield ""
+    if judgement.honesty:
+        yield "is the yardstick honest?"
+        yield from _align([_verdict_row(verdict) for verdict in judgement.honesty])
+        yield ""
+    if judgement.goals or judgement.honesty:
+        yield SUMMARIES[judgement.outcome]
+        yield ""
+    for wire in run.plan.wires:
+        yield f"{wire} wire, medians"
+        yield from _align(_wire_rows(run, wire))
+        yield ""
+    yield from describe_plan(run)
+    yield from describe(run.surroundings)
+
+
+def _verdict_row(verdict: Verdict) -> tuple[str, ...]:
+    goal = verdict.goal
+    quantity = goal.measure.quantity
+    return (
+        f"{goal.mode} ÷ {goal.against}",
+        quantity.title,
+        f"{goal.wire} wire",
+        f"{verdict.ratio:.3g}",
+        f"{'≥' if quantity.more_is_better else '≤'} {goal.factor:g}",
+        "met" if verdict.is_met else "MISSED",
+    )
+
+
+def _wire_rows(run: Run, wire: Wire) -> list[tuple[str, ...]]:
+    quantities = [measure.quantity for measure in Measure]
+    return [
+        ("", *(quantity.title for quantity in quantities)),
+        ("", *(quantity.unit for quantity in quantities)),
+        *((mode.value, *(_cell(run, wire, measure, mode) for measure in Measure)) for mode in run.plan.modes),
+    ]
+
+
+def _cell(run: Run, wire: Wire, measure: Measure, mode: Mode) -> str:
+    value = find_median(run.samples, wire, measure, mode)
+    return "–" if value is None else show(measure, value)
+
+
+def show(measure: Measure, value: float) -> str:
+    """A raw figure in the unit of its measure, without it."""
+    return f"{value / measure.quantity.scale:.{measure.quantity.digits}f}"
+
+
+def _align(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """The first column to the left, the figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *rest in rows:
+        cells = [first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]
+        yield "  " + "  ".join(cells).rstrip()
+
+
+def describe_plan(run: Run) -> Iterator[str]:
+    plan = run.plan
+    rounds = "1 round" if plan.rounds == 1 else f"{plan.rounds} rounds"
+    yield f"{rounds} in turns; TCP {plan.seconds} s each, packets with at most 1 in 100 lost"
+
+
+def describe(place: Surroundings) -> Iterator[str]:
+    yield (
+        f"overlayd {place.overlayd}, Linux {place.kernel}, Python {place.python}, iperf3 {place.iperf3}, "
+        f"{place.processors} processors, TCP {place.congestion_control}"
+    )
+    for mode, words in place.datapaths.items():
+        yield f"{mode}: {words}"
+    if place.load > BUSY:
+        yield f"others were at work on this machine (load {place.load:.1f} before it began): the figures suffer"

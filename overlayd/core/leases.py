@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from types import MappingProxyType
 
@@ -45,9 +46,9 @@ class Entry:
     fault: Problem | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LeaseBook:
-    """What the store holds, as far as `revision`.
+    """What the store holds, as far as `revision`.  What follows from the entries is reckoned once.
 
     `in_sync`: a whole snapshot was absorbed, so what is not in the book is not in the store.  `floor` is that
     snapshot's revision.  `highest` is the highest revision that was ever seen; above `revision` it shows that
@@ -66,12 +67,12 @@ class LeaseBook:
         entry = self.entries.get(CONFIG)
         return entry.change if entry is not None and isinstance(entry.change, Record) else None
 
-    @property
+    @cached_property
     def leases(self) -> tuple[Lease, ...]:
         """Every well-formed lease, oldest first."""
         return tuple(sorted((e.lease for e in self.entries.values() if e.lease is not None), key=_age))
 
-    @property
+    @cached_property
     def damaged(self) -> tuple[Lease, ...]:
         """The leases whose value can't be read, with empty attributes: their writer can tell its own."""
         return tuple(
@@ -89,7 +90,7 @@ class LeaseBook:
             and name.startswith(SUBNETS)
         )
 
-    @property
+    @cached_property
     def holds(self) -> tuple[Hold, ...]:
         """Every reservation that a node holds at present, by its key."""
         return tuple(entry.hold for entry in self.entries.values() if entry.hold is not None)
@@ -100,7 +101,7 @@ class LeaseBook:
         entry = self.entries.get(FROZEN)
         return entry is not None and isinstance(entry.change, Record)
 
-    @property
+    @cached_property
     def taken(self) -> tuple[Subnet, ...]:
         """Every subnet that a key under `subnets/` names, whatever it holds: none of them can be claimed."""
         return tuple(entry.subnet for entry in self.entries.values() if entry.subnet is not None)
@@ -110,16 +111,38 @@ class LeaseBook:
         return _judge(self.leases, config).served
 
     def peers(self, config: NetworkConfig, is_own: Callable[[Lease], bool]) -> tuple[Lease, ...]:
-        """The served leases of the others.  A lease that overlaps an older one of our own is not among them, nor
-        is a reservation whose node has yet to come: nothing can be sent there."""
-        return tuple(lease for lease in self.served(config) if lease.attributes.public_ips and not is_own(lease))
+        """The served leases of the others, oldest first.  A lease that overlaps an older one of our own is not
+        among them, nor is a reservation whose node has yet to come, or has gone elsewhere: nothing can be sent
+        there."""
+        served = self.served(config)
+        elsewhere = {lease.attributes.node_id for lease in served if not self._is_idle(lease)}
+        return tuple(
+            lease
+            for lease in served
+            if lease.attributes.public_ips
+            and not (self._is_idle(lease) and lease.attributes.node_id in elsewhere)
+            and not is_own(lease)
+        )
+
+    def _is_idle(self, lease: Lease) -> bool:
+        """Whether this is a reservation that its node does not hold.  That alone is no reason not to serve it: its
+        node may be cut off from the store, and still there."""
+        node_id = lease.attributes.node_id
+        if not lease.is_reservation or not node_id:
+            return False
+        return not any(hold.subnet == lease.subnet and hold.node_id == node_id for hold in self.holds)
+
+    @property
+    def went_back(self) -> bool:
+        """Whether the store has been at a higher revision than it is at now."""
+        return self.revision < self.highest
 
     def problems(self, config: NetworkConfig | None) -> tuple[Problem, ...]:
         """What is wrong in the store, in a fixed order; without a config, what needs none to be seen."""
         found = [entry.fault for entry in self.entries.values() if entry.fault is not None]
         if config is not None:
             found += _judge(self.leases, config).problems
-        if self.revision < self.highest:
+        if self.went_back:
             found.append(
                 Problem(
                     "store-went-back",
@@ -278,7 +301,9 @@ def _bounds(prefix: IPNetwork) -> tuple[int, int]:
 def _outside(lease: Lease, config: NetworkConfig) -> Problem:
     network = " and ".join(str(span.network) for span in config.ranges)
     text = f"lease {lease.subnet} of {_holder(lease)} is outside the network {network} and not served"
-    return Problem("lease-outside", text, "Let its node claim a new one, or delete its key in the store")
+    release = f"Release the reservation: `overlayd leases release {lease.subnet}`"
+    claim = "Let its node claim a new one, or delete its key in the store"
+    return Problem("lease-outside", text, release if lease.is_reservation else claim)
 
 
 def _overlap(lease: Lease, older: Lease) -> Problem:

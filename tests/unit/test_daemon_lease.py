@@ -214,6 +214,28 @@ async def test_a_subnet_that_an_operator_reserved_for_the_node_meanwhile_is_take
         assert node.keeper.held.is_reservation
 
 
+async def test_a_reservation_that_its_node_had_to_leave_is_not_served_beside_its_lease(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    """Its record still says where the node is, and both have the same VTEP."""
+    async with cluster(tmp_path, 1) as (store, [other], nursery):
+        await store.commit(make_reservation(await store.snapshot(), Subnet.parse("10.244.50.0/24"), "id2"))
+        node = SimulatedNode(2, store, tmp_path, nursery)
+        nursery.start_soon(node.run)
+        await trio.sleep(5)
+        assert routes(other) == {"10.244.50.0/24"}
+        await write_config(store, VXLAN.replace(b"{", b'{"SubnetLen":25,', 1))
+        await trio.sleep(60)
+        assert subnet_of(node).endswith("/25")
+        assert routes(other) == {subnet_of(node)}
+        assert [each.daemon.answer().verdict for each in (node, other)] == [Verdict.HEALTHY] * 2
+        assert "subnets/10.244.50.0-24" in {record.name for record in (await store.snapshot()).subnets}
+        await write_config(store, VXLAN)
+        await trio.sleep(60)
+        assert subnet_of(node) == "10.244.50.0/24", "the operator's wish, once it fits again"
+        assert routes(other) == {subnet_of(node)}
+
+
 async def test_nothing_is_claimed_while_claims_are_frozen(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from overlayd.core.kernel import FdbEntry, Item, Link, Neighbour, Route
 from overlayd.core.model import Attributes, Mac, Subnet
 from overlayd.core.records import encode_attributes, format_subnet_name
 from overlayd.core.store import CONFIG, FROZEN, Field, Guard, Put, StoreRefused, Transaction
-from overlayd.core.subnets import choose_subnet
+from overlayd.core.subnets import choose_subnet, find_misfit
 from overlayd.testing.line import Cut, Weather
 from overlayd.testing.simulation.episode import BY_HAND, Episode, Fault
 from overlayd.testing.simulation.host import SCOPE, SimulatedHost
@@ -279,12 +279,13 @@ async def _one_bad_entry(world: World, fault: Fault, host: SimulatedHost, chance
 
 
 async def _disk_full(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    if host.subnet_file.is_dir():
+        return
     with world.trouble(host.number, "subnet.env can't be written"):
         host.subnet_file.unlink(missing_ok=True)
         host.subnet_file.mkdir(exist_ok=True)
         await trio.sleep(fault.lasts)
-        if host.subnet_file.is_dir():
-            host.subnet_file.rmdir()
+        host.subnet_file.rmdir()
 
 
 async def _frozen_claims(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
@@ -362,6 +363,15 @@ _BODIES: dict[str, Body] = {
 }
 
 
+async def _release_what_no_longer_fits(world: World) -> None:
+    truth = world.truth
+    assert truth.network is not None
+    config, _ = truth.network
+    for lease in truth.book.leases:
+        if lease.is_reservation and find_misfit(config, lease.subnet) is not None:
+            await world.delete(format_subnet_name(lease.subnet))
+
+
 async def clean_up(world: World) -> None:
     """Let the operators put right what they, or a restore, left: all is well from now on but for the daemons."""
     for record in list(world.store.records.values()):
@@ -369,6 +379,7 @@ async def clean_up(world: World) -> None:
             await world.delete(record.name)
     if world.truth.network is None:
         await world.put(CONFIG, config_of(world.episode))
+    await _release_what_no_longer_fits(world)
     for host in world.hosts:
         host.line.mend()
         host.line.weather = Weather()

@@ -43,7 +43,10 @@ class Truth:
     network: tuple[NetworkConfig, Backend] | None
 
     def lease_of(self, host: SimulatedHost) -> Lease | None:
-        return next((lease for lease in self.book.leases if lease.attributes.node_id == host.node_id), None)
+        """The lease that this host has come to rest with: a reservation that it had to leave, as the config has
+        no room for it any more, stays in the store beside another lease."""
+        own = [lease for lease in self.book.leases if lease.attributes.node_id == host.node_id]
+        return min(own, key=lambda lease: lease.is_reservation, default=None)
 
     @cached_property
     def public_ips(self) -> dict[IPNetwork, IPAddress | None]:

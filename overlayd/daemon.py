@@ -170,18 +170,12 @@ class Daemon:
         self._take(absorb_changes(self._book, changes))
 
     def _take(self, book: LeaseBook) -> None:
-        news = book.entries != self._book.entries or book.in_sync != self._book.in_sync
-        self._book = book
-        self._judge_records()
-        if news:
+        before, self._book = self._book, book
+        if book.entries != before.entries or (book.in_sync, book.went_back) != (before.in_sync, before.went_back):
             self._read_config(book.config)
             self._judge_first_config()
             self._leasing.wake_up.ring()
             self._reconciler.wake_up.ring()
-
-    def _judge_records(self) -> None:
-        config = self._network.config if self._network is not None else None
-        self._problems.replace("store-records", self._book.problems(config))
 
     def _lacks_config(self) -> bool:
         return self._book.in_sync and self._book.config is None
@@ -301,6 +295,8 @@ class Daemon:
         await self._look_at_underlay()
         await self._look_before_leaping()
         network, underlay = self._network, self._underlay
+        config = network.config if network is not None else None
+        self._problems.replace("store-records", self._book.problems(config))
         if network is None or underlay is None:
             self._compose()
             return None
@@ -349,7 +345,6 @@ class Daemon:
         self._problems.replace("preflight", troubles)
         if not troubles:
             self._network = candidate
-            self._judge_records()
             self._leasing.wake_up.ring()
 
     def _view(self, network: Network, underlay: Underlay) -> NetworkView:

@@ -326,7 +326,7 @@ def _recognise(state: KeeperState) -> KeeperState:
     for lease in sighting.leases:
         if lease.subnet == served.subnet:
             found = lease
-        elif lease.subnet.overlaps(served.subnet) and lease.create_revision < served.create_revision:
+        elif lease.create_revision < served.create_revision and lease.subnet.overlaps(served.subnet):
             return _lose(state, lease.attributes.identity)
     if found is None:
         found = next((lease for lease in sighting.damaged if lease.subnet == served.subnet), None)
@@ -427,9 +427,9 @@ def _may_be_used(state: KeeperState, sighting: Sighting, lease: Lease) -> bool:
     older = (
         other
         for other in sighting.leases
-        if not _is_ours(state, other)
+        if other.create_revision < lease.create_revision
         and other.subnet.overlaps(lease.subnet)
-        and other.create_revision < lease.create_revision
+        and not _is_ours(state, other)
     )
     hold = _find_hold(sighting, lease.subnet)
     free = hold is None or _is_ours(state, hold)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from overlayd.core.keeper import Belief, KeeperState, Waiting, belief
@@ -99,15 +99,16 @@ def judge_peers(
 ) -> tuple[PeerStatus, ...]:
     """How far each peer is after a pass, at `at`.  Where the state is as it was `before`, its `since` goes on."""
     known = {peer.subnet: peer for peer in before}
-    return tuple(_peer_status(peer, report, known.get(str(peer.subnet)), at) for peer in peers)
+    return tuple(_peer_status(peer, report, known, at) for peer in peers)
 
 
-def _peer_status(peer: Lease, report: Report, before: PeerStatus | None, at: float) -> PeerStatus:
+def _peer_status(peer: Lease, report: Report, known: Mapping[str, PeerStatus], at: float) -> PeerStatus:
     state, reason = judge_peer(peer.subnet, report)
+    subnet = str(peer.subnet)
+    before = known.get(subnet)
     since = before.since if before is not None and before.state is state else at
-    public_ip = peer.attributes.public_ip(Family.IPV4) or peer.attributes.public_ip(Family.IPV6)
-    name = peer.attributes.node_name or str(public_ip)
-    return PeerStatus(name, str(peer.subnet), str(public_ip), state, since, reason)
+    public_ip = str(peer.attributes.public_ip(Family.IPV4) or peer.attributes.public_ip(Family.IPV6))
+    return PeerStatus(peer.attributes.node_name or public_ip, subnet, public_ip, state, since, reason)
 
 
 def judge_peer(subnet: Subnet, report: Report) -> tuple[PeerState, str]:

@@ -58,5 +58,4 @@ class Report:
 
     def is_reached(self, wanted: KernelState) -> bool:
         """Whether all of this part of the wish stands in the kernel."""
-        actual = self.actual.by_key
-        return not self.trouble and all(actual.get(key) == item for key, item in wanted.by_key.items())
+        return not self.trouble and wanted.items <= self.actual.items

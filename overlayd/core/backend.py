@@ -45,10 +45,7 @@ class Wish:
 
     @property
     def kernel(self) -> KernelState:
-        items = set(self.base.items)
-        for state in self.peers.values():
-            items |= state.items
-        return KernelState(frozenset(items))
+        return KernelState.union((self.base, *self.peers.values()))
 
 
 class Backend(Protocol):

@@ -10,8 +10,8 @@ to do are reconciled, retried and shown like everything else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import InitVar, dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 
@@ -239,13 +239,16 @@ def _order(item: Item) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True)
 class KernelState:
-    """A set of items with distinct keys.  Which of them exist in a kernel is a fact or a wish, never both."""
+    """A set of items with distinct keys.  Which of them exist in a kernel is a fact or a wish, never both.
+
+    `index` are the items by their keys, if somebody has that at hand."""
 
     items: frozenset[Item] = frozenset()
     by_key: Mapping[Key, Item] = field(init=False, repr=False, compare=False, hash=False)
+    index: InitVar[Mapping[Key, Item] | None] = None
 
-    def __post_init__(self) -> None:
-        by_key = {item.key: item for item in self.items}
+    def __post_init__(self, index: Mapping[Key, Item] | None) -> None:
+        by_key = {item.key: item for item in self.items} if index is None else index
         if len(by_key) != len(self.items):
             twice = sorted(str(item) for item in self.items if by_key[item.key] is not item)
             raise ValueError(f"two items under one kernel key: {'; '.join(twice)}")
@@ -255,8 +258,16 @@ class KernelState:
     def of(cls, items: Iterable[Item]) -> KernelState:
         return cls(frozenset(items))
 
+    @classmethod
+    def union(cls, states: Collection[KernelState]) -> KernelState:
+        """All items of these; an item that is in two of them must be the same in both."""
+        index: dict[Key, Item] = {}
+        for state in states:
+            index.update(state.by_key)
+        return cls(frozenset[Item]().union(*(state.items for state in states)), index)
+
     def __or__(self, other: KernelState) -> KernelState:
-        return KernelState(self.items | other.items)
+        return KernelState.union((self, other))
 
     def __iter__(self) -> Iterator[Item]:
         """In the order of adding, and within one kind by address: the order of every listing."""

@@ -52,29 +52,29 @@ def diff(desired: KernelState, actual: KernelState, *, sweep: bool) -> Plan:
     Without `sweep` nothing is removed but what stands in the way of something desired: the rule for the time
     before the first snapshot, when absence from the wish means nothing yet.  Forwarding is never taken back.
     """
-    doomed = {
-        item.name
-        for item in actual.items
+    unwanted = actual.items - desired.items
+    doomed = [
+        item
+        for item in unwanted
         if isinstance(item, Link)
         and isinstance(wanted := desired.by_key.get(item.key), Link)
         and wanted.kind != item.kind
-    }
-    present = {key: item for key, item in actual.by_key.items() if not _is_on(item, doomed)}
-
-    removals: list[Operation] = [
-        Operation(Verb.REMOVE, item) for item in actual.items if isinstance(item, Link) and item.name in doomed
     ]
+    removals = [Operation(Verb.REMOVE, item) for item in doomed]
+    names = {item.name for item in doomed}
+    vanishing = {item for item in actual.items if _is_on(item, names)} if doomed else set[Item]()
+
     additions: list[Operation] = []
-    for key, item in desired.by_key.items():
-        was = present.get(key)
-        if was is None:
+    for item in desired.items - (actual.items - vanishing):
+        was = actual.by_key.get(item.key)
+        if was is None or was in vanishing:
             additions.append(Operation(Verb.ADD, item, needs=_needs(item, desired)))
-        elif was != item:
+        else:
             additions.append(Operation(Verb.CHANGE, item, was, _needs(item, desired)))
     gone = [
         item
-        for key, item in present.items()
-        if sweep and key not in desired.by_key and not isinstance(item, Forwarding)
+        for item in unwanted - vanishing
+        if sweep and item.key not in desired.by_key and not isinstance(item, Forwarding)
     ]
     first = [Operation(Verb.REMOVE, item) for item in gone if isinstance(item, Route | NftChain | Sender)]
     last = [Operation(Verb.REMOVE, item) for item in gone if not isinstance(item, Route | NftChain | Sender)]

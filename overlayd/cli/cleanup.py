@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from overlayd.cli import CommandError
 from overlayd.cli.options import (
@@ -18,7 +19,11 @@ from overlayd.cli.options import (
     add_store_options,
     add_subnet_file_option,
     open_store,
+    pick_iface,
 )
+
+if TYPE_CHECKING:
+    from overlayd.core.underlay import Pick
 
 ROUNDS = 8
 """How often to look again for what came to light when something else went."""
@@ -43,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with hold_namespace():
             footprint = FootprintFile(args.run_dir)
-            trio.run(_clean_kernel, args.iface, footprint.known.links)
+            trio.run(_clean_kernel, pick_iface(args), footprint.known.links)
             _remove_subnet_file(args.subnet_file, footprint.known.subnet_file)
             for left in (footprint.path, args.run_dir / "status.sock"):
                 _remove_file(left)
@@ -56,17 +61,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _clean_kernel(iface: str | None, links: Iterable[str]) -> None:
+async def _clean_kernel(pick: Pick, links: Iterable[str]) -> None:
     from overlayd.core.dataplane import Scope
     from overlayd.core.kernel import KernelState
     from overlayd.core.plan import diff
-    from overlayd.core.underlay import find_underlay_link
     from overlayd.host.dataplane import open_dataplane
     from overlayd.host.netlink.connection import open_netlink
-    from overlayd.host.netlink.facts import read_host_facts
+    from overlayd.host.underlay import observe_underlay_link
 
     async with open_netlink() as netlink, open_dataplane() as dataplane:
-        underlay = find_underlay_link(await read_host_facts(netlink), iface)
+        underlay = await observe_underlay_link(netlink, pick)
         scope = Scope(frozenset({*links, *((underlay,) if underlay is not None else ())}))
         # What stood behind something of ours (a second route to one destination) shows once that is gone.
         for _ in range(ROUNDS):

@@ -13,11 +13,14 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from overlayd.cli import CommandError
 from overlayd.core.keeper import TTL_MIN
 from overlayd.core.store import Store
+
+if TYPE_CHECKING:
+    from overlayd.core.underlay import Matching, Pick, Reaching
 
 DEFAULT_ENDPOINTS = "http://127.0.0.1:2379"
 DEFAULT_PREFIX = "/coreos.com/network"
@@ -111,6 +114,35 @@ def add_iface_option(parser: argparse.ArgumentParser) -> None:
         help="interface of the underlay, by name or by an IPv4 address on it; absent: that of the default route",
         metavar="NAME|IP",
     )
+    add_option(
+        parser,
+        "--iface-regex",
+        parse=parse_iface_regex,
+        default=None,
+        help="instead of --iface: the first interface with an IPv4 address, else a name, in which this is found",
+        metavar="REGEX",
+    )
+    add_option(
+        parser,
+        "--iface-can-reach",
+        parse=parse_target,
+        default=None,
+        help="instead of --iface: the interface by which this host sends to that address",
+        metavar="IP",
+    )
+
+
+def pick_iface(args: argparse.Namespace) -> Pick:
+    """What the options of `add_iface_option` ask for.  Raises CommandError if they ask for more than one thing."""
+    picks = {
+        "--iface": args.iface,
+        "--iface-regex": args.iface_regex,
+        "--iface-can-reach": args.iface_can_reach,
+    }
+    given = [flag for flag, pick in picks.items() if pick is not None]
+    if len(given) > 1:
+        raise CommandError(f"{' and '.join(given)} both name the interface of the underlay: give one of them", 2)
+    return picks[given[0]] if given else None
 
 
 def add_run_dir_option(parser: argparse.ArgumentParser) -> None:
@@ -200,6 +232,32 @@ def parse_iface(text: str) -> str:
     if not text or len(text.encode()) > 15 or re.search(r"[\s/]", text):
         raise ValueError(f"{text!r} is neither an interface name nor an IPv4 address")
     return text
+
+
+def parse_iface_regex(text: str) -> Matching:
+    """A regular expression of Python's."""
+    from overlayd.core.underlay import Matching
+
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is not a regular expression: {error}") from None
+    if not text:
+        raise ValueError("an empty pattern fits every interface: write it like ^eth or ^10[.]0[.]")
+    return Matching(pattern)
+
+
+def parse_target(text: str) -> Reaching:
+    """An address that packets can be sent to."""
+    from overlayd.core.underlay import Reaching
+
+    try:
+        address = IPv4Address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IPv4 address like 10.0.0.1") from None
+    if address.is_unspecified or address.is_multicast or address.is_loopback or int(address) == 2**32 - 1:
+        raise ValueError(f"{text} is behind no interface: give a unicast address of another host")
+    return Reaching(address)
 
 
 def parse_listen(text: str) -> tuple[IPv4Address | IPv6Address, int]:

@@ -26,6 +26,7 @@ from overlayd.cli.options import (
     open_store,
     parse_listen,
     parse_ttl,
+    pick_iface,
 )
 from overlayd.core.config import ConfigError
 from overlayd.core.keeper import TTL_DEFAULT, TTL_MIN
@@ -157,6 +158,7 @@ async def _run(args: argparse.Namespace) -> None:
     from overlayd.host.systemd import NotifyError, keep_informed, take_supervisor
     from overlayd.host.underlay import observe_underlay
 
+    pick = pick_iface(args)
     try:
         supervisor = take_supervisor(os.environ, os.getpid())
     except NotifyError as error:
@@ -165,7 +167,7 @@ async def _run(args: argparse.Namespace) -> None:
     async with open_netlink() as netlink, open_dataplane() as dataplane, open_store(args) as store:
 
         async def underlay() -> Underlay:
-            return await observe_underlay(netlink, args.iface, args.public_ip)
+            return await observe_underlay(netlink, pick, args.public_ip)
 
         async def inhabitants() -> tuple[Inhabitant, ...]:
             return await read_inhabitants(netlink)

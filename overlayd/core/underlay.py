@@ -1,8 +1,10 @@
 """Which interface and address of this host carry the overlay: a choice over what the host has.
 
-The rules are flannel's: what `--iface` names (an interface, or an address on one), else the interface of the
-default route; of it the first global IPv4 address, a primary one before a secondary; `--public-ip` replaces
-what peers are told, nothing else.
+The rules are flannel's.  The interface is what `--iface` names (an interface, or an address on one); or what
+`--iface-regex` fits, an address before a name; or the one by which the kernel would send to `--iface-can-reach`;
+or, where nothing was asked for, that of the default route.  Of it the address that was found on the way, else the
+first global IPv4 address, a primary one before a secondary.  `--public-ip` replaces what peers are told, nothing
+else.
 """
 
 from __future__ import annotations
@@ -86,16 +88,42 @@ class HostFacts:
     routes: tuple[HostRoute, ...]
 
 
-def choose_underlay(facts: HostFacts, iface: str | None, public_ip: IPv4Address | None) -> Underlay:
-    """The underlay by the rules above.  Raises UnderlayError."""
-    wanted = _parse_address(iface)
-    if wanted is not None:
-        link, address = _link_of_address(facts, wanted), wanted
-        if not _is_for_peers(facts, link, address):
-            raise UnderlayError(f"peers can't send to {address} on {link.name}; {_inventory(facts)}")
-    else:
-        link = _link_of_default_route(facts) if iface is None else _link_by_name(facts, iface)
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Asks for the interface with an address, or else a name, in which the pattern is found anywhere."""
+
+    pattern: re.Pattern[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reaching:
+    """Asks for the interface by which packets to this address leave."""
+
+    address: IPv4Address
+
+
+Pick = str | Matching | Reaching | None
+"""What the operator asks for; a string is an interface's name or an IPv4 address on it, None is no wish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the kernel would send to some address now: by which interface, from which of its addresses."""
+
+    link: str
+    source: IPv4Address | None
+
+
+def choose_underlay(
+    facts: HostFacts, pick: Pick, public_ip: IPv4Address | None, way: Way | None = None
+) -> Underlay:
+    """The underlay by the rules above.  `way` is the one to the address of a `Reaching`, None if no route leads
+    there.  Raises UnderlayError."""
+    link, address = _find(facts, pick, way)
+    if address is None:
         address = _first_address(facts, link)
+    elif not _is_for_peers(facts, link, address):
+        raise UnderlayError(f"peers can't send to {address} on {link.name}; {_inventory(facts)}")
     return Underlay(
         link=link.name,
         address=address,
@@ -105,24 +133,58 @@ def choose_underlay(facts: HostFacts, iface: str | None, public_ip: IPv4Address 
     )
 
 
-def find_underlay_link(facts: HostFacts, iface: str | None) -> str | None:
+def find_underlay_link(facts: HostFacts, pick: Pick, way: Way | None = None) -> str | None:
     """The interface that would be the underlay's, whether or not it has an address now; None if there is none."""
     try:
-        wanted = _parse_address(iface)
-        if wanted is not None:
-            return _link_of_address(facts, wanted).name
-        return (_link_of_default_route(facts) if iface is None else _link_by_name(facts, iface)).name
+        return _find(facts, pick, way)[0].name
     except UnderlayError:
         return None
+
+
+def _find(facts: HostFacts, pick: Pick, way: Way | None) -> tuple[HostLink, IPv4Address | None]:
+    """The interface, and its address where the search was for one."""
+    match pick:
+        case None:
+            return _link_of_default_route(facts), None
+        case Matching(pattern):
+            return _matching(facts, pattern)
+        case Reaching(address):
+            return _leading_to(facts, address, way)
+        case str(name):
+            wanted = _parse_address(name)
+            link = _link_by_name(facts, name) if wanted is None else _link_of_address(facts, wanted)
+            return link, wanted
+
+
+def _matching(facts: HostFacts, pattern: re.Pattern[str]) -> tuple[HostLink, IPv4Address | None]:
+    candidates = [link for link in facts.links if _is_candidate(facts, link.name)]
+    for link in candidates:
+        for address in _usable_addresses(facts, link):
+            if pattern.search(str(address)):
+                return link, address
+    named = [link for link in candidates if pattern.search(link.name)]
+    if not named:
+        raise UnderlayError(f"no interface has an address or a name with {pattern.pattern!r}; {_inventory(facts)}")
+    return min(named, key=lambda link: not _usable_addresses(facts, link)), None
+
+
+def _leading_to(facts: HostFacts, target: IPv4Address, way: Way | None) -> tuple[HostLink, IPv4Address | None]:
+    if way is None:
+        raise UnderlayError(f"no route leads to {target}; {_inventory(facts)}")
+    link = _link_by_name(facts, way.link)
+    if link.loopback:
+        raise UnderlayError(f"{target} is this host's own: name an address that other nodes have or are behind")
+    on_it = way.source is not None and way.source in _usable_addresses(facts, link)
+    return link, way.source if on_it else None
 
 
 def _is_for_peers(facts: HostFacts, link: HostLink, address: IPv4Address) -> bool:
     return not link.loopback and any(found.address == address and found.is_global for found in facts.addresses)
 
 
-def _parse_address(iface: str | None) -> IPv4Address | None:
+def _parse_address(name: str) -> IPv4Address | None:
     try:
-        return IPv4Address(iface) if iface else None
+        return IPv4Address(name)
     except ValueError:
         return None
 
@@ -163,14 +225,20 @@ def _is_candidate(facts: HostFacts, name: str) -> bool:
 
 
 def _first_address(facts: HostFacts, link: HostLink) -> IPv4Address:
+    usable = _usable_addresses(facts, link)
+    if not usable:
+        raise UnderlayError(f"interface {link.name!r} has no global IPv4 address; {_inventory(facts)}")
+    return usable[0]
+
+
+def _usable_addresses(facts: HostFacts, link: HostLink) -> list[IPv4Address]:
+    """Its global IPv4 addresses, primary ones before secondary ones."""
     usable = [
         (address.secondary, address.address)
         for address in facts.addresses
         if address.link == link.name and address.is_global and isinstance(address.address, IPv4Address)
     ]
-    if not usable:
-        raise UnderlayError(f"interface {link.name!r} has no global IPv4 address; {_inventory(facts)}")
-    return min(usable, key=lambda entry: entry[0])[1]
+    return [address for _, address in sorted(usable, key=lambda entry: entry[0])]
 
 
 def _on_link(routes: Sequence[HostRoute], link: HostLink) -> tuple[IPNetwork, ...]:

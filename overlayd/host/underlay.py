@@ -5,16 +5,30 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from overlayd.core.model import Underlay
-from overlayd.core.underlay import choose_underlay
+from overlayd.core.underlay import HostFacts, Pick, Reaching, Way, choose_underlay, find_underlay_link
 from overlayd.host.netlink.connection import Netlink
 from overlayd.host.netlink.facts import read_host_facts
+from overlayd.host.netlink.way import find_way
 
 
-async def observe_underlay(netlink: Netlink, iface: str | None, public_ip: IPv4Address | None) -> Underlay:
+async def observe_underlay(netlink: Netlink, pick: Pick, public_ip: IPv4Address | None) -> Underlay:
     """The underlay as it is now, by the rules of `choose_underlay`.
 
-    `iface` is an interface's name or an IPv4 address on it, None for that of the default route; `public_ip` is
-    what peers are told in place of the interface's address.  Raises UnderlayError where nothing fits, OSError
-    where the kernel can't be asked.
+    `public_ip` is what peers are told in place of the interface's address.  Raises UnderlayError where nothing
+    fits, OSError where the kernel can't be asked.
     """
-    return choose_underlay(await read_host_facts(netlink), iface, public_ip)
+    facts, way = await _look(netlink, pick)
+    return choose_underlay(facts, pick, public_ip, way)
+
+
+async def observe_underlay_link(netlink: Netlink, pick: Pick) -> str | None:
+    """The interface alone, see `find_underlay_link`.  Raises OSError where the kernel can't be asked."""
+    facts, way = await _look(netlink, pick)
+    return find_underlay_link(facts, pick, way)
+
+
+async def _look(netlink: Netlink, pick: Pick) -> tuple[HostFacts, Way | None]:
+    facts = await read_host_facts(netlink)
+    if not isinstance(pick, Reaching):
+        return facts, None
+    return facts, await find_way(netlink, pick.address, {link.index: link.name for link in facts.links})

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_interface, ip_network
 
 import pytest
 
+from overlayd.cli import CommandError
+from overlayd.cli.options import add_iface_option, pick_iface
 from overlayd.core.kernel import Tun, Vxlan
 from overlayd.core.model import Underlay
 from overlayd.core.underlay import (
@@ -13,8 +17,13 @@ from overlayd.core.underlay import (
     HostFacts,
     HostLink,
     HostRoute,
+    Matching,
+    Pick,
+    Reaching,
     UnderlayError,
+    Way,
     choose_underlay,
+    find_underlay_link,
     is_our_device,
     is_our_device_name,
 )
@@ -168,3 +177,112 @@ def test_a_name_is_ours_on_one_kind_of_device_alone() -> None:
 def test_the_address_of_ipv6_is_not_mistaken() -> None:
     facts = HostFacts(LINKS, (HostAddress("eth0", IPv6Address("2001:db8::5"), 64), *ADDRESSES), ROUTES)
     assert choose_underlay(facts, "eth0", None).address == IPv4Address("10.0.0.5")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "link", "address"),
+    [
+        ("eth1", "eth1", "192.168.7.1"),
+        ("eth", "eth0", "10.0.0.5"),  # the first that fits
+        (r"^192\.168\.", "eth1", "192.168.7.1"),
+        ("^168", "", ""),
+        (r"0\.6$", "eth0", "10.0.0.6"),  # the address that fits is the one that is used
+        ("1", "eth0", "10.0.0.5"),  # an address comes before a name
+        ("lo|ovl|eth1", "eth1", "192.168.7.1"),  # neither loopback nor our own
+        ("127|10[.]244|192", "eth1", "192.168.7.1"),
+        ("ppp|wlan", "wlan0", "172.16.0.9"),  # of those with a fitting name one that has an address
+        ("ppp", "", ""),
+    ],
+)
+def test_a_pattern_is_looked_for_in_addresses_and_then_in_names(pattern: str, link: str, address: str) -> None:
+    links = (*LINKS, HostLink(5, "ppp0", 1400, up=False), HostLink(6, "wlan0", 1500, up=True))
+    addresses = (*ADDRESSES, *(second("10.0.0.6/24"), first("wlan0", "172.16.0.9/24")))
+    facts = HostFacts(links, addresses, ROUTES)
+    pick = Matching(re.compile(pattern))
+    if link:
+        chosen = choose_underlay(facts, pick, None)
+        assert (chosen.link, str(chosen.address)) == (link, address)
+        assert find_underlay_link(facts, pick) == link
+    else:
+        with pytest.raises(UnderlayError, match="there are eth0"):
+            choose_underlay(facts, pick, None)
+
+
+def first(link: str, text: str) -> HostAddress:
+    return address(link, text)
+
+
+def second(text: str) -> HostAddress:
+    return address("eth0", text, secondary=True)
+
+
+def test_a_pattern_that_nothing_fits_is_told_what_there_is() -> None:
+    with pytest.raises(
+        UnderlayError, match=r"^no interface has an address or a name with 'wg\[1-9\]'; " + THERE_ARE
+    ):
+        choose_underlay(FACTS, Matching(re.compile("wg[1-9]")), None)
+    assert find_underlay_link(FACTS, Matching(re.compile("wg[1-9]"))) is None
+
+
+TARGET = Reaching(IPv4Address("192.168.200.1"))
+
+
+@pytest.mark.parametrize(
+    ("way", "link", "address"),
+    [
+        (Way("eth1", IPv4Address("192.168.7.1")), "eth1", "192.168.7.1"),
+        (Way("eth1", None), "eth1", "192.168.7.1"),
+        (Way("eth1", IPv4Address("10.0.0.5")), "eth1", "192.168.7.1"),  # another interface's: not what peers reach
+    ],
+)
+def test_the_way_to_an_address_leads_by_an_interface(way: Way, link: str, address: str) -> None:
+    chosen = choose_underlay(FACTS, TARGET, None, way)
+    assert (chosen.link, str(chosen.address)) == (link, address)
+    assert find_underlay_link(FACTS, TARGET, way) == link
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [
+        (None, "^no route leads to 192.168.200.1; " + THERE_ARE),
+        (Way("lo", IPv4Address("127.0.0.1")), "192.168.200.1 is this host's own"),
+        (Way("ovl.1", IPv4Address("10.244.3.0")), "'ovl.1' belongs to the overlay"),
+        (Way("gone", None), "interface 'gone' does not exist"),
+    ],
+)
+def test_a_way_that_is_of_no_use_is_refused(way: Way | None, said: str) -> None:
+    with pytest.raises(UnderlayError, match=said):
+        choose_underlay(FACTS, TARGET, None, way)
+
+
+def picked(*arguments: str) -> Pick:
+    parser = argparse.ArgumentParser()
+    add_iface_option(parser)
+    return pick_iface(parser.parse_args(arguments))
+
+
+def test_three_options_ask_for_an_interface_and_one_at_a_time() -> None:
+    assert picked() is None
+    assert picked("--iface", "eth1") == "eth1"
+    assert picked("--iface-regex", "^eth") == Matching(re.compile("^eth"))
+    assert picked("--iface-can-reach", "192.168.200.1") == TARGET
+    with pytest.raises(CommandError, match=r"^--iface and --iface-can-reach both name the interface"):
+        picked("--iface", "eth1", "--iface-can-reach", "192.168.200.1")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--iface-regex=(", r"'\(' is not a regular expression: missing \)"),
+        ("--iface-regex=", "an empty pattern fits every interface"),
+        ("--iface-can-reach=gateway", "'gateway' is not an IPv4 address like 10.0.0.1"),
+        ("--iface-can-reach=127.0.0.1", "is behind no interface"),
+        ("--iface-can-reach=224.0.0.1", "is behind no interface"),
+    ],
+)
+def test_an_option_that_can_not_be_meant_is_refused(
+    option: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        picked(option)
+    assert re.search(said, capsys.readouterr().err)

@@ -79,6 +79,24 @@ class Netlink:
                     if message.sequence == last:
                         return outcomes
 
+    async def ask(self, request: Request) -> Message:
+        """The one answer to a request.  OSError when the kernel refuses."""
+        async with self._exchange():
+            sequence = self._take(1)
+            await self._sock.send(request.frame(sequence, wire.NLM_F_ACK))
+            answers: list[Message] = []
+            while True:
+                for message in await self._receive():
+                    if message.sequence != sequence:
+                        continue
+                    if message.kind != wire.NLMSG_ERROR:
+                        answers.append(message)
+                    elif refused := wire.refusal(message):
+                        raise refused.as_error()
+                    else:
+                        [answer] = answers
+                        return answer
+
     async def dump(self, kind: int, body: bytes) -> list[Message]:
         """Everything that the kernel has of one kind, as it was at one instant.
 

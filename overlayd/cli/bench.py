@@ -32,7 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verb.add_argument("--modes", type=parse_modes, metavar="MODE,…", help="which take part (default: all)")
     verb.add_argument("--rounds", type=parse_count, metavar="N", help="turns of each mode (default: 3)")
     verb.add_argument("--seconds", type=parse_count, metavar="N", help="of each TCP measurement (default: 3)")
-    verb.add_argument("--quick", action="store_true", help="one short round: to see that it works, not how fast")
+    verb.add_argument(
+        "--quick", action="store_true", help="one short round on one wire: to see that it works, not how fast"
+    )
     verb.add_argument("--json", action="store_true", help="print everything that was measured as JSON")
     verb.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw a chart, too")
 
@@ -78,9 +80,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> Plan:
-    from overlayd.bench.model import Plan
+    from overlayd.bench.model import Plan, Wire
 
-    plan = Plan(rounds=1, seconds=1, trials=3) if args.quick else Plan()
+    plan = Plan(wires=(Wire.SUPERPACKETS,), rounds=1, seconds=1, trials=2) if args.quick else Plan()
     given = {name: getattr(args, name) for name in ("modes", "rounds", "seconds")}
     return replace(plan, **{name: value for name, value in given.items() if value is not None})
 

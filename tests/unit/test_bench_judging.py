@@ -1,0 +1,98 @@
+"""Verdicts follow from ratios within a round, and a bench with a lame yardstick is void."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overlayd.bench.judging import GOALS, Goal, Outcome, find_median, find_ratio, judge
+from overlayd.bench.model import Measure, Mode, Plan, Sample, Turn, Wire
+from overlayd.bench.schedule import turns
+
+FAST = Wire.SUPERPACKETS
+
+
+def sample(number: int, mode: Mode, figures: dict[Measure, float], wire: Wire = FAST) -> Sample:
+    return Sample(Turn(number, wire, mode), figures)
+
+
+def tcp(mode: Mode, *figures: float) -> list[Sample]:
+    return [sample(number, mode, {Measure.TCP_1: figure}) for number, figure in enumerate(figures)]
+
+
+def ratio(samples: Sequence[Sample]) -> float | None:
+    return find_ratio(samples, FAST, Measure.TCP_1, Mode.UDP_C, Mode.PLAIN)
+
+
+def test_a_ratio_is_the_median_of_those_within_a_round() -> None:
+    assert ratio(tcp(Mode.UDP_C, 80, 10, 30) + tcp(Mode.PLAIN, 10, 1, 5)) == 8
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=7), st.floats(0.5, 20))
+def test_a_machine_that_drifts_between_rounds_changes_no_ratio(speeds: list[float], factor: float) -> None:
+    samples = tcp(Mode.UDP_C, *(factor * speed for speed in speeds)) + tcp(Mode.PLAIN, *speeds)
+    assert ratio(samples) == pytest.approx(factor)
+
+
+def test_only_rounds_with_both_count_and_none_is_no_ratio() -> None:
+    assert ratio(tcp(Mode.UDP_C, 8, 100) + tcp(Mode.PLAIN, 2)) == 4
+    assert ratio(tcp(Mode.UDP_C, 8)) is None
+    assert ratio(tcp(Mode.UDP_C, 8) + tcp(Mode.PLAIN, 0)) is None
+    other_wire = [sample(0, Mode.PLAIN, {Measure.TCP_1: 1}, Wire.MTU_SIZED)]
+    assert ratio(tcp(Mode.UDP_C, 8) + other_wire) is None
+
+
+def test_a_median_is_of_all_rounds() -> None:
+    assert find_median(tcp(Mode.VXLAN, 1, 7, 3), FAST, Measure.TCP_1, Mode.VXLAN) == 3
+    assert find_median([], FAST, Measure.TCP_1, Mode.VXLAN) is None
+
+
+@pytest.mark.parametrize("goal", GOALS, ids=lambda goal: f"{goal.mode} {goal.measure} {goal.wire}")
+def test_each_goal_is_met_on_its_own_side_of_its_factor(goal: Goal) -> None:
+    less, more = goal.factor * 0.99, goal.factor * 1.01
+    assert goal.is_met_by(goal.factor)
+    assert (goal.is_met_by(less), goal.is_met_by(more)) == (
+        (False, True) if goal.measure.quantity.more_is_better else (True, False)
+    )
+
+
+def honest_round(udp: float) -> list[Sample]:
+    figures = {
+        Mode.HOST_GW: {Measure.TCP_1: 20e9, Measure.PACKETS_64: 100e3},
+        Mode.PLAIN: {Measure.TCP_1: 1e9, Measure.PACKETS_64: 60e3},
+        Mode.UDP_C: {Measure.TCP_1: udp},
+    }
+    return [sample(0, mode, its) for mode, its in figures.items()]
+
+
+def test_a_bench_is_met_or_missed() -> None:
+    assert judge(honest_round(udp=8e9)).outcome is Outcome.MET
+    missed = judge(honest_round(udp=6e9))
+    assert missed.outcome is Outcome.MISSED
+    assert [(verdict.goal.factor, verdict.ratio, verdict.is_met) for verdict in missed.goals] == [(7, 6, False)]
+
+
+@pytest.mark.parametrize("lame", [{Measure.TCP_1: 0.5e9}, {Measure.PACKETS_64: 50e3}])
+def test_a_lame_yardstick_makes_it_void_however_fast_the_others_look(lame: dict[Measure, float]) -> None:
+    good, plain, udp = honest_round(udp=100e9)
+    judgement = judge([good, sample(0, Mode.PLAIN, {**plain.figures, **lame}), udp])
+    assert judgement.outcome is Outcome.VOID
+
+
+def test_without_host_gw_nobody_knows_whether_the_yardstick_is_honest() -> None:
+    judgement = judge(tcp(Mode.UDP_C, 8) + tcp(Mode.PLAIN, 1))
+    assert judgement.honesty == ()
+    assert judgement.outcome is Outcome.MET
+
+
+def test_modes_take_turns() -> None:
+    plan = Plan(modes=(Mode.VXLAN, Mode.PLAIN), wires=(FAST,), rounds=3)
+    assert [(turn.round, turn.mode) for turn in turns(plan)] == [
+        *((0, Mode.VXLAN), (0, Mode.PLAIN)),
+        *((1, Mode.PLAIN), (1, Mode.VXLAN)),
+        *((2, Mode.VXLAN), (2, Mode.PLAIN)),
+    ]
+    assert len(set(turns(Plan()))) == 3 * len(Wire) * len(Mode)

@@ -155,7 +155,7 @@ class MemoryStore:
             told = tuple(change for change in changes if is_watched(change.name))
             self._history[revision] = Changes(revision, told)
             self._changed.set()
-        self._changed = trio.Event()
+            self._changed = trio.Event()
 
 
 class _Watch:

@@ -355,6 +355,21 @@ async def test_a_watch_begins_with_a_sign_of_life_and_then_waits(store: Store) -
         assert await read(watch, 1) == [Deleted("config", revision)]
 
 
+async def test_a_watch_that_waits_is_not_deafened_by_what_changes_nothing(store: Store) -> None:
+    start = (await store.snapshot()).revision
+    async with store.watch(start) as watch, trio.open_nursery() as nursery:
+        found: list[Change] = []
+
+        async def listen() -> None:
+            found.extend(await read(watch, 1))
+
+        nursery.start_soon(listen)
+        await trio.sleep(0.05)
+        await write(store, Delete(SUBNET))
+        revision = await write(store, Put("config", b"{}", 0))
+    assert found == [Record("config", b"{}", revision, revision, 0)]
+
+
 async def test_two_watches_both_see_everything(store: Store) -> None:
     start = (await store.snapshot()).revision
     async with store.watch(start) as one, store.watch(start) as other:

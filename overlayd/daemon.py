@@ -19,11 +19,12 @@ import trio
 from overlayd import __version__
 from overlayd.core.backend import Backend
 from overlayd.core.config import ConfigError, NetworkConfig, check_backend, parse_config
+from overlayd.core.datapath import DatapathReport
 from overlayd.core.dataplane import Dataplane, Scope
 from overlayd.core.keeper import Belief, KeeperState, Sighted, Sighting, Waiting, belief
 from overlayd.core.leases import LeaseBook, absorb_changes, absorb_snapshot
 from overlayd.core.model import Attributes, Family, Lease, NetworkView, Subnet, Underlay
-from overlayd.core.overview import Facts, Node, compose_status, judge_peers
+from overlayd.core.overview import Facts, Node, compose_status, judge_peers, with_datapath
 from overlayd.core.preflight import Intent
 from overlayd.core.problem import Problem
 from overlayd.core.records import RecordError, check_writable
@@ -88,7 +89,8 @@ class Host:
     """The edges to the machine, as functions that a simulation can replace.
 
     `underlay` raises UnderlayError; `preflight` says what keeps an intent from being carried out;
-    `inhabitants` are the addresses in use on this host; `clock` tells the seconds of CLOCK_BOOTTIME.
+    `inhabitants` are the addresses in use on this host; `clock` tells the seconds of CLOCK_BOOTTIME;
+    `datapath` is what the userspace datapath says of itself, None where none is asked for.
     """
 
     dataplane: Dataplane
@@ -97,6 +99,7 @@ class Host:
     inhabitants: Callable[[], Awaitable[tuple[Inhabitant, ...]]]
     clock: Callable[[], float]
     footprint: FootprintFile
+    datapath: Callable[[], DatapathReport | None] = lambda: None
 
 
 class Daemon:
@@ -438,7 +441,7 @@ class Daemon:
 
     def answer(self) -> Answer:
         """What this daemon says when asked now; touches neither the kernel nor the store."""
-        return answer(self._status, self._host.clock())
+        return answer(with_datapath(self._status, self._host.datapath()), self._host.clock())
 
     @property
     def keeper(self) -> KeeperState:

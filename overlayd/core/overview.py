@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
+from overlayd.core.datapath import DatapathReport
 from overlayd.core.keeper import Belief, KeeperState, Waiting, belief
+from overlayd.core.kernel import Datapath
 from overlayd.core.model import Family, Lease, Subnet, Underlay
 from overlayd.core.problem import Problem
 from overlayd.core.report import Report
 from overlayd.core.status import (
+    DatapathStatus,
     LeaseStatus,
     PeerState,
     PeerStatus,
@@ -92,6 +97,21 @@ def _reconciler_status(report: Report) -> ReconcilerStatus:
         refused={verb.value: count for verb, count in tally.refused.items()},
         retrying=len(report.retries.setbacks),
     )
+
+
+def with_datapath(status: Status, report: DatapathReport | None) -> Status:
+    """The status with what the datapath says of itself at the moment of the question."""
+    if report is None:
+        return status
+    datapath = DatapathStatus(
+        report.implementation,
+        report.reason,
+        report.offloads,
+        dict(report.counters),
+        dict(report.drops),
+        report.trouble,
+    )
+    return msgspec.structs.replace(status, datapath=datapath)
 
 
 def judge_peers(
@@ -192,5 +212,11 @@ def kernel_problems(facts: Facts) -> Iterable[Problem]:
     base = report.aim.wish.base.by_key
     for key, setback in report.retries.setbacks.items():
         wanted_by_peer = key in report.aim.wish.kernel.by_key and key not in base
-        if not wanted_by_peer:
+        if isinstance(setback.operation.item, Datapath):
+            yield Problem(
+                "datapath-down",
+                f"the userspace datapath does not run: {setback.failure.reason}",
+                "It is tried again",
+            )
+        elif not wanted_by_peer:
             yield Problem("kernel-refused", f"the kernel refused to {setback.operation}: {setback.failure.reason}")

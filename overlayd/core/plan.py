@@ -2,8 +2,8 @@
 
 The order keeps one promise at every step: no route leads to a VTEP that is not there.  Routes that go, go
 first; then what is added, from the link upwards, routes last; then what else goes, from the top downwards.
-Chains and senders that go, go early like routes: an old sender may stand in the way of a new one, and a chain
-must not outlive those whom it lets in.
+Chains, senders and encaps that go, go early like routes: an old sender or encap may stand in the way of a new
+one that overlaps it, and a chain must not outlive those whom it lets in.
 A plan is made of stages: the operations of one stage do not depend on one another.
 """
 
@@ -76,8 +76,8 @@ def diff(desired: KernelState, actual: KernelState, *, sweep: bool) -> Plan:
         for item in unwanted - vanishing
         if sweep and item.key not in desired.by_key and not isinstance(item, Forwarding)
     ]
-    first = [Operation(Verb.REMOVE, item) for item in gone if isinstance(item, Route | NftChain | Sender)]
-    last = [Operation(Verb.REMOVE, item) for item in gone if not isinstance(item, Route | NftChain | Sender)]
+    first = [Operation(Verb.REMOVE, item) for item in gone if isinstance(item, _EARLY)]
+    last = [Operation(Verb.REMOVE, item) for item in gone if not isinstance(item, _EARLY)]
     stages = [
         *reversed(_staged(first)),
         *_staged(removals),
@@ -85,6 +85,9 @@ def diff(desired: KernelState, actual: KernelState, *, sweep: bool) -> Plan:
         *reversed(_staged(last)),
     ]
     return Plan(tuple(stages))
+
+
+_EARLY = (Route, Encap, NftChain, Sender)
 
 
 def _staged(operations: Iterable[Operation]) -> list[tuple[Operation, ...]]:

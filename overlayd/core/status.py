@@ -71,6 +71,21 @@ class ReconcilerStatus(msgspec.Struct, frozen=True):
     retrying: int = 0
 
 
+class DatapathStatus(msgspec.Struct, frozen=True):
+    """The userspace datapath: `c` or `python`, why that one, the offloads in use.
+
+    `counters` and `drops` count from the daemon's start on, in packets unless the name says bytes;
+    docs/datapath.md explains them.  `trouble` is why it stopped last, "" if it never did.
+    """
+
+    implementation: str
+    reason: str
+    offloads: tuple[str, ...]
+    counters: dict[str, int]
+    drops: dict[str, int]
+    trouble: str = ""
+
+
 class ProblemStatus(msgspec.Struct, frozen=True):
     code: str
     text: str
@@ -99,6 +114,8 @@ class Status(msgspec.Struct, frozen=True):
     programmed: bool = False
     """Whether all that the node itself needs, firewall rules among it, stood in the kernel at `at`."""
     underlay: UnderlayStatus | None = None
+    datapath: DatapathStatus | None = None
+    """None where the backend needs none."""
     peers: tuple[PeerStatus, ...] = ()
     problems: tuple[ProblemStatus, ...] = ()
     reconciler: ReconcilerStatus = ReconcilerStatus()

@@ -61,6 +61,8 @@ def check_spec(spec: LabSpec) -> None:
         raise ValueError(f"a lab can't have {spec.nodes} nodes: from 1 to {MOST_NODES} it can")
     if not 1 <= spec.etcd_members <= MOST_MEMBERS:
         raise ValueError(f"etcd can't have {spec.etcd_members} members here: from 1 to {MOST_MEMBERS} it can")
+    if spec.datapaths and spec.backend != "udp":
+        raise ValueError(f"the {spec.backend} backend has no datapath to choose: the kernel carries its packets")
     span = parse_config(network_config(spec)).ranges[0]
     if span.network.overlaps(UNDERLAY):
         raise ValueError(f"network {span.network} overlaps {UNDERLAY}, which is the lab's underlay")
@@ -163,6 +165,7 @@ def config_command(spec: LabSpec) -> list[str]:
 
 def daemon_command(node: Node, spec: LabSpec) -> list[str]:
     """The same program that runs on a real host."""
+    datapath = spec.datapath(node)
     return [
         *_overlayd("run"),
         *_endpoints(spec),
@@ -172,6 +175,7 @@ def daemon_command(node: Node, spec: LabSpec) -> list[str]:
         *("--run-dir", str(node.run_dir)),
         *("--state-dir", str(node.state_dir)),
         *("--lease-ttl", str(LEASE_TTL)),
+        *(("--datapath", datapath) if datapath is not None else ()),
     ]
 
 

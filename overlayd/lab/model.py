@@ -25,6 +25,8 @@ class LabSpec:
     backend: str = "vxlan"
     network: str = "10.244.0.0/16"
     etcd_members: int = 1
+    datapaths: tuple[str, ...] = ()
+    """Which datapath of the udp backend's each node runs, dealt out in turn; none: each node chooses itself."""
 
     @cached_property
     def all_nodes(self) -> tuple[Node, ...]:
@@ -37,6 +39,9 @@ class LabSpec:
     @cached_property
     def all_etcd_members(self) -> tuple[EtcdMember, ...]:
         return tuple(EtcdMember(m) for m in range(1, self.etcd_members + 1))
+
+    def datapath(self, node: Node) -> str | None:
+        return self.datapaths[(node.number - 1) % len(self.datapaths)] if self.datapaths else None
 
     @property
     def etcd_endpoints(self) -> tuple[str, ...]:

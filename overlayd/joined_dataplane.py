@@ -1,0 +1,83 @@
+"""The kernel's dataplane and the userspace datapaths' behind one, so that the reconciler need not know of two.
+
+A datapath has the items of one device: the one called `ovl.` and the name of its entry point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import trio
+
+from overlayd.backends import load_datapaths
+from overlayd.core.datapath import DatapathReport, UserspaceDataplane
+from overlayd.core.dataplane import Dataplane, Failure, Hints, Operation, Scope
+from overlayd.core.kernel import Datapath, Encap, Item, KernelState
+from overlayd.host.dataplane import open_dataplane
+
+
+@asynccontextmanager
+async def open_joined_dataplane(implementation: str | None) -> AsyncGenerator[JoinedDataplane, None]:
+    """This host's kernel and every datapath that is installed, `c` or `python` or, with None, the better one that
+    is there.  Raises DatapathUnavailableError."""
+    async with AsyncExitStack() as stack:
+        opening = {link: open_one(implementation) for link, open_one in load_datapaths().items()}
+        datapaths = {link: await stack.enter_async_context(one) for link, one in opening.items()}
+        yield JoinedDataplane(await stack.enter_async_context(open_dataplane()), datapaths)
+
+
+class JoinedDataplane:
+    """`datapaths` by the device that each of them has."""
+
+    def __init__(self, kernel: Dataplane, datapaths: Mapping[str, UserspaceDataplane]) -> None:
+        self._kernel = kernel
+        self._datapaths = datapaths
+
+    async def observe(self, scope: Scope) -> KernelState:
+        """A datapath whose device is gone is not attached to anything, even if it hasn't noticed yet."""
+        state = await self._kernel.observe(scope)
+        for link, datapath in self._datapaths.items():
+            if ("link", link) in state.by_key:
+                state |= await datapath.observe(scope)
+        return state
+
+    async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:
+        outcomes: list[Failure | None] = [None] * len(operations)
+        by_side: dict[str | None, dict[int, Operation]] = {}
+        for position, operation in enumerate(operations):
+            by_side.setdefault(self._side(operation.item), {})[position] = operation
+        for side, part in by_side.items():
+            dataplane = self._kernel if side is None else self._datapaths[side]
+            for position, outcome in zip(part, await dataplane.apply(list(part.values())), strict=True):
+                outcomes[position] = outcome
+        return tuple(outcomes)
+
+    def _side(self, item: Item) -> str | None:
+        """The device of the datapath that has this item, None for the kernel, which refuses what nobody has."""
+        return item.link if isinstance(item, Datapath | Encap) and item.link in self._datapaths else None
+
+    @asynccontextmanager
+    async def changes(self) -> AsyncGenerator[Hints, None]:
+        async with AsyncExitStack() as stack:
+            sources = [self._kernel, *self._datapaths.values()]
+            yield _JoinedHints([await stack.enter_async_context(source.changes()) for source in sources])
+
+    def report(self) -> DatapathReport | None:
+        """Of the datapath that is asked for, None if none is."""
+        reports = (datapath.report() for datapath in self._datapaths.values())
+        return next((report for report in reports if report is not None), None)
+
+
+class _JoinedHints:
+    def __init__(self, hints: Sequence[Hints]) -> None:
+        self._hints = hints
+
+    async def wait(self) -> None:
+        async def wait_one(hints: Hints) -> None:
+            await hints.wait()
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for hints in self._hints:
+                nursery.start_soon(wait_one, hints)

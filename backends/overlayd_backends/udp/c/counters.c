@@ -1,0 +1,30 @@
+/* See counters.h. */
+#include "counters.h"
+
+const char *const counter_names[COUNTERS] = {
+    [TX_PACKETS] = "tx_packets",
+    [TX_BYTES] = "tx_bytes",
+    [TX_SUPERPACKETS] = "tx_superpackets",
+    [TX_SENDS] = "tx_sends",
+    [TX_TRAINS] = "tx_trains",
+    [RX_PACKETS] = "rx_packets",
+    [RX_BYTES] = "rx_bytes",
+    [RX_TRAINS] = "rx_trains",
+    [RX_WRITES] = "rx_writes",
+    [RX_SUPERPACKETS] = "rx_superpackets",
+    [ICMP_SENT] = "icmp_sent",
+    [ICMP_SUPPRESSED] = "icmp_suppressed",
+    [TABLES] = "tables",
+    [SEND_FAILED] = "send_failed",
+    [WRITE_FAILED] = "write_failed",
+    [DROP_TRUNCATED] = "drop_truncated",
+    [DROP_IPV6] = "drop_ipv6",
+    [DROP_BAD_HEADER] = "drop_bad_header",
+    [DROP_BAD_OFFLOAD] = "drop_bad_offload",
+    [DROP_OWN_DESTINATION] = "drop_own_destination",
+    [DROP_NO_ROUTE] = "drop_no_route",
+    [DROP_TOO_BIG] = "drop_too_big",
+    [DROP_UNKNOWN_SENDER] = "drop_unknown_sender",
+    [DROP_BAD_SOURCE] = "drop_bad_source",
+    [DROP_NOT_OURS] = "drop_not_ours",
+};

@@ -31,14 +31,16 @@ _SAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What is about to be set up.  `port` is the UDP port that the backend needs, None for none; `vni` its
-    VXLAN network identifier, None for a backend that is not vxlan."""
+    """What is about to be set up.  `port` is the UDP port that the backend needs, None for none, or for one that
+    it has already; `vni` its VXLAN network identifier, None for a backend that is not vxlan; `tun`: it needs a TUN
+    device."""
 
     network: IPv4Network
     subnet_prefixlen: int
     underlay: Underlay
     port: int | None = None
     vni: int | None = None
+    tun: bool = False
     links: frozenset[str] = frozenset()
     """Interfaces, beside the underlay's, by which gateway routes with our protocol number are ours."""
 
@@ -47,14 +49,17 @@ class Intent:
 class Findings:
     """What was found out about the host.
 
-    `privileged`: its network may be changed.  `has_vxlan`: the kernel knows vxlan devices.  `port_free`: a UDP
-    socket could be bound to the port.  `forwards`: IPv4 packets are forwarded; `can_forward`: or could be.
+    `privileged`: its network may be changed.  `has_vxlan`: the kernel knows vxlan devices.  `tun_trouble`: why no
+    TUN device can be made, "" if one can.  `port_free`: a UDP socket could be bound to the port; `port_owner`: who
+    has it, "" where that can't be seen.  `forwards`: IPv4 packets are forwarded; `can_forward`: or could be.
     """
 
     host: HostFacts
     privileged: bool = True
     has_vxlan: bool = True
+    tun_trouble: str = ""
     port_free: bool = True
+    port_owner: str = ""
     forwards: bool = True
     can_forward: bool = True
 
@@ -64,6 +69,7 @@ def judge(intent: Intent, found: Findings) -> tuple[Problem, ...]:
     return (
         *_privilege(found),
         *_vxlan(intent, found),
+        *_tun(intent, found),
         *_port(intent, found),
         *_forwarding(found),
         *_overlap_with_underlay(intent),
@@ -89,6 +95,15 @@ def _vxlan(intent: Intent, found: Findings) -> Iterator[Problem]:
         )
 
 
+def _tun(intent: Intent, found: Findings) -> Iterator[Problem]:
+    if intent.tun and found.tun_trouble:
+        yield Problem(
+            "tun-missing",
+            f"no TUN device can be made here: {found.tun_trouble}",
+            "Do that, or set the backend to vxlan or host-gw",
+        )
+
+
 def _port(intent: Intent, found: Findings) -> Iterator[Problem]:
     if intent.port is None:
         return
@@ -103,12 +118,14 @@ def _port(intent: Intent, found: Findings) -> Iterator[Problem]:
             + (f" and VNI {intent.vni}" if vxlan.vni == intent.vni else ""),
             f"Stop what made it and delete it (ip link delete {link.name}), or set another Backend.Port",
         )
-    held_by_vxlan = intent.vni is not None and any(link.up for link, _ in on_port)
+    held_by_vxlan = any(link.up for link, _ in on_port if intent.vni is not None or _is_ours(link))
     if not found.port_free and not in_the_way and not held_by_vxlan:
         yield Problem(
             "port-taken",
-            f"UDP port {port} is taken by another socket",
-            f"See which (ss -ulnp 'sport = :{port}') and stop it, or set another Backend.Port",
+            f"UDP port {port} is taken by {found.port_owner or 'another socket'}",
+            "Stop it, or set another Backend.Port"
+            if found.port_owner
+            else f"See which (ss -ulnp 'sport = :{port}') and stop it, or set another Backend.Port",
         )
 
 

@@ -46,6 +46,7 @@ from overlayd.host.netlink.forwarding import forwards, switch_on
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.netlink.steps import Steps, steps
 from overlayd.host.netlink.wire import Refusal
+from overlayd.host.port_owner import find_udp_owner
 from overlayd.host.tun import create_tun
 
 _GROUPS = (1, 3, 5, 7, 9, 24)
@@ -203,11 +204,13 @@ class _KernelDataplane:
             )
         )
         if refused and refused.errno == errno.EADDRINUSE and isinstance(link.kind, Vxlan):
-            port = link.kind.port
-            return Failure(
-                refused.errno, f"another socket has UDP port {port}; this shows which: ss -ulnp 'sport = :{port}'"
-            )
+            return self._port_taken(refused.errno, link.kind.port)
         return _failure(refused) if refused else None
+
+    def _port_taken(self, number: int, port: int) -> Failure:
+        if (owner := in_netns(self._netlink.netns, lambda: find_udp_owner(port))) is not None:
+            return Failure(number, f"{owner} has UDP port {port}")
+        return Failure(number, f"another socket has UDP port {port}; this shows which: ss -ulnp 'sport = :{port}'")
 
     async def _forward(self, operation: Operation, found: Sequence[HostLink]) -> Failure | None:
         """Removing it leaves it on: others rely on it."""

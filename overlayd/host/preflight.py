@@ -13,6 +13,8 @@ from overlayd.host.netlink.connection import Netlink
 from overlayd.host.netlink.facts import read_host_facts
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.netlink.wire import Request
+from overlayd.host.port_owner import find_udp_owner
+from overlayd.host.tun import find_tun_trouble
 
 
 async def preflight(netlink: Netlink, intent: Intent) -> tuple[Problem, ...]:
@@ -25,11 +27,15 @@ async def preflight(netlink: Netlink, intent: Intent) -> tuple[Problem, ...]:
     has_vxlan = (
         intent.vni is None or await _refused_with(netlink, links.ask_for_half_a_vxlan()) != errno.EOPNOTSUPP
     )
+    address = str(intent.underlay.address) if intent.tun else "0.0.0.0"  # as the datapath binds, or a vxlan device
+    port_free = in_netns(netlink.netns, lambda: _is_free(intent.port, address))
     found = Findings(
         host=host,
         privileged=privileged,
         has_vxlan=has_vxlan,
-        port_free=in_netns(netlink.netns, lambda: _is_free(intent.port)),
+        tun_trouble=find_tun_trouble() if intent.tun else "",
+        port_free=port_free,
+        port_owner="" if port_free else in_netns(netlink.netns, lambda: _owner(intent.port)),
         forwards=await forwarding.forwards(netlink, host.links),
         # with the privilege there is always the way by each interface
         can_forward=privileged or in_netns(netlink.netns, lambda: os.access(forwarding.SWITCH, os.W_OK)),
@@ -42,13 +48,13 @@ async def _refused_with(netlink: Netlink, request: Request) -> int:
     return refused.errno if refused else 0
 
 
-def _is_free(port: int | None) -> bool:
-    """Whether the port, if any, can be bound as a vxlan device binds it: on every address."""
+def _is_free(port: int | None, address: str) -> bool:
+    """Whether the port, if any, can be bound on this address."""
     if port is None:
         return True
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.bind(("0.0.0.0", port))
+            probe.bind((address, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False
@@ -56,3 +62,7 @@ def _is_free(port: int | None) -> bool:
                 return True
             raise
     return True
+
+
+def _owner(port: int | None) -> str:
+    return "" if port is None else find_udp_owner(port) or ""

@@ -47,6 +47,15 @@ def create_tun(name: str, netns: str | None) -> Refusal | None:
     return None
 
 
+def find_tun_trouble() -> str:
+    """Why no TUN device can be made here, "" if nothing speaks against it.  Makes none."""
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return _advice(error)
+    return ""
+
+
 def _create(name: str) -> None:
     fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -134,7 +135,7 @@ async def test_a_taken_port_is_named(world: RealWorld) -> None:
         holder.bind(("0.0.0.0", 8472))
         (refused,) = await world.dataplane.apply(adding([link(1)]))
         assert refused is not None
-        assert "UDP port 8472" in refused.reason
+        assert f"(pid {os.getpid()}) has UDP port 8472" in refused.reason
     assert await world.dataplane.apply([Operation(Verb.CHANGE, link(1), await observed_link(world))]) == (None,)
     assert await observed_link(world) == link(1)
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from overlayd.core.preflight import Intent
+from overlayd.core.problem import Problem
 from overlayd.core.underlay import UnderlayError
+from overlayd.host import tun as host_tun
 from overlayd.host.dataplane import open_dataplane
 from overlayd.host.netlink.connection import Netlink, open_netlink
 from overlayd.host.netlink.netns import in_netns
@@ -32,10 +34,14 @@ class Host:
     name: str
     netlink: Netlink
 
-    async def codes(self, network: IPv4Network = NETWORK, port: int = 8472, vni: int | None = 1) -> list[str]:
+    async def problems(
+        self, network: IPv4Network = NETWORK, port: int = 8472, vni: int | None = 1, tun: bool = False
+    ) -> tuple[Problem, ...]:
         underlay = await observe_underlay(self.netlink, "eth0", None)
-        problems = await preflight(self.netlink, Intent(network, 24, underlay, port, vni))
-        return [problem.code for problem in problems]
+        return await preflight(self.netlink, Intent(network, 24, underlay, port, vni, tun))
+
+    async def codes(self, network: IPv4Network = NETWORK, port: int = 8472, vni: int | None = 1) -> list[str]:
+        return [problem.code for problem in await self.problems(network, port, vni)]
 
 
 @pytest.fixture
@@ -107,6 +113,31 @@ async def test_a_taken_port_is_found(host: Host) -> None:
         assert await host.codes() == ["port-taken"]
         assert await host.codes(port=4789) == []
     assert await host.codes() == []
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+async def test_who_has_a_taken_port_is_named(host: Host, family: socket.AddressFamily) -> None:
+    with in_netns(host.name, lambda: socket.socket(family, socket.SOCK_DGRAM)) as holder:
+        holder.bind(("", 8285))
+        (problem,) = await host.problems(port=8285, vni=None, tun=True)
+    command = Path("/proc/self/comm").read_text().strip()  # noqa: ASYNC240 - it is in memory
+    assert problem.text == f"UDP port 8285 is taken by {command} (pid {os.getpid()})"
+
+
+async def test_a_datapath_shares_its_port_with_other_addresses(host: Host) -> None:
+    with in_netns(host.name, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as holder:
+        holder.bind(("127.0.0.1", 8285))
+        assert await host.problems(port=8285, vni=None, tun=True) == ()
+
+
+async def test_without_the_device_node_a_datapath_is_told_how_to_get_it(
+    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(host_tun, "DEVICE", str(tmp_path / "tun"))
+    (problem,) = await host.problems(port=8285, vni=None, tun=True)
+    assert problem.code == "tun-missing"
+    assert "modprobe tun" in problem.text
+    assert await host.problems() == ()
 
 
 @pytest.mark.parametrize("forwarding", ["0", "1"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, ip_interface, ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -57,7 +58,7 @@ def with_(*more: HostLink | HostAddress | HostRoute) -> HostFacts:
     )
 
 
-def found(host: HostFacts = BASE, intent: Intent = INTENT, **facts: bool) -> tuple[Problem, ...]:
+def found(host: HostFacts = BASE, intent: Intent = INTENT, **facts: Any) -> tuple[Problem, ...]:
     return judge(intent, Findings(host, **facts))
 
 
@@ -176,6 +177,27 @@ def test_a_backend_that_is_no_vxlan_shares_its_port_with_none() -> None:
     intent = replace(INTENT, vni=None)
     (problem,) = found(with_(tunnel("flannel.7", vni=7)), intent, port_free=False)
     assert (problem.code, "flannel.7" in problem.text) == ("port-taken", True)
+
+
+def test_the_owner_of_a_taken_port_is_named_where_it_can_be_seen() -> None:
+    (problem,) = found(port_free=False, port_owner="flanneld (pid 4711)")
+    assert problem.text == "UDP port 8472 is taken by flanneld (pid 4711)"
+    (problem,) = found(port_free=False)
+    assert "taken by another socket" in problem.text
+    assert "ss -ulnp" in problem.remedy
+
+
+def test_a_datapath_yields_to_no_vxlan_device_but_to_ours_that_goes() -> None:
+    intent = replace(INTENT, vni=None, tun=True)
+    assert found(with_(tunnel("ovl.1")), intent, port_free=False) == ()
+    assert [p.code for p in found(with_(tunnel("ovl.1", up=False)), intent, port_free=False)] == ["port-taken"]
+
+
+def test_a_tun_device_that_cannot_be_made_is_told_with_the_reason() -> None:
+    (problem,) = found(intent=replace(INTENT, vni=None, tun=True), tun_trouble="there is no /dev/net/tun: load it")
+    assert problem.code == "tun-missing"
+    assert "there is no /dev/net/tun" in problem.text
+    assert found(tun_trouble="there is no /dev/net/tun: load it") == ()
 
 
 def test_what_the_kernel_or_the_process_lacks() -> None:

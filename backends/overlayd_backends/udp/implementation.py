@@ -81,7 +81,7 @@ class Implementation:
 
 
 def choose_implementation(wanted: str | None) -> Implementation:
-    """`c`, `python`, or None for C if it is there.  Raises DatapathUnavailableError where `c` is wanted in vain."""
+    """`c`, `python`, or None for C if it is there.  Raises DatapathUnavailableError where `c` is missing."""
     if wanted == "python":
         return Implementation("python", "it was asked for", _make_python_loop)
     try:

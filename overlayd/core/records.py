@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from overlayd.core.model import Attributes, Family, Hold, IPAddress, IPNetwork, Lease, Subnet
@@ -122,6 +123,7 @@ def encode_attributes(attributes: Attributes) -> bytes:
     return f"{{{','.join(fields)}}}".encode()
 
 
+@lru_cache  # each step of the keeper asks it of the same attributes
 def check_writable(attributes: Attributes) -> None:
     """Raises RecordError unless these attributes, written and read again, are the same: a node that can't read
     its own record would believe it gone, and claim another."""

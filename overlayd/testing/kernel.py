@@ -74,11 +74,18 @@ class FakeKernel:
     applied: list[tuple[Operation, Failure | None]] = field(default_factory=list)
     _refusals: list[tuple[Callable[[Operation], bool], Failure]] = field(default_factory=list)
     _listeners: list[_FakeHints] = field(default_factory=list)
+    _observed: dict[Scope, KernelState] = field(default_factory=dict)
+    """What was seen since the last change."""
 
     # --- the Dataplane
 
     async def observe(self, scope: Scope) -> KernelState:
         await trio.lowlevel.checkpoint()
+        if scope not in self._observed:
+            self._observed[scope] = self._state(scope)
+        return self._observed[scope]
+
+    def _state(self, scope: Scope) -> KernelState:
         ours = {name for name, link in self.links.items() if self._is_ours(name)}
         items: list[Item] = [link for link in self.links.values() if isinstance(link, Link) and link.name in ours]
         if self.forwarding:
@@ -311,6 +318,7 @@ class FakeKernel:
         self.neighbours = {key: entry for key, entry in self.neighbours.items() if entry.link != name}
 
     def _changed(self) -> None:
+        self._observed.clear()
         for hints in self._listeners:
             hints.changed.set()
 

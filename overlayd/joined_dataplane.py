@@ -1,12 +1,14 @@
-"""The kernel's dataplane and the userspace datapaths' behind one, so that the reconciler need not know of two.
+"""The kernel's dataplane and all others behind one, so that the reconciler need not know of several.
 
-A datapath has the items of one device: the one called `ovl.` and the name of its entry point.
+A datapath has the items of one device: the one called `ovl.` and the name of its entry point.  A packet filter has
+all items of its kinds.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
 
 import trio
 
@@ -14,7 +16,9 @@ from overlayd.backends import load_datapaths
 from overlayd.core.datapath import DatapathReport, UserspaceDataplane
 from overlayd.core.dataplane import Dataplane, Failure, Hints, Operation, Scope
 from overlayd.core.kernel import Datapath, Encap, Item, KernelState
+from overlayd.core.nftables import NftChain, NftTable, Sender
 from overlayd.host.dataplane import open_dataplane
+from overlayd.host.nft.dataplane import open_nft
 
 
 @asynccontextmanager
@@ -24,15 +28,23 @@ async def open_joined_dataplane(implementation: str | None) -> AsyncGenerator[Jo
     async with AsyncExitStack() as stack:
         opening = {link: open_one(implementation) for link, open_one in load_datapaths().items()}
         datapaths = {link: await stack.enter_async_context(one) for link, one in opening.items()}
-        yield JoinedDataplane(await stack.enter_async_context(open_dataplane()), datapaths)
+        nft = stack.enter_context(open_nft())
+        filters = {NftTable: nft, NftChain: nft, Sender: nft}
+        yield JoinedDataplane(await stack.enter_async_context(open_dataplane()), datapaths, filters)
 
 
 class JoinedDataplane:
-    """`datapaths` by the device that each of them has."""
+    """`datapaths` by the device that each of them has, `filters` by the kinds of items."""
 
-    def __init__(self, kernel: Dataplane, datapaths: Mapping[str, UserspaceDataplane]) -> None:
+    def __init__(
+        self,
+        kernel: Dataplane,
+        datapaths: Mapping[str, UserspaceDataplane],
+        filters: Mapping[type[Item], Dataplane] = MappingProxyType({}),
+    ) -> None:
         self._kernel = kernel
         self._datapaths = datapaths
+        self._filters = filters
 
     async def observe(self, scope: Scope) -> KernelState:
         """A datapath whose device is gone is not attached to anything, even if it hasn't noticed yet."""
@@ -40,27 +52,30 @@ class JoinedDataplane:
         for link, datapath in self._datapaths.items():
             if ("link", link) in state.by_key:
                 state |= await datapath.observe(scope)
+        for packet_filter in set(self._filters.values()):
+            state |= await packet_filter.observe(scope)
         return state
 
     async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:
         outcomes: list[Failure | None] = [None] * len(operations)
-        by_side: dict[str | None, dict[int, Operation]] = {}
+        by_side: dict[Dataplane, dict[int, Operation]] = {}
         for position, operation in enumerate(operations):
             by_side.setdefault(self._side(operation.item), {})[position] = operation
-        for side, part in by_side.items():
-            dataplane = self._kernel if side is None else self._datapaths[side]
+        for dataplane, part in by_side.items():
             for position, outcome in zip(part, await dataplane.apply(list(part.values())), strict=True):
                 outcomes[position] = outcome
         return tuple(outcomes)
 
-    def _side(self, item: Item) -> str | None:
-        """The device of the datapath that has this item, None for the kernel, which refuses what nobody has."""
-        return item.link if isinstance(item, Datapath | Encap) and item.link in self._datapaths else None
+    def _side(self, item: Item) -> Dataplane:
+        """Who has this item: the kernel, which refuses what nobody has, unless somebody else does."""
+        if isinstance(item, Datapath | Encap) and item.link in self._datapaths:
+            return self._datapaths[item.link]
+        return self._filters.get(type(item), self._kernel)
 
     @asynccontextmanager
     async def changes(self) -> AsyncGenerator[Hints, None]:
         async with AsyncExitStack() as stack:
-            sources = [self._kernel, *self._datapaths.values()]
+            sources = [self._kernel, *self._datapaths.values(), *set(self._filters.values())]
             yield _JoinedHints([await stack.enter_async_context(source.changes()) for source in sources])
 
     def report(self) -> DatapathReport | None:

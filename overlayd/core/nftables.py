@@ -22,6 +22,11 @@ SENDERS_TYPE = "ip saddr . @th,336,32"
 UDP header, comes after that (64), the VXLAN header (64), the inner Ethernet header (112) and the first 12 bytes of
 the inner IPv4 header (96).  RFC 768, RFC 7348 section 5, RFC 791."""
 
+MASQUERADE = "ip_masq"
+SOURCE_CHECK = "source_check"
+CHAINS = (MASQUERADE, SOURCE_CHECK)
+"""Named after the options that ask for them."""
+
 UNKNOWN_SENDER = "unknown_sender"
 BAD_SOURCE = "bad_source"
 NOT_OURS = "not_ours"

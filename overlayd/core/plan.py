@@ -51,6 +51,7 @@ def diff(desired: KernelState, actual: KernelState, *, sweep: bool) -> Plan:
 
     Without `sweep` nothing is removed but what stands in the way of something desired: the rule for the time
     before the first snapshot, when absence from the wish means nothing yet.  Forwarding is never taken back.
+    A table that goes, or is made anew, takes with it what is in it.
     """
     unwanted = actual.items - desired.items
     doomed = [
@@ -63,6 +64,8 @@ def diff(desired: KernelState, actual: KernelState, *, sweep: bool) -> Plan:
     removals = [Operation(Verb.REMOVE, item) for item in doomed]
     names = {item.name for item in doomed}
     vanishing = {item for item in actual.items if _is_on(item, names)} if doomed else set[Item]()
+    if any(isinstance(item, NftTable) and (sweep or item.key in desired.by_key) for item in unwanted):
+        vanishing |= {item for item in actual.items if isinstance(item, NftChain | Sender)}
 
     additions: list[Operation] = []
     for item in desired.items - (actual.items - vanishing):

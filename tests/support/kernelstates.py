@@ -55,6 +55,7 @@ nft_items = st.one_of(
 )
 items: st.SearchStrategy[Item] = st.one_of(
     nft_items,
+    st.just(NftTable("holds chain foo")),
     st.just(Forwarding(Family.IPV4)),
     links,
     st.builds(Link, st.just(TUN), st.sampled_from([Tun(), Tun(("multi_queue",))]), st.none(), mtus, st.booleans()),

@@ -18,7 +18,7 @@ T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000
 """linux/sched.h"""
 
-_NAMED = Path("/run/netns")
+NAMED = Path("/run/netns")
 """Where `ip netns` keeps its namespaces, see ip-netns(8)."""
 
 
@@ -35,7 +35,7 @@ def in_netns(netns: str | None, call: Callable[[], T]) -> T:
 
     def visit() -> None:
         try:
-            _enter(_NAMED / netns)  # an absolute path stays as it is
+            _enter(NAMED / netns)  # an absolute path stays as it is
             results.append(call())
         except BaseException as error:  # noqa: BLE001 - it is raised again in the caller's thread
             errors.append(error)

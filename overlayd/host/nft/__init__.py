@@ -1,0 +1,1 @@
+"""Our own nftables table: written and listed by the program nft, watched by netlink."""

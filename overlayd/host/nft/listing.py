@@ -1,0 +1,158 @@
+"""From `nft --json list table` to items.
+
+A rule is written down in nft's syntax, as overlayd writes it; what overlayd never writes is shown as JSON, and so
+equals no wish.  What can't be an item, in the table or in its set, makes the table odd.  The form of the JSON is
+described in libnftables-json(5).
+"""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from overlayd.core.kernel import KernelState
+from overlayd.core.nftables import CHAINS, COUNTERS, SENDERS, NftChain, NftItem, NftTable, Sender
+
+_SENDERS_TYPE = ["ipv4_addr", "integer"]
+_UNTOLD = {"family", "table", "name", "handle"}
+"""What nft says of an object beside what makes it what it is."""
+
+
+class ListingError(ValueError):
+    """nft's answer is no listing of a table."""
+
+
+class _OddError(Exception):
+    """Something in the table that is no item."""
+
+
+def parse_listing(text: str) -> KernelState:
+    """What the table holds.  Raises ListingError where the text is not what nft writes."""
+    try:
+        objects = [_single(entry) for entry in json.loads(text)["nftables"]]
+        return KernelState.of(_items(objects))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ListingError(f"nft lists the table in a way that can't be read: {error!r}") from error
+
+
+def _single(entry: dict[str, Any]) -> tuple[str, Any]:
+    ((kind, value),) = entry.items()
+    return kind, value
+
+
+def _items(objects: list[tuple[str, Any]]) -> list[NftItem]:
+    heads: dict[str, str] = {}
+    rules: dict[str, list[str]] = {}
+    senders: list[NftItem] = []
+    odd: list[str] = []
+    missing = {*COUNTERS, SENDERS}
+    for kind, value in objects:
+        try:
+            match kind:
+                case "metainfo":
+                    pass
+                case "table":
+                    _judge_extra("table", value)
+                case "counter" if value["name"] in COUNTERS:
+                    missing.discard(value["name"])
+                    _judge_extra(f"counter {value['name']}", value, "packets", "bytes")
+                case "set" if value["name"] == SENDERS:
+                    missing.discard(SENDERS)
+                    _judge_set(value)
+                    senders += map(_sender, value.get("elem", ()))
+                case "chain" if value["name"] in CHAINS:
+                    heads[value["name"]] = _head(value)
+                case "rule" if value["chain"] in CHAINS:
+                    rules.setdefault(value["chain"], []).append(_rule(value))
+                case _:
+                    raise _OddError(f"holds {kind} {value.get('name', '')}")
+        except _OddError as oddity:
+            odd.append(str(oddity))
+    odd += [f"lacks {name}" for name in sorted(missing)]
+    chains = [NftChain(name, head, tuple(rules.get(name, ()))) for name, head in heads.items()]
+    return [NftTable("; ".join(odd)), *chains, *senders]
+
+
+def _judge_extra(what: str, value: dict[str, Any], *known: str) -> None:
+    if extra := value.keys() - _UNTOLD - set(known):
+        raise _OddError(f"has a {what} with {', '.join(sorted(extra))}")
+
+
+def _judge_set(value: dict[str, Any]) -> None:
+    _judge_extra("set", value, "type", "flags", "elem")
+    if value["type"] != _SENDERS_TYPE or value.get("flags") != ["interval"]:
+        raise _OddError(f"has a set {SENDERS} of another type")
+
+
+def _head(chain: dict[str, Any]) -> str:
+    """Of a chain that hangs at no hook "", as of none that we make."""
+    if "hook" not in chain:
+        return ""
+    device = f" device {chain['dev']}" if "dev" in chain else ""
+    place = f"type {chain['type']} hook {chain['hook']}{device} priority {chain['prio']}"
+    return f"{place}; policy {chain['policy']};"
+
+
+def _sender(element: dict[str, Any]) -> Sender:
+    match element:
+        case {"concat": [str() as address, int() as first]}:
+            return Sender(IPv4Address(address), IPv4Network(first))
+        case {"concat": [str() as address, {"range": [int() as first, int() as last]}]}:
+            size = last - first + 1
+            if size.bit_count() == 1 and first % size == 0:
+                return Sender(IPv4Address(address), IPv4Network((first, 33 - size.bit_length())))
+    raise _OddError(f"has the element {json.dumps(element)} in {SENDERS}")
+
+
+def _rule(rule: dict[str, Any]) -> str:
+    words = [_statement(statement) for statement in rule["expr"]]
+    if "comment" in rule:
+        words.append(f"comment {json.dumps(rule['comment'])}")
+    return " ".join(words)
+
+
+def _statement(statement: dict[str, Any]) -> str:
+    match statement:
+        case {"match": {"op": op, "left": left, "right": right}}:
+            comparison = "" if op == "==" and "&" not in left else f" {op}"
+            return f"{_expression(left)}{comparison} {_value(right)}"
+        case {"counter": str() as name}:
+            return f"counter name {name}"
+        case {"masquerade": {"flags": str() as flags}}:
+            return f"masquerade {flags}"
+        case {"accept": None} | {"drop": None} | {"return": None}:
+            ((verdict, _),) = statement.items()
+            return verdict
+    return json.dumps(statement, sort_keys=True)
+
+
+def _expression(expression: Any) -> str:
+    match expression:
+        case {"payload": {"protocol": protocol, "field": name}}:
+            return f"{protocol} {name}"
+        case {"payload": {"base": base, "offset": offset, "len": length}}:
+            return f"@{base},{offset},{length}"
+        case {"meta": {"key": key}}:
+            return f"meta {key}"
+        case {"concat": [first, second]}:
+            return f"{_expression(first)} . {_as_written(second)}"
+        case {"&": [left, int() as mask]}:
+            return f"{_expression(left)} & {mask}"
+    return json.dumps(expression, sort_keys=True)
+
+
+def _as_written(expression: Any) -> str:
+    """nft turns a position in the IP header into the field's name, and so into a type that the set does not
+    have: the listing could not be read back."""
+    written = _expression(expression)
+    return "@nh,96,32" if written == "ip saddr" else written
+
+
+def _value(value: Any) -> str:
+    match value:
+        case str() | int():
+            return str(value)
+        case {"prefix": {"addr": str() as address, "len": int() as length}}:
+            return f"{address}/{length}"
+    return json.dumps(value, sort_keys=True)

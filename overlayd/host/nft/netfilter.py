@@ -1,0 +1,156 @@
+"""Small questions to nf_tables by netlink, and its events: what would be too dear to start nft for.
+
+The kernel counts the transactions of a namespace, whoever makes them: as long as this number, the generation, is
+the same, the table is as it was listed.  Sources: linux/netfilter/nfnetlink.h for the frame, nf_tables.h beside it
+for messages and attributes.  Numbers in nf_tables attributes are big-endian.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import trio
+
+from overlayd.core.nftables import TABLE
+from overlayd.host.netlink import wire
+from overlayd.host.netlink.connection import Notifications
+from overlayd.host.netlink.netns import in_netns
+from overlayd.host.netlink.wire import Message, Request
+
+_NETLINK_NETFILTER = 12
+_SOL_NETLINK = 270
+_NETLINK_ADD_MEMBERSHIP = 1
+_SO_RCVBUFFORCE = 33
+"""linux/netlink.h, linux/socket.h, asm-generic/socket.h."""
+
+_NFNL_SUBSYS_NFTABLES = 10
+_NFNLGRP_NFTABLES = 7
+_NFPROTO_INET = 1
+"""linux/netfilter/nfnetlink.h, linux/netfilter.h."""
+
+_GET_TABLE = 1
+_NEW_GENERATION = 15
+_GET_GENERATION = 16
+_GET_OBJECT = 19
+_OBJECT_COUNTER = 1
+"""linux/netfilter/nf_tables.h: NFT_MSG_*, NFT_OBJECT_COUNTER."""
+
+_NAME = TABLE.encode() + b"\0"
+_NFGENMSG = struct.Struct("!BBH")
+"""struct nfgenmsg: family, version, resource."""
+
+_ABSENT = {errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT}
+"""How a kernel without nf_tables answers."""
+_ANSWER = 1 << 16
+_RECEIVE_BUFFER = 4 << 20
+"""Bytes; room for the events of some ten thousand elements."""
+_PATIENCE = 5.0
+"""Seconds.  The kernel answers while it is being asked, so this is never waited for but in a broken one."""
+
+
+class Netfilter:
+    """The nf_tables of one network namespace; None for an answer means that there is no such thing."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sequence = 0
+
+    def find_generation(self) -> int | None:
+        """None where the kernel has no nf_tables."""
+        try:
+            answer = self._ask(_GET_GENERATION, b"")
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            raise
+        return _number(answer, 1) if answer is not None else None  # NFTA_GEN_ID
+
+    def find_table_flags(self) -> int | None:
+        """NFT_TABLE_F_* of our table, 0 for one that is as it should be."""
+        answer = self._ask(_GET_TABLE, wire.attribute(1, _NAME))  # NFTA_TABLE_NAME
+        return _number(answer, 2) if answer is not None else None  # NFTA_TABLE_FLAGS
+
+    def find_packets(self, counter: str) -> int | None:
+        """What a counter of our table has counted."""
+        question = (
+            wire.attribute(1, _NAME)  # NFTA_OBJ_TABLE, _NAME, _TYPE
+            + wire.attribute(2, counter.encode() + b"\0")
+            + wire.attribute(3, struct.pack("!I", _OBJECT_COUNTER))
+        )
+        answer = self._ask(_GET_OBJECT, question)
+        if answer is None:
+            return None
+        data = wire.attributes(answer.body, _NFGENMSG.size)[4]  # NFTA_OBJ_DATA
+        return int.from_bytes(wire.attributes(data, 0)[2])  # NFTA_COUNTER_PACKETS
+
+    def _ask(self, kind: int, attributes: bytes) -> Message | None:
+        self._sequence += 1
+        body = _NFGENMSG.pack(_NFPROTO_INET, 0, 0) + attributes
+        self._sock.send(Request(_NFNL_SUBSYS_NFTABLES << 8 | kind, 0, body).frame(self._sequence))
+        while True:
+            for message in wire.messages(self._sock.recv(_ANSWER)):
+                if message.sequence != self._sequence:
+                    continue  # the answer to a question that was broken off
+                if message.kind != wire.NLMSG_ERROR:
+                    return message
+                refused = wire.refusal(message)
+                if refused is None or refused.errno == errno.ENOENT:
+                    return None
+                raise refused.as_error()
+
+
+def _number(message: Message, kind: int) -> int:
+    return int.from_bytes(wire.attributes(message.body, _NFGENMSG.size)[kind])
+
+
+def is_about_our_table(message: Message) -> bool:
+    """Whether an event is about our table or something in it.  In all of them but the one that ends a transaction
+    the first attribute is the name of the table."""
+    if message.kind >> 8 != _NFNL_SUBSYS_NFTABLES or message.kind & 0xFF == _NEW_GENERATION:
+        return False
+    family, _, _ = _NFGENMSG.unpack_from(message.body)
+    return family == _NFPROTO_INET and bytes(wire.attributes(message.body, _NFGENMSG.size).get(1, b"")) == _NAME
+
+
+@contextmanager
+def open_netfilter(netns: str | None) -> Generator[Netfilter | None, None, None]:
+    """None where the kernel has no netfilter at all."""
+    try:
+        sock = in_netns(netns, _open_socket)
+    except OSError as error:
+        if error.errno != errno.EPROTONOSUPPORT:
+            raise
+        yield None
+        return
+    with sock:
+        sock.settimeout(_PATIENCE)
+        yield Netfilter(sock)
+
+
+@contextmanager
+def open_events(netns: str | None) -> Generator[Notifications | None, None, None]:
+    """What happens in nf_tables from now on; None where the kernel has no netfilter at all."""
+    try:
+        plain = in_netns(netns, _open_socket)
+    except OSError as error:
+        if error.errno != errno.EPROTONOSUPPORT:
+            raise
+        yield None
+        return
+    with trio.socket.from_stdlib_socket(plain) as sock:
+        plain.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
+        yield Notifications(sock)
+
+
+def _open_socket() -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # as much as an ordinary user gets
+    sock.bind((0, 0))
+    return sock

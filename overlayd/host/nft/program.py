@@ -1,0 +1,86 @@
+"""The program nft: finding it, running it, and understanding what it refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+import trio
+
+from overlayd.core.dataplane import Failure
+from overlayd.host.netlink.netns import NAMED
+
+PACKAGE = "nftables"
+"""Its name in all big distributions."""
+_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
+"""Where it is; a daemon's PATH need not have these."""
+TIMEOUT = 30.0
+"""Seconds.  Twenty thousand elements take a fifth of one."""
+
+_REFUSAL = re.compile(r"^/dev/stdin:(\d+):\d+-\d+: Error: (?:Could not process rule: )?(.*)$", re.MULTILINE)
+_ERRNO = {os.strerror(number): number for number in errno.errorcode}
+
+
+class NftMissingError(OSError):
+    """The program is not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What came of a run: `refusals` are nft's words by the line of the script, `trouble` those about no line.
+    Both are empty where all was done."""
+
+    out: str = ""
+    refusals: tuple[tuple[int, str], ...] = ()
+    trouble: str = ""
+
+
+def find_nft() -> str | None:
+    """The path of the program."""
+    return shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:{_PATH}")
+
+
+async def run_nft(netns: str | None, *arguments: str, script: str = "") -> Ran:
+    """Run it in this network namespace, or in another one, where `script` is its standard input.
+
+    Raises NftMissingError, and OSError where it can't be run or does not end.
+    """
+    program = find_nft()
+    if program is None:
+        raise NftMissingError(errno.ENOENT, f"nft is not installed: it is in the package {PACKAGE}")
+    command = [program, *arguments]
+    if netns is not None:
+        command = ["nsenter", f"--net={NAMED / netns}", *command]
+    with trio.move_on_after(TIMEOUT):
+        done = await trio.run_process(
+            command,
+            stdin=script.encode(),
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+        return _understand(done)
+    raise OSError(errno.ETIMEDOUT, f"nft did not end within {TIMEOUT:g} s")
+
+
+def _understand(done: subprocess.CompletedProcess[bytes]) -> Ran:
+    out, said = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    if done.returncode == 0:
+        return Ran(out)
+    refusals = tuple((int(line), words) for line, words in _REFUSAL.findall(said))
+    if refusals:
+        return Ran(out, refusals)
+    first = next((line.strip() for line in said.splitlines() if line.strip()), f"exit status {done.returncode}")
+    return Ran(out, trouble=first)
+
+
+def failure(words: str) -> Failure:
+    """nft's words as an outcome."""
+    number = next((number for meaning, number in _ERRNO.items() if words.startswith(meaning)), 0)
+    hint = ": overlayd needs the capability CAP_NET_ADMIN" if number == errno.EPERM else ""
+    return Failure(number, f"nft says: {words}{hint}")

@@ -1,0 +1,96 @@
+"""What a dataplane promises of a datapath and its entries: the one that runs loops, and the fake kernel's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+
+from overlayd.core.dataplane import Dataplane, Operation, Scope, Verb
+from overlayd.core.kernel import Datapath, Encap, Item, KernelState, Link
+from overlayd.testing.kernel import FakeKernel
+from support.loops import open_fake_datapath
+from support.overlay import TUN, adding, removing, subnet, tun
+
+DATAPATH = Datapath(TUN, IPv4Address("10.99.0.1"), 8285, (subnet(1),))
+
+
+def encap(number: int) -> Encap:
+    return Encap(TUN, subnet(number), IPv4Address(f"10.99.0.{number}"), 8285)
+
+
+@pytest.fixture(params=["fake", "real"])
+async def dataplane(request: pytest.FixtureRequest) -> AsyncIterator[Dataplane]:
+    if request.param == "fake":
+        kernel = FakeKernel()
+        kernel.add_link(tun())
+        yield kernel
+        return
+    async with open_fake_datapath() as (real, _):
+        yield real
+
+
+async def observed(dataplane: Dataplane) -> set[Item]:
+    return {item for item in (await dataplane.observe(Scope())).items if not isinstance(item, Link)}
+
+
+async def done(dataplane: Dataplane, *operations: Operation) -> None:
+    assert await dataplane.apply(operations) == (None,) * len(operations)
+
+
+async def test_nothing_runs_unasked(dataplane: Dataplane) -> None:
+    assert await observed(dataplane) == set()
+
+
+async def test_what_is_added_is_observed_just_so_and_can_be_added_again(dataplane: Dataplane) -> None:
+    wish: list[Item] = [DATAPATH, encap(2), encap(3)]
+    for _ in range(2):
+        await done(dataplane, *adding(wish))
+        assert await observed(dataplane) == set(wish)
+
+
+async def test_entries_come_change_and_go(dataplane: Dataplane) -> None:
+    await done(dataplane, *adding([DATAPATH, encap(2), encap(3)]))
+    moved = dataclasses.replace(encap(2), destination=IPv4Address("10.99.0.9"))
+    await done(dataplane, Operation(Verb.CHANGE, moved, was=encap(2)))
+    assert await observed(dataplane) == {DATAPATH, moved, encap(3)}
+    for _ in range(2):
+        await done(dataplane, *removing([moved]))
+        assert await observed(dataplane) == {DATAPATH, encap(3)}
+
+
+@pytest.mark.parametrize(
+    "change", [{"own": (subnet(4),)}, {"own": ()}, {"port": 9000}, {"local": IPv4Address("10.99.0.7")}]
+)
+async def test_the_datapath_changes_and_keeps_its_entries(dataplane: Dataplane, change: dict[str, Any]) -> None:
+    await done(dataplane, *adding([DATAPATH, encap(2)]))
+    changed = dataclasses.replace(DATAPATH, **change)
+    await done(dataplane, Operation(Verb.CHANGE, changed, was=DATAPATH))
+    assert await observed(dataplane) == {changed, encap(2)}
+
+
+async def test_it_goes_with_its_entries_and_removing_again_succeeds(dataplane: Dataplane) -> None:
+    await done(dataplane, *adding([DATAPATH, encap(2)]))
+    for _ in range(2):
+        await done(dataplane, *removing([DATAPATH]))
+        assert await observed(dataplane) == set()
+    await done(dataplane, *removing([encap(2)]))
+
+
+async def test_an_entry_needs_a_datapath(dataplane: Dataplane) -> None:
+    (refused,) = await dataplane.apply(adding([encap(2)]))
+    assert refused is not None
+    assert "no datapath runs on ovl.udp" in refused.reason
+    assert await observed(dataplane) == set()
+
+
+async def test_a_state_is_reached_from_any_other(dataplane: Dataplane) -> None:
+    await done(dataplane, *adding([DATAPATH, encap(2)]))
+    other = dataclasses.replace(DATAPATH, own=(subnet(2),))
+    await done(dataplane, *removing([encap(2)]))
+    await done(dataplane, Operation(Verb.CHANGE, other, was=DATAPATH))
+    await done(dataplane, *adding([encap(1)]))
+    assert KernelState.of(await observed(dataplane)) == KernelState.of([other, encap(1)])

@@ -55,16 +55,17 @@ class Joinable(NamedTuple):
     ends: bool
 
 
-class Written(NamedTuple):
-    """A frame for the TUN, offload header first, and how many packets it holds."""
+class Write(NamedTuple):
+    """A frame for the TUN, how many packets it holds, and their lengths in all."""
 
     frame: bytes
     packets: int
+    length: int
 
 
-def coalesce(arrivals: Iterable[tuple[Header, bytes]], tcp: bool, udp: bool) -> list[Written]:
-    """The frames that carry these packets, each cut to its total length, in their order."""
-    written: list[Written] = []
+def coalesce(arrivals: Iterable[tuple[Header, bytes]], tcp: bool, udp: bool) -> list[Write]:
+    """The frames, with offload header, that carry these packets, each cut to its total length, in their order."""
+    writes: list[Write] = []
     run: list[Joinable] = []
     for header, packet in arrivals:
         joinable = (
@@ -73,15 +74,15 @@ def coalesce(arrivals: Iterable[tuple[Header, bytes]], tcp: bool, udp: bool) -> 
             else None
         )
         if run and (joinable is None or not _continues(run, joinable)):
-            written.append(_join(run))
+            writes.append(_join(run))
             run = []
         if joinable is None:
-            written.append(Written(NO_OFFLOAD + packet, 1))
+            writes.append(Write(NO_OFFLOAD + packet, 1, header.length))
         else:
             run.append(joinable)
     if run:
-        written.append(_join(run))
-    return written
+        writes.append(_join(run))
+    return writes
 
 
 def _find_joinable(header: Header, packet: bytes) -> Joinable | None:
@@ -138,10 +139,10 @@ def _continues(run: list[Joinable], new: Joinable) -> bool:
     )
 
 
-def _join(run: list[Joinable]) -> Written:
+def _join(run: list[Joinable]) -> Write:
     first, last = run[0], run[-1]
     if len(run) == 1:
-        return Written(NO_OFFLOAD + first.packet, 1)
+        return Write(NO_OFFLOAD + first.packet, 1, first.header.length)
     header, end = first.header, first.headers_end
     size = header.length - end
     length = end + (len(run) - 1) * size + last.header.length - end
@@ -161,4 +162,4 @@ def _join(run: list[Joinable]) -> Written:
         kind = GSO_UDP_L4
     offload = OFFLOAD.pack(NEEDS_CSUM, kind, end, size, IPV4_HEADER, at)
     frame = b"".join((offload, joined, *(memoryview(one.packet)[end:] for one in run)))
-    return Written(frame, len(run))
+    return Write(frame, len(run), len(run) * end + length - end)

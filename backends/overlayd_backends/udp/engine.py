@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from overlayd_backends.udp.coalescing import coalesce
+from overlayd_backends.udp.coalescing import Write, coalesce
 from overlayd_backends.udp.icmp import SMALLEST_MTU, Allowance, Code, may_be_told, unreachable
 from overlayd_backends.udp.packet import (
     DONT_FRAGMENT,
@@ -31,7 +31,7 @@ from overlayd_backends.udp.rules import (
 )
 from overlayd_backends.udp.segments import cut, finish
 from overlayd_backends.udp.table import EMPTY, Lookup, Place
-from overlayd_backends.udp.trains import gather, take_apart
+from overlayd_backends.udp.trains import Send, gather, take_apart
 
 OUTER_HEADERS = 20 + 8
 """Bytes of IPv4 (RFC 791) and UDP (RFC 768) around an inner packet."""
@@ -45,16 +45,18 @@ COUNTERS = (
 """Every counter that there is, as docs/datapath.md names them."""
 
 Frames = list[bytes]
+Datagram = tuple[bytes, int, bytes]
+"""Source (four bytes in network order), segment size or 0, payload."""
 Sends = Sequence[tuple[bytes, int, int, bytes]]
 """One for each system call: peer (four bytes in network order), UDP port, segment size, payload.  With a segment
 size of 0 the payload is one datagram, else a train of datagrams of this size, the last perhaps smaller."""
 
 
 class Engine(Protocol):
-    """Two halves that share nothing that either writes: one thread may call `outgoing` and `refused` while another
-    calls `incoming` and a third the rest.
+    """Batches in, batches out, as if the kernel took all of it.
 
     A frame begins with an offload header if the engine was made with `tun_offload`, else it is the bare packet.
+    Outgoing and incoming share nothing that either changes, so each may have a thread of its own.
     """
 
     def replace(self, packed_table: bytes) -> None:
@@ -74,40 +76,60 @@ class Engine(Protocol):
         fragments allowed, and frames for the TUN."""
         ...
 
-    def incoming(self, datagrams: Sequence[tuple[bytes, int, bytes]]) -> Frames:
-        """A batch that was received (source as four bytes, segment size or 0, payload) → frames for the TUN."""
+    def incoming(self, datagrams: Sequence[Datagram]) -> Frames:
+        """A batch that was received → frames for the TUN."""
         ...
 
     def counters(self) -> dict[str, int]:
-        """All of COUNTERS, from 0 on; what the kernel refused is for the loop to count, and 0 here."""
+        """All of COUNTERS, from 0 on."""
         ...
 
 
 class PythonEngine:
-    """The engine of this package's rules."""
+    """The engine of this package's rules.
+
+    The loop around it asks `depart`, `retry` and `arrive` what to do, and tells `count_…` what the kernel did.
+    """
 
     def __init__(self, tun_offload: bool, udp_segment: bool, coalesce_tcp: bool, coalesce_udp: bool) -> None:
         self._tun_offload = tun_offload
         self._udp_segment = udp_segment
-        self._coalesce_tcp = tun_offload and coalesce_tcp
-        self._coalesce_udp = tun_offload and coalesce_udp
+        self._coalesce_tcp = coalesce_tcp
+        self._coalesce_udp = coalesce_udp
         self._table = Lookup(EMPTY)
         self._allowance = Allowance()
-        # One each for the calls that different threads make: `+=` on a shared one would lose counts.
+        # One for each thread: `+=` on a shared one would lose counts.
         self._tx: Counter[str] = Counter()
         self._rx: Counter[str] = Counter()
-        self._control: Counter[str] = Counter()
+        self._tables = 0
 
     def replace(self, packed_table: bytes) -> None:
+        """See `Engine`."""
         self._table = Lookup(packed_table)
-        self._control["tables"] += 1
+        self._tables += 1
+
+    # Outgoing
 
     def outgoing(self, frames: Sequence[bytes], now: float) -> tuple[Sends, Frames]:
+        """See `Engine`."""
+        sends, messages = self.depart(frames, now)
+        for send in sends:
+            self.count_sent(send)
+        return sends, messages
+
+    def refused(
+        self, peer: bytes, port: int, segment_size: int, payload: bytes, mtu: int, now: float
+    ) -> tuple[Sends, Frames]:
+        """See `Engine`."""
+        sends, messages = self.retry(Send(peer, port, segment_size, payload), mtu, now)
+        for send in sends:
+            self.count_sent(send)
+        return sends, messages
+
+    def depart(self, frames: Sequence[bytes], now: float) -> tuple[list[Send], Frames]:
+        """What to send, and what to write, for a batch that was read from the TUN."""
         messages: Frames = []
-        departures = list(self._departures(frames, self._table, messages, now))
-        sends = gather(departures, self._udp_segment)
-        self._tx["tx_packets"] += len(departures)
-        self._tx["tx_bytes"] += sum([len(packet) for _, packet in departures])
+        sends = gather(self._departures(frames, self._table, messages, now), self._udp_segment)
         self._tx["tx_sends"] += len(sends)
         self._tx["tx_trains"] += sum([send.segment_size > 0 for send in sends])
         return sends, messages
@@ -142,16 +164,15 @@ class PythonEngine:
                 for segment in cut(packet, header, end, offload.segment):
                     yield place, segment
 
-    def refused(
-        self, peer: bytes, port: int, segment_size: int, payload: bytes, mtu: int, now: float
-    ) -> tuple[Sends, Frames]:
-        sends: list[tuple[bytes, int, int, bytes]] = []
+    def retry(self, refused: Send, mtu: int, now: float) -> tuple[list[Send], Frames]:
+        """What to send again, packet by packet, and what to write, for a send that the kernel refused."""
+        sends: list[Send] = []
         messages: Frames = []
         too_big = 0
-        for packet in take_apart(segment_size, payload):
+        for packet in take_apart(refused.segment_size, refused.payload):
             header = Header._make(IPV4.unpack_from(packet))
             if header.length + OUTER_HEADERS <= mtu or not header.fragment & DONT_FRAGMENT:
-                sends.append((peer, port, 0, packet))
+                sends.append(Send(refused.peer, refused.port, 0, packet))
                 continue
             if too_big == 0:
                 room = max(mtu - OUTER_HEADERS, SMALLEST_MTU)
@@ -170,21 +191,36 @@ class PythonEngine:
         self._tx["icmp_sent"] += 1
         return [NO_OFFLOAD * self._tun_offload + unreachable(packet, header, code, mtu)]
 
-    def incoming(self, datagrams: Sequence[tuple[bytes, int, bytes]]) -> Frames:
-        arrivals = list(self._arrivals(datagrams, self._table))
-        self._rx["rx_packets"] += len(arrivals)
-        self._rx["rx_bytes"] += sum([header.length for header, _ in arrivals])
-        if not self._tun_offload:
-            self._rx["rx_writes"] += len(arrivals)
-            return [packet for _, packet in arrivals]
-        written = coalesce(arrivals, self._coalesce_tcp, self._coalesce_udp)
-        self._rx["rx_writes"] += len(written)
-        self._rx["rx_superpackets"] += sum([one.packets > 1 for one in written])
-        return [one.frame for one in written]
+    def count_sent(self, send: Send) -> None:
+        self._tx["tx_packets"] += send.packets
+        self._tx["tx_bytes"] += len(send.payload)
 
-    def _arrivals(
-        self, datagrams: Sequence[tuple[bytes, int, bytes]], table: Lookup
-    ) -> Iterator[tuple[Header, bytes]]:
+    def count_unsent(self, send: Send) -> None:
+        self._tx["send_failed"] += send.packets
+
+    def count_untold(self) -> None:
+        self._tx["write_failed"] += 1
+
+    # Incoming
+
+    def incoming(self, datagrams: Sequence[Datagram]) -> Frames:
+        """See `Engine`."""
+        writes = self.arrive(datagrams)
+        for write in writes:
+            self.count_written(write)
+        return [write.frame for write in writes]
+
+    def arrive(self, datagrams: Sequence[Datagram]) -> list[Write]:
+        """What to write to the TUN for a batch that was received."""
+        arrivals = self._arrivals(datagrams, self._table)
+        if self._tun_offload:
+            writes = coalesce(arrivals, self._coalesce_tcp, self._coalesce_udp)
+        else:
+            writes = [Write(packet, 1, header.length) for header, packet in arrivals]
+        self._rx["rx_writes"] += len(writes)
+        return writes
+
+    def _arrivals(self, datagrams: Sequence[Datagram], table: Lookup) -> Iterator[tuple[Header, bytes]]:
         """Every packet that may come in, cut to its length."""
         for sender, segment_size, payload in datagrams:
             packets = take_apart(segment_size, payload)
@@ -196,5 +232,16 @@ class PythonEngine:
                 else:
                     yield header, packet[: header.length]
 
+    def count_written(self, write: Write) -> None:
+        self._rx["rx_packets"] += write.packets
+        self._rx["rx_bytes"] += write.length
+        self._rx["rx_superpackets"] += write.packets > 1
+
+    def count_unwritten(self, write: Write) -> None:
+        self._rx["write_failed"] += write.packets
+
     def counters(self) -> dict[str, int]:
-        return {name: self._tx[name] + self._rx[name] + self._control[name] for name in COUNTERS}
+        """See `Engine`."""
+        counters = {name: self._tx[name] + self._rx[name] for name in COUNTERS}
+        counters["tables"] = self._tables
+        return counters

@@ -65,14 +65,3 @@ class Offload(NamedTuple):
     def segmentation(self) -> int:
         """Of the kind, without what concerns congestion: segments are the same with it and without."""
         return self.kind & ~GSO_ECN
-
-
-def packets_in(frame: bytes) -> int:
-    """How many packets a frame for the TUN holds.  A bare one begins with its version, an offload header with
-    flags that are less."""
-    if len(frame) < OFFLOAD.size or frame[0] >> 4 == 4:
-        return 1
-    offload = Offload._make(OFFLOAD.unpack_from(frame))
-    if offload.segmentation == GSO_NONE:
-        return 1
-    return -(-(len(frame) - OFFLOAD.size - offload.headers) // offload.segment)

@@ -12,14 +12,13 @@ import select
 import socket
 import struct
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from overlayd_backends.udp.device import IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_PMTUDISC_DONT, UDP_GRO, UDP_SEGMENT
-from overlayd_backends.udp.engine import Engine, Frames, Sends
-from overlayd_backends.udp.packet import OFFLOAD, packets_in
-from overlayd_backends.udp.trains import take_apart
+from overlayd_backends.udp.engine import Datagram, Frames, PythonEngine
+from overlayd_backends.udp.packet import OFFLOAD
+from overlayd_backends.udp.trains import Send
 
 LONGEST = 65_535
 """Bytes of an IPv4 packet (RFC 791 section 3.1)."""
@@ -39,8 +38,6 @@ _INT = struct.Struct("i")
 _U16 = struct.Struct("H")
 
 T = TypeVar("T")
-Datagram = tuple[bytes, int, bytes]
-"""Its source as four bytes, its segment size or 0, its payload."""
 
 
 class PythonLoop:
@@ -50,34 +47,28 @@ class PythonLoop:
     thread of its own, and raise OSError where a descriptor is dead.
     """
 
-    def __init__(self, engine: Engine, tun_fd: int, udp_fd: int, stop_fd: int) -> None:
+    def __init__(self, engine: PythonEngine, tun_fd: int, udp_fd: int, stop_fd: int) -> None:
         self._engine = engine
         self._tun_fd = tun_fd
         self._udp_fd = udp_fd
         self._stop_fd = stop_fd
-        # One for each thread: `+=` on a shared one would lose counts.
-        self._tx_failures: Counter[str] = Counter()
-        self._rx_failures: Counter[str] = Counter()
 
     def replace(self, packed_table: bytes) -> None:
         """The whole table from the next batch on; ValueError if it is malformed."""
         self._engine.replace(packed_table)
 
     def counters(self) -> dict[str, int]:
-        """The engine's, with what the kernel refused."""
-        counters = self._engine.counters()
-        for failures in (self._tx_failures, self._rx_failures):
-            for name, count in failures.copy().items():
-                counters[name] += count
-        return counters
+        """By the names of docs/datapath.md."""
+        return self._engine.counters()
 
     def run_tx(self) -> None:
         """From the TUN to the peers."""
         with socket.socket(fileno=os.dup(self._udp_fd)) as udp:
-            for frames in self._batches(self._tun_fd, self._read_frame, len):
-                sends, messages = self._engine.outgoing(frames, time.monotonic())
-                self._write(messages, self._tx_failures)
-                self._send(udp, sends)
+            for frames in self._batches(self._tun_fd, self._read, len):
+                sends, messages = self._engine.depart(frames, time.monotonic())
+                self._tell(messages)
+                for send in sends:
+                    self._send(udp, send)
 
     def run_rx(self) -> None:
         """From the peers to the TUN."""
@@ -88,7 +79,11 @@ class PythonLoop:
 
         with socket.socket(fileno=os.dup(self._udp_fd)) as udp:
             for datagrams in self._batches(self._udp_fd, receive, lambda datagram: len(datagram[2])):
-                self._write(self._engine.incoming(datagrams), self._rx_failures)
+                for write in self._engine.arrive(datagrams):
+                    if self._is_written(write.frame):
+                        self._engine.count_written(write)
+                    else:
+                        self._engine.count_unwritten(write)
 
     def _batches(self, fd: int, read: Callable[[], T], size: Callable[[T], int]) -> Iterator[list[T]]:
         """What can be read without waiting, again and again, until it is time to stop."""
@@ -110,50 +105,54 @@ class PythonLoop:
                 room -= size(one)
             yield batch
 
-    def _read_frame(self) -> bytes:
+    def _read(self) -> bytes:
         return os.read(self._tun_fd, OFFLOAD.size + LONGEST)
 
-    def _write(self, frames: Frames, failures: Counter[str]) -> None:
-        for frame in frames:
-            try:
-                os.write(self._tun_fd, frame)
-            except OSError as error:
-                _raise_if_dead(error)
-                failures["write_failed"] += packets_in(frame)
+    def _is_written(self, frame: bytes) -> bool:
+        """False if the kernel refused it, as it does while the device is down."""
+        try:
+            os.write(self._tun_fd, frame)
+        except OSError as error:
+            _raise_if_dead(error)
+            return False
+        return True
 
-    def _send(self, udp: socket.socket, sends: Sends) -> None:
-        for send in sends:
-            error = self._find_refusal(udp, *send)
-            if error is None:
-                continue
-            peer, port, segment_size, payload = send
-            mtu = None
-            if error.errno == errno.EMSGSIZE or (segment_size and error.errno in _NOT_AS_TRAIN):
-                mtu = _find_path_mtu(peer, port)
-            if mtu is None:
-                self._tx_failures["send_failed"] += len(take_apart(segment_size, payload))
-                continue
-            again, messages = self._engine.refused(peer, port, segment_size, payload, mtu, time.monotonic())
-            self._write(messages, self._tx_failures)
-            self._send_in_fragments(udp, again)
+    def _tell(self, messages: Frames) -> None:
+        for message in messages:
+            if not self._is_written(message):
+                self._engine.count_untold()
 
-    def _send_in_fragments(self, udp: socket.socket, sends: Sends) -> None:
+    def _send(self, udp: socket.socket, send: Send) -> None:
+        error = self._find_refusal(udp, send)
+        if error is None:
+            self._engine.count_sent(send)
+            return
+        mtu = None
+        if error.errno == errno.EMSGSIZE or (send.segment_size and error.errno in _NOT_AS_TRAIN):
+            mtu = _find_path_mtu(send)
+        if mtu is None:
+            self._engine.count_unsent(send)
+            return
+        again, messages = self._engine.retry(send, mtu, time.monotonic())
+        self._tell(messages)
         udp.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
         try:
-            for send in sends:
-                self._tx_failures["send_failed"] += self._find_refusal(udp, *send) is not None
+            for single in again:
+                if self._find_refusal(udp, single) is None:
+                    self._engine.count_sent(single)
+                else:
+                    self._engine.count_unsent(single)
         finally:
             udp.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
 
-    def _find_refusal(
-        self, udp: socket.socket, peer: bytes, port: int, segment_size: int, payload: bytes
-    ) -> OSError | None:
+    def _find_refusal(self, udp: socket.socket, send: Send) -> OSError | None:
         """Send; the error if the kernel would not.  Waits while the socket's buffer is full."""
-        control = [(socket.IPPROTO_UDP, UDP_SEGMENT, _U16.pack(segment_size))] if segment_size else []
-        address = (socket.inet_ntoa(peer), port)
+        segment = _U16.pack(send.segment_size)
+        control = [(socket.IPPROTO_UDP, UDP_SEGMENT, segment)] if send.segment_size else []
+        address = (socket.inet_ntoa(send.peer), send.port)
         while True:
             try:
-                udp.sendmsg([payload], control, 0, address)
+                udp.sendmsg([send.payload], control, 0, address)
             except BlockingIOError as error:
                 if not self._wait_writable(udp):
                     return error
@@ -180,11 +179,11 @@ def _segment_size(control: list[tuple[int, int, bytes]]) -> int:
     return 0
 
 
-def _find_path_mtu(peer: bytes, port: int) -> int | None:
+def _find_path_mtu(send: Send) -> int | None:
     """Bytes that the path to a peer takes, as far as the kernel knows; None if there is no path."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((socket.inet_ntoa(peer), port))
+            probe.connect((socket.inet_ntoa(send.peer), send.port))
             return probe.getsockopt(socket.IPPROTO_IP, IP_MTU)
         except OSError:
             return None

@@ -22,6 +22,10 @@ class Send(NamedTuple):
     segment_size: int
     payload: bytes
 
+    @property
+    def packets(self) -> int:
+        return -(-len(self.payload) // self.segment_size) if self.segment_size else 1
+
 
 def gather(departures: Iterable[tuple[Place, bytes]], udp_segment: bool) -> list[Send]:
     """The sends that carry these packets, in their order."""

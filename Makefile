@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 STATES ?= 2000000
 EPISODES ?= 10000
 
-.PHONY: help demo test test-all simulate model man lint clean
+.PHONY: help demo test test-all simulate model man image-check lint clean
 
 help:
 	@echo "make demo   watch a whole cluster come up, prove itself and go away again"
@@ -35,6 +35,10 @@ model: $(VENV)/test.stamp
 
 man: $(VENV)/test.stamp
 	$(BIN)/python -m overlayd.cli.manual docs/man
+
+image-check: $(VENV)/test.stamp
+	@tests/install-needs
+	PYTHONPATH=deploy $(BIN)/python -m imagecheck
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -1,12 +1,17 @@
-"""Several keepers, step by step, on the abstract store: Hypothesis says who does what, what is lost, and when."""
+"""Several keepers, step by step, on the abstract store: Hypothesis says who does what, what is lost, and when.
+
+The same machine with one guard of the protocol left out must fail.
+"""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from typing import ClassVar
 
-from hypothesis import settings
+import pytest
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from overlayd.core.config import parse_config
 from overlayd.core.keeper import (
@@ -25,13 +30,14 @@ from overlayd.core.keeper import (
     Sighting,
     Tick,
     belief,
-    step,
 )
 from overlayd.core.leases import LeaseBook, absorb_snapshot
 from overlayd.core.model import Attributes
 from overlayd.core.store import CONFIG, Grant, Put, Transaction
+from support.model import sabotage
 from support.model import store as abstract
 from support.model.store import AbstractStore
+from support.model.world import Rules, Step
 
 NODES, TTL = 3, 30
 CONFIGS = [
@@ -46,6 +52,8 @@ chances = st.sampled_from([0.0, 0.4, 0.9])
 
 class Keepers(RuleBasedStateMachine):
     """Time stands still but for `wait`; a request is under way until `answer` or `lose` decides its fate."""
+
+    under_test: ClassVar[Rules] = Rules()
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +82,7 @@ class Keepers(RuleBasedStateMachine):
         return Sighted(Sighting(book.revision, revision, config, book.leases, book.taken, book.holds), wanted)
 
     def _tell(self, number: int, event: Event, chance: float) -> None:
-        self.keepers[number], command = step(self.keepers[number], event, self.now, chance)
+        self.keepers[number], command = self.under_test.step(self.keepers[number], event, self.now, chance)
         if command is not None:
             self.sent_at[number] = self.now
 
@@ -117,10 +125,10 @@ class Keepers(RuleBasedStateMachine):
             self.answer(number, chance, heard=True)
             self.look(number, chance)
 
-    @rule(number=who, chance=chances)
-    def have_a_time_alone(self, number: int, chance: float) -> None:
+    @rule(number=who, chance=chances, long=st.integers(1, 5))
+    def have_a_time_alone(self, number: int, chance: float, long: int) -> None:
         """The others hear nothing meanwhile."""
-        self.go_well([number] * 5, chance)
+        self.go_well([number] * long, chance)
 
     @rule(number=who, chance=chances, late=st.booleans())
     def lose(self, number: int, chance: float, late: bool) -> None:
@@ -156,10 +164,12 @@ class Keepers(RuleBasedStateMachine):
             if grant.left <= 0:
                 self.store = abstract.end(self.store, grant.lease_id)
 
-    @rule(config=st.sampled_from(CONFIGS), seldom=st.integers(0, 3))
-    def configure(self, config: bytes, seldom: int) -> None:
+    @rule(config=st.sampled_from(CONFIGS), seldom=st.integers(0, 3), first=who, chance=chances)
+    def configure(self, config: bytes, seldom: int, first: int, chance: float) -> None:
+        """One of the nodes hears of it first, and acts before the others do."""
         if not seldom:
             self.store, _ = abstract.commit(self.store, Transaction((), (Put(CONFIG, config, 0),)))
+            self.have_a_time_alone(first, chance, long=5)
 
     @invariant()
     def no_subnet_is_held_twice(self) -> None:
@@ -168,8 +178,25 @@ class Keepers(RuleBasedStateMachine):
             for other in held[place + 1 :]:
                 assert one is not None
                 assert other is not None
-                assert not one.subnet.overlaps(other.subnet)
+                assert not one.subnet.overlaps(other.subnet), f"another holds {other.subnet}"
 
 
-Keepers.TestCase.settings = settings(max_examples=500, stateful_step_count=60, deadline=None)
+Keepers.TestCase.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
 TestKeepers = Keepers.TestCase
+
+NEEDED = (
+    sabotage.claims_whatever_is_there,
+    sabotage.claims_under_any_config,
+)
+
+
+@pytest.mark.parametrize("sabotaged", NEEDED, ids=("the key's absence", "the config"))
+def test_what_a_guard_prevents_is_found(sabotaged: Step) -> None:
+    class Careless(Keepers):
+        under_test = Rules(step=sabotaged)
+
+    once = settings(
+        Keepers.TestCase.settings, max_examples=1000, derandomize=True, database=None, phases=[Phase.generate]
+    )
+    with pytest.raises(AssertionError, match="holds"):
+        run_state_machine_as_test(Careless, settings=once)

@@ -1,4 +1,4 @@
-"""The image, built as the Dockerfile says and run as the DaemonSet does: minutes, with Debian and PyPI in reach."""
+"""The image, built as the Dockerfile says and run as the DaemonSet does: it takes minutes, Debian and PyPI."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from overlayd.core.dataplane import Verb
 from overlayd.core.health import why_not_ready
 from overlayd.core.keeper import Belief
-from overlayd.core.status import Answer, PeerState, Verdict, why_run_out
+from overlayd.core.status import Answer, DatapathStatus, PeerState, Verdict, why_run_out
 
 __all__ = ["CONTENT_TYPE", "collect", "exposition"]
 
@@ -47,6 +47,8 @@ def collect(answer: Answer) -> Iterator[Metric]:
     yield from _network(answer)
     yield from _store(answer)
     yield from _reconciler(answer)
+    if answer.status.datapath is not None:
+        yield from _datapath(answer.status.datapath)
 
 
 def _daemon(answer: Answer) -> Iterator[Metric]:
@@ -116,6 +118,23 @@ def _reconciler(answer: Answer) -> Iterator[Metric]:
         "1 if all that the node itself needs is in the kernel.",
         answer.status.programmed,
     )
+
+
+_DIRECTIONS = ("tx", "rx")
+"""To the peers and from them; the counters of a datapath begin so."""
+
+
+def _datapath(datapath: DatapathStatus) -> Iterator[Metric]:
+    counters = dict(datapath.counters)
+    packets = {direction: counters.pop(f"{direction}_packets", 0) for direction in _DIRECTIONS}
+    octets = {direction: counters.pop(f"{direction}_bytes", 0) for direction in _DIRECTIONS}
+    yield _gauges(
+        "overlayd_datapath_info", "Always 1; which datapath runs.", "implementation", {datapath.implementation: 1}
+    )
+    yield _counters("overlayd_datapath_packets", "Inner packets to and from peers.", "direction", packets)
+    yield _counters("overlayd_datapath_bytes", "Their bytes.", "direction", octets)
+    yield _counters("overlayd_datapath_drops", "Packets not passed on, by reason.", "reason", datapath.drops)
+    yield _counters("overlayd_datapath_work", "How the work was done: docs/datapath.md.", "counter", counters)
 
 
 def _by_verb(counts: Mapping[str, int]) -> Mapping[str, int]:

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from overlayd.core.model import Mac
+from overlayd.core.status import PeerState, PeerStatus
 from overlayd.host.netlink.entries import AF_BRIDGE, NUD_PERMANENT, NeighbourRow, RouteRow
 from overlayd.lab.suite.traces import Tables, traces
 
@@ -26,6 +27,10 @@ def neighbour(family: int, destination: str, state: int = NUD_PERMANENT) -> Neig
     return NeighbourRow(family, 2, state, IPv4Address(destination), MAC, special=False)
 
 
+def peer(subnet: str, public_ip: str) -> PeerStatus:
+    return PeerStatus("node", subnet, public_ip, PeerState.IN_SYNC, 0.0)
+
+
 @pytest.mark.parametrize(
     ("tables", "lines"),
     [
@@ -40,6 +45,10 @@ def neighbour(family: int, destination: str, state: int = NUD_PERMANENT) -> Neig
         (
             Tables((), (), (neighbour(AF_BRIDGE, "10.99.0.3"), neighbour(AF_BRIDGE, "10.99.0.4"))),
             {"FDB entry 0a:00:00:00:00:03 dst 10.99.0.3"},
+        ),
+        (
+            Tables((), (), (), (peer("10.244.3.0/24", "10.99.0.3"), peer("10.244.4.0/24", "10.99.0.4"))),
+            {"encap 10.244.3.0/24 to 10.99.0.3"},
         ),
     ],
 )

@@ -1,8 +1,9 @@
 """A node leaves for good: every other one must forget it, and know it again when it comes back.
 
-The leaver's daemon is stopped and `overlayd cleanup --release` run, as an operator would.  The others' kernels
-are read until nothing in them names it.  Then it is brought back, however that went, and the check ends once
-every kernel says again what it said before.  As it takes a node away from the others, it comes last.
+The leaver's daemon is stopped and `overlayd cleanup --release` run, as an operator would.  The others' kernels,
+and their userspace datapaths, are read until nothing in them names it.  Then it is brought back, however that
+went, and the check ends once all of them say again what they said before.  As it takes a node away from the
+others, it comes last.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ class CannotLeave(Exception):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the kernel of `observer` says of `peer`."""
+    """What `observer` says of `peer`."""
 
     observer: Node
     peer: Node
     subnet: IPv4Network
 
     async def look(self) -> frozenset[str]:
-        return traces(await read_tables(self.observer.name), self.subnet, self.peer.underlay)
+        return traces(await read_tables(self.observer), self.subnet, self.peer.underlay)
 
     async def wait(self, wanted: frozenset[str], seconds: float) -> frozenset[str]:
         """Look until it is what is wanted, or so many seconds have passed: what it was at last."""

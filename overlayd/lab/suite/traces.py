@@ -1,4 +1,5 @@
-"""What one node's kernel says of another node: the routes, neighbours and FDB entries that name it."""
+"""What one node says of another: the routes, neighbours and FDB entries of its kernel that name it, and the
+entries of its userspace datapath, which only the daemon itself can tell."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_address
 
+from overlayd.api.status_socket import StatusUnavailableError, query_status
 from overlayd.core.model import Family
+from overlayd.core.status import PeerState, PeerStatus
 from overlayd.host.netlink import wire
 from overlayd.host.netlink.connection import open_netlink
 from overlayd.host.netlink.entries import (
@@ -18,6 +21,7 @@ from overlayd.host.netlink.entries import (
     parse_neighbour,
     parse_route,
 )
+from overlayd.lab.model import Node
 
 ANY_LINK = 0
 """An interface index that filters nothing."""
@@ -25,16 +29,18 @@ ANY_LINK = 0
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The main routing table, the IPv4 neighbours and the forwarding databases of a network namespace."""
+    """The main routing table, the IPv4 neighbours and the forwarding databases of a network namespace, and the
+    peers that its userspace datapath has entries for."""
 
     routes: tuple[RouteRow, ...]
     neighbours: tuple[NeighbourRow, ...]
     fdb: tuple[NeighbourRow, ...]
+    datapath: tuple[PeerStatus, ...] = ()
 
 
-async def read_tables(netns: str) -> Tables:
+async def read_tables(node: Node) -> Tables:
     """Raises OSError where the namespace cannot be entered or its kernel will not tell."""
-    async with open_netlink(netns) as netlink:
+    async with open_netlink(node.name) as netlink:
         routes = await netlink.dump(wire.RTM_GETROUTE, pack_routes_query(Family.IPV4))
         neighbours = await netlink.dump(wire.RTM_GETNEIGH, pack_neighbours_query(Family.IPV4, ANY_LINK))
         fdb = await netlink.dump(wire.RTM_GETNEIGH, pack_neighbours_query(AF_BRIDGE, ANY_LINK))
@@ -42,14 +48,24 @@ async def read_tables(netns: str) -> Tables:
         tuple(parse_route(message.body) for message in routes),
         tuple(parse_neighbour(message.body) for message in neighbours),
         tuple(parse_neighbour(message.body) for message in fdb),
+        await _read_datapath(node),
     )
+
+
+async def _read_datapath(node: Node) -> tuple[PeerStatus, ...]:
+    """Without a daemon there is no datapath."""
+    try:
+        status = (await query_status(node.run_dir)).status
+    except StatusUnavailableError:
+        return ()
+    return tuple(peer for peer in status.peers if status.datapath is not None and peer.state is PeerState.IN_SYNC)
 
 
 def traces(tables: Tables, subnet: IPv4Network, underlay: IPv4Address) -> frozenset[str]:
     """What names a peer with this subnet and this underlay address, in words such as `ip` and `bridge` use."""
-    return frozenset([*_routes(tables.routes, subnet), *_neighbours(tables.neighbours, subnet)]) | frozenset(
-        f"FDB entry {row.mac} dst {row.destination}" for row in tables.fdb if row.destination == underlay
-    )
+    fdb = (f"FDB entry {row.mac} dst {row.destination}" for row in tables.fdb if row.destination == underlay)
+    encaps = (f"encap {peer.subnet} to {peer.public_ip}" for peer in tables.datapath if peer.subnet == str(subnet))
+    return frozenset([*_routes(tables.routes, subnet), *_neighbours(tables.neighbours, subnet), *fdb, *encaps])
 
 
 def _routes(rows: Iterable[RouteRow], subnet: IPv4Network) -> Iterable[str]:

@@ -1,7 +1,7 @@
-"""Who has a UDP port of this host, as far as the process may see: from the socket's inode to its holder.
+"""Who has a port of this host, as far as the process may see: from the socket's inode to its holder.
 
-Sources: proc(5), /proc/net/udp and /proc/<pid>/fd.  A socket of the kernel's own, such as a vxlan device's, and
-one whose holder is in another PID namespace have no owner that can be named.
+Sources: proc(5), /proc/net/udp and tcp, /proc/<pid>/fd.  A socket of the kernel's own, such as a vxlan device's,
+and one whose holder is in another PID namespace have no owner that can be named.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PROC = Path("/proc")
-_TABLES = ("thread-self/net/udp", "thread-self/net/udp6")
+_TABLES = "thread-self/net"
 """Of the network namespace of the thread that reads them."""
+_TCP_LISTEN = "0A"
+"""include/net/tcp_states.h."""
 _SAMPLES = 3
 """How many owners are named of a port that several share."""
 
@@ -22,22 +24,31 @@ def find_udp_owner(port: int) -> str | None:
 
     Reads the descriptors of every process: for when something went wrong, not for every day.
     """
-    inodes = {inode for table in _TABLES for inode in _inodes(_PROC / table, port)}
+    return _find_owner({inode for table in ("udp", "udp6") for inode in _inodes(table, port)})
+
+
+def find_tcp_listener(port: int) -> str | None:
+    """The same of a TCP port that somebody listens on."""
+    return _find_owner({inode for table in ("tcp", "tcp6") for inode in _inodes(table, port, _TCP_LISTEN)})
+
+
+def _find_owner(inodes: set[str]) -> str | None:
     if not inodes:
         return None
     owners = sorted({_name(pid) for pid in _holders(inodes)})
     return ", ".join(owners[:_SAMPLES]) or None
 
 
-def _inodes(table: Path, port: int) -> Iterator[str]:
-    """The second column is the local address and port in hexadecimal, the tenth the inode."""
+def _inodes(table: str, port: int, state: str = "") -> Iterator[str]:
+    """The second column is the local address and port in hexadecimal, the fourth the state ("" for any), the tenth
+    the inode."""
     try:
-        lines = table.read_text().splitlines()[1:]
+        lines = (_PROC / _TABLES / table).read_text().splitlines()[1:]
     except FileNotFoundError:  # a kernel without IPv6
         return
     for line in lines:
         columns = line.split()
-        if int(columns[1].rpartition(":")[2], 16) == port and columns[9] != "0":
+        if int(columns[1].rpartition(":")[2], 16) == port and columns[3].endswith(state) and columns[9] != "0":
             yield columns[9]
 
 

@@ -263,7 +263,7 @@ async def test_a_taken_port_is_refused_with_who_has_it() -> None:
     [listener] = await open_listeners(IPv4Address("127.0.0.1"), 0)
     async with listener:
         port = listener.socket.getsockname()[1]
-        said = rf"^--listen 127.0.0.1:{port} is not to be had: process {os.getpid()} \(.+\) listens there"
+        said = rf"^--listen 127.0.0.1:{port} is not to be had: .+ \(pid {os.getpid()}\) listens there"
         with pytest.raises(ListenError, match=said):
             await open_listeners(IPv4Address("127.0.0.1"), port)
 

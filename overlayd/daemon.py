@@ -21,6 +21,7 @@ from overlayd.core.backend import Backend
 from overlayd.core.config import ConfigError, NetworkConfig, check_backend, parse_config
 from overlayd.core.datapath import DatapathReport
 from overlayd.core.dataplane import Dataplane, Scope
+from overlayd.core.firewall import NO_FIREWALL, Firewall, describe, with_firewall
 from overlayd.core.keeper import Belief, KeeperState, Sighted, Sighting, Waiting, belief
 from overlayd.core.kernel import Datapath
 from overlayd.core.leases import LeaseBook, absorb_changes, absorb_snapshot
@@ -30,7 +31,7 @@ from overlayd.core.preflight import Intent
 from overlayd.core.problem import Problem
 from overlayd.core.records import RecordError, check_writable
 from overlayd.core.report import Aim, Report
-from overlayd.core.status import Answer, PeerStatus, Status, answer
+from overlayd.core.status import Answer, FirewallStatus, PeerStatus, Status, answer
 from overlayd.core.store import Changes, Record, Store
 from overlayd.core.strays import Inhabitant, judge_strays
 from overlayd.core.subnetenv import format_subnet_env
@@ -63,6 +64,7 @@ class Settings:
     lease_ttl: int
     strict_fence: bool = False
     exit_on_new_subnet: bool = False
+    firewall: Firewall = NO_FIREWALL
     first_config: FirstConfig | None = None
 
 
@@ -92,7 +94,8 @@ class Host:
 
     `underlay` raises UnderlayError; `preflight` says what keeps an intent from being carried out;
     `inhabitants` are the addresses in use on this host; `clock` tells the seconds of CLOCK_BOOTTIME;
-    `datapath` is what the userspace datapath says of itself, None where none is asked for.
+    `datapath` is what the userspace datapath says of itself, None where none is asked for; `drops` are the packets
+    that the kernel's filter has dropped for us, by reason, and raises OSError.
     """
 
     dataplane: Dataplane
@@ -102,6 +105,7 @@ class Host:
     clock: Callable[[], float]
     footprint: FootprintFile
     datapath: Callable[[], DatapathReport | None] = lambda: None
+    drops: Callable[[], Mapping[str, int]] = dict
 
 
 class Daemon:
@@ -134,6 +138,7 @@ class Daemon:
         self._underlay: Underlay | None = None
         self._aimed_for: Subnet | None = None
         self._report: Report | None = None
+        self._firewall: FirewallStatus | None = None
         self._belief = Belief.UNCLAIMED
         self._leased_since = 0.0
         self._first_subnet: Subnet | None = None
@@ -308,7 +313,8 @@ class Daemon:
         view = self._view(network, underlay)
         self._note_peers(view.peers)
         self._aimed_for = view.lease.subnet if view.lease is not None else None
-        wish = network.backend.desired(view)
+        needs = network.backend.needs()
+        wish = with_firewall(network.backend.desired(view), self._settings.firewall, view, needs)
         return Aim(wish, Scope(self._links(underlay)), sweep=view.in_sync and self._has_decided())
 
     def _links(self, underlay: Underlay) -> frozenset[str]:
@@ -389,10 +395,22 @@ class Daemon:
         if self._is_fenced_off() or (served is None and self._is_given_up(network)):
             self._write_subnet_file(None)
         elif served is not None and report.is_reached(report.aim.wish.base):
-            self._write_subnet_file(format_subnet_env(network.config, served.subnet, report.aim.wish.mtu))
+            masquerade = self._settings.firewall.masquerade
+            text = format_subnet_env(network.config, served.subnet, report.aim.wish.mtu, ipmasq=masquerade)
+            self._write_subnet_file(text)
+        self._look_at_drops(network)
         if served is not None:
             await self._look_for_strays(network, served.subnet)
         self._compose()
+
+    def _look_at_drops(self, network: Network) -> None:
+        try:
+            drops = self._host.drops()
+        except OSError as error:
+            self._problems.replace("drops", [Problem("kernel-silent", f"nf_tables can't be asked: {error}")])
+            return
+        self._problems.replace("drops", ())
+        self._firewall = describe(self._settings.firewall, network.backend.needs(), drops)
 
     def _is_given_up(self, network: Network) -> bool:
         """Whether the subnet in the subnet file, perhaps an earlier life's, is not ours to give addresses from."""
@@ -440,6 +458,7 @@ class Daemon:
             report=self._report,
             aimed_for=self._aimed_for,
             problems=self._problems.all(),
+            firewall=self._firewall,
         )
         return compose_status(facts)
 

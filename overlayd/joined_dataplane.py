@@ -6,7 +6,7 @@ all items of its kinds.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
 
@@ -30,21 +30,25 @@ async def open_joined_dataplane(implementation: str | None) -> AsyncGenerator[Jo
         datapaths = {link: await stack.enter_async_context(one) for link, one in opening.items()}
         nft = stack.enter_context(open_nft())
         filters = {NftTable: nft, NftChain: nft, Sender: nft}
-        yield JoinedDataplane(await stack.enter_async_context(open_dataplane()), datapaths, filters)
+        kernel = await stack.enter_async_context(open_dataplane())
+        yield JoinedDataplane(kernel, datapaths, filters, nft.read_drops)
 
 
 class JoinedDataplane:
-    """`datapaths` by the device that each of them has, `filters` by the kinds of items."""
+    """`datapaths` by the device that each of them has, `filters` by the kinds of items; `read_drops` tells how
+    many packets the kernel's filter has dropped for us, by reason, and raises OSError."""
 
     def __init__(
         self,
         kernel: Dataplane,
         datapaths: Mapping[str, UserspaceDataplane],
         filters: Mapping[type[Item], Dataplane] = MappingProxyType({}),
+        read_drops: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._kernel = kernel
         self._datapaths = datapaths
         self._filters = filters
+        self.read_drops = read_drops
 
     async def observe(self, scope: Scope) -> KernelState:
         """A datapath whose device is gone is not attached to anything, even if it hasn't noticed yet."""

@@ -65,11 +65,11 @@ async def _clean_kernel(pick: Pick, links: Iterable[str]) -> None:
     from overlayd.core.dataplane import Scope
     from overlayd.core.kernel import KernelState
     from overlayd.core.plan import diff
-    from overlayd.host.dataplane import open_dataplane
     from overlayd.host.netlink.connection import open_netlink
     from overlayd.host.underlay import observe_underlay_link
+    from overlayd.joined_dataplane import open_joined_dataplane
 
-    async with open_netlink() as netlink, open_dataplane() as dataplane:
+    async with open_netlink() as netlink, open_joined_dataplane(None) as dataplane:
         underlay = await observe_underlay_link(netlink, pick)
         scope = Scope(frozenset({*links, *((underlay,) if underlay is not None else ())}))
         # What stood behind something of ours (a second route to one destination) shows once that is gone.

@@ -38,9 +38,11 @@ def add_option(
     default: str | None,
     help: str,  # noqa: A002 - argparse's own word
     metavar: str | None = None,
+    bare: str | None = None,
 ) -> None:
     """Add `flag`, whose default is $OVERLAYD_<FLAG>, then `default`.  `parse` raises ValueError with a sentence
-    that says why the value won't do and what would."""
+    that says why the value won't do and what would.  Given without a value the flag means `bare`, if that is
+    allowed."""
     variable = "OVERLAYD_" + flag.lstrip("-").replace("-", "_").upper()
 
     def converted(text: str) -> Any:
@@ -56,8 +58,9 @@ def add_option(
         except ValueError as error:
             parser.error(f"environment variable {variable}: {error}")
     shown = f" (default: {default})" if default else ""
+    arity: dict[str, Any] = {"nargs": "?", "const": bare} if bare is not None else {}
     parser.add_argument(
-        flag, type=converted, default=effective, metavar=metavar, help=f"{help}{shown} [${variable}]"
+        flag, type=converted, default=effective, metavar=metavar, help=f"{help}{shown} [${variable}]", **arity
     )
 
 
@@ -217,6 +220,14 @@ def parse_username(text: str) -> str:
     if not text or not text.isprintable() or text != text.strip():
         raise ValueError(f"{text!r} is not the name of a user of etcd")
     return text
+
+
+def parse_switch(text: str) -> bool:
+    """A word that switches something on or off; flannel's are the first of each two."""
+    words = {"true": True, "on": True, "false": False, "off": False}
+    if text not in words:
+        raise ValueError(f"{text!r} is not one of {', '.join(words)}")
+    return words[text]
 
 
 def parse_path(text: str) -> Path:

@@ -25,6 +25,7 @@ from overlayd.cli.options import (
     add_subnet_file_option,
     open_store,
     parse_listen,
+    parse_switch,
     parse_ttl,
     pick_iface,
 )
@@ -32,6 +33,7 @@ from overlayd.core.config import ConfigError
 from overlayd.core.keeper import TTL_DEFAULT, TTL_MIN
 
 if TYPE_CHECKING:
+    from overlayd.core.firewall import Firewall
     from overlayd.core.status import Answer
     from overlayd.founding import FirstConfig
 
@@ -103,6 +105,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_option(
         parser,
+        "--ip-masq",
+        parse=parse_switch,
+        default="false",
+        help="masquerade what leaves the network of the pods; needs nft",
+        metavar="true|false",
+        bare="true",
+    )
+    add_option(
+        parser,
+        "--source-check",
+        parse=parse_switch,
+        default=None,
+        help="drop VXLAN packets that no peer can have sent; needs nft; absent: on, if that can be had here",
+        metavar="on|off",
+    )
+    add_option(
+        parser,
         "--listen",
         parse=parse_listen,
         default=None,
@@ -122,6 +141,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from overlayd.api.status_socket import SocketUnusableError
     from overlayd.core.datapath import DatapathUnavailableError
+    from overlayd.core.firewall import FirewallError
     from overlayd.daemon import SubnetChanged
     from overlayd.host.identity import IdentityError
     from overlayd.host.listening import ListenError
@@ -135,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
         ends.append(CommandError(_innermost(errors)))
     except* (SocketUnusableError, ListenError) as errors:
         ends.append(CommandError(_innermost(errors)))
-    except* DatapathUnavailableError as errors:
+    except* (DatapathUnavailableError, FirewallError) as errors:
         ends.append(CommandError(_innermost(errors), 2))
     except* SubnetChanged as errors:
         ends.append(CommandError(_innermost(errors), SUBNET_CHANGED))
@@ -197,11 +217,21 @@ async def _run(args: argparse.Namespace) -> None:
             args.lease_ttl,
             strict_fence=args.fence == "strict",
             exit_on_new_subnet=args.on_subnet_change == "exit",
+            firewall=await _decide_firewall(args.ip_masq, args.source_check),
             first_config=args.network_config,
         )
         with hold_identity(args.state_dir) as identity:
             footprint = FootprintFile(args.run_dir)
-            host = Host(dataplane, underlay, preflight, inhabitants, boottime, footprint, dataplane.report)
+            host = Host(
+                dataplane,
+                underlay,
+                preflight,
+                inhabitants,
+                boottime,
+                footprint,
+                dataplane.report,
+                dataplane.read_drops,
+            )
             daemon = Daemon(settings, identity, store, host, load_backends(), random.Random(os.urandom(16)))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
@@ -211,6 +241,19 @@ async def _run(args: argparse.Namespace) -> None:
                 if supervisor is not None:
                     nursery.start_soon(keep_informed, supervisor, daemon.answer)
                 await daemon.run()
+
+
+async def _decide_firewall(masquerade: bool, source_check: bool | None) -> Firewall:
+    """Ask the host what can be had.  Raises FirewallError."""
+    from overlayd.core.firewall import decide
+    from overlayd.host.nft.probe import find_obstacle
+
+    firewall = decide(masquerade, source_check, await find_obstacle())
+    if not firewall.source_check:
+        logging.getLogger("overlayd.cli").warning(
+            "sources of packets unchecked", extra={"reason": firewall.reason}
+        )
+    return firewall
 
 
 async def _serve_pages(

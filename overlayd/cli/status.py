@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from overlayd.cli.options import add_run_dir_option
-from overlayd.core.status import Answer, DatapathStatus, PeerStatus, Verdict
+from overlayd.core.status import Answer, DatapathStatus, FirewallStatus, PeerStatus, Verdict
 
 HEADLINES = {Verdict.HEALTHY: "healthy", Verdict.DEGRADED: "degraded", Verdict.UNKNOWN: "cannot tell"}
 
@@ -70,6 +70,8 @@ def _lines(answer: Answer) -> Iterator[str]:
         yield f"backend  {status.backend}{device}"
     if status.datapath is not None:
         yield from _datapath(status.datapath)
+    if status.firewall is not None:
+        yield from _firewall(status.firewall)
     known = "" if status.in_sync else "  (the store has not been read yet)"
     yield f"peers    {status.peers_in_sync}/{len(status.peers)}{known}"
     if status.peers:
@@ -91,11 +93,22 @@ def _datapath(datapath: DatapathStatus) -> Iterator[str]:
     count = datapath.counters.get
     sent = f"sent {count('tx_packets', 0)} packets in {count('tx_sends', 0)} sends"
     yield f"         {sent}, received {count('rx_packets', 0)} in {count('rx_writes', 0)} writes"
-    drops = {reason: number for reason, number in sorted(datapath.drops.items()) if number}
-    if drops:
-        yield "dropped  " + ", ".join(f"{number} {reason}" for reason, number in drops.items())
+    yield from _drops(datapath.drops)
     if datapath.trouble:
         yield f"         it has stopped before: {datapath.trouble}"
+
+
+def _firewall(firewall: FirewallStatus) -> Iterator[str]:
+    """What nft does for this node, and what it has dropped."""
+    sources = "sources checked" if firewall.source_check else f"sources not checked: {firewall.reason}"
+    yield f"firewall {'masquerading, ' if firewall.masquerade else ''}{sources}"
+    yield from _drops(firewall.drops)
+
+
+def _drops(drops: Mapping[str, int]) -> Iterator[str]:
+    counted = {reason: number for reason, number in sorted(drops.items()) if number}
+    if counted:
+        yield "dropped  " + ", ".join(f"{number} {reason}" for reason, number in counted.items())
 
 
 def _lease(answer: Answer) -> str:

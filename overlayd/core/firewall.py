@@ -18,6 +18,7 @@ VXLAN alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -36,6 +37,7 @@ from overlayd.core.nftables import (
     NftTable,
     Sender,
 )
+from overlayd.core.status import FirewallStatus
 
 KUBE_PROXY_MARK = 0x4000
 """The bit that kube-proxy sets on what it will masquerade itself (its option --iptables-masquerade-bit 14)."""
@@ -63,6 +65,9 @@ class Firewall:
     masquerade: bool = False
     source_check: bool = False
     reason: str = "not asked for"
+
+
+NO_FIREWALL = Firewall()
 
 
 def decide(masquerade: bool, source_check: bool | None, obstacle: str) -> Firewall:
@@ -96,6 +101,13 @@ def with_firewall(wish: Wish, firewall: Firewall, view: NetworkView, needs: Need
     if not base:
         return wish
     return replace(wish, base=wish.base | KernelState.of([NftTable(), *base]), peers=peers)
+
+
+def describe(firewall: Firewall, needs: Needs, drops: Mapping[str, int]) -> FirewallStatus:
+    """What status says of it, where the backend has these needs."""
+    checked = firewall.source_check and needs.vni is not None
+    reason = firewall.reason if needs.vni is not None else "only vxlan needs it"
+    return FirewallStatus(firewall.masquerade, checked, "" if checked else reason, dict(drops))
 
 
 def masquerade(network: IPNetwork, own: IPv4Network) -> NftChain:

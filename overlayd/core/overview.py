@@ -15,6 +15,7 @@ from overlayd.core.problem import Problem
 from overlayd.core.report import Report
 from overlayd.core.status import (
     DatapathStatus,
+    FirewallStatus,
     LeaseStatus,
     PeerState,
     PeerStatus,
@@ -54,6 +55,7 @@ class Facts:
     aimed_for: Subnet | None
     """The own subnet that the last report's wish was made for."""
     problems: tuple[Problem, ...]
+    firewall: FirewallStatus | None = None
 
 
 def compose_status(facts: Facts) -> Status:
@@ -80,6 +82,7 @@ def compose_status(facts: Facts) -> Status:
         underlay=UnderlayStatus(underlay.link, str(underlay.address), str(underlay.public_ip), underlay.mtu)
         if underlay is not None
         else None,
+        firewall=facts.firewall,
         peers=facts.peers,
         problems=tuple(
             ProblemStatus(problem.code, problem.text, problem.remedy)

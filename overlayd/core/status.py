@@ -86,6 +86,16 @@ class DatapathStatus(msgspec.Struct, frozen=True):
     trouble: str = ""
 
 
+class FirewallStatus(msgspec.Struct, frozen=True):
+    """What nft does for this node: whether it masquerades, whether it checks the sources of VXLAN packets and, if
+    not, for what `reason`.  `drops` are packets by reason, since the table was made last."""
+
+    masquerade: bool
+    source_check: bool
+    reason: str
+    drops: dict[str, int]
+
+
 class ProblemStatus(msgspec.Struct, frozen=True):
     code: str
     text: str
@@ -116,6 +126,7 @@ class Status(msgspec.Struct, frozen=True):
     underlay: UnderlayStatus | None = None
     datapath: DatapathStatus | None = None
     """None where the backend needs none."""
+    firewall: FirewallStatus | None = None
     peers: tuple[PeerStatus, ...] = ()
     problems: tuple[ProblemStatus, ...] = ()
     reconciler: ReconcilerStatus = ReconcilerStatus()

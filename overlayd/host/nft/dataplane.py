@@ -54,15 +54,15 @@ class NftDataplane:
             return KernelState()
         if flags:
             return KernelState.of([NftTable(f"has flags {flags:#x}")])
-        ran = await run_nft(self._netns, "--json", "list", "table", FAMILY, TABLE)
-        if netfilter.find_table_flags() is None:  # it went while nft was on its way
-            return KernelState()
-        if ran.trouble or ran.refusals:
-            raise OSError(0, f"nft can't list our table: {ran.trouble or ran.refusals[0][1]}")
         try:
+            ran = await run_nft(self._netns, "--json", "list", "table", FAMILY, TABLE)
+            if ran.trouble:
+                raise ListingError(f"nft says: {ran.trouble}")
             return parse_listing(ran.out)
-        except ListingError as error:
-            return KernelState.of([NftTable(str(error))])
+        except (ListingError, OSError) as error:
+            # what can't be listed is no more than odd: all that is not nft's is none the worse for it
+            there = netfilter.find_table_flags() is not None
+            return KernelState.of([NftTable(f"can't be listed: {error}")] if there else [])
 
     async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:
         """All that nft accepts, in one transaction."""

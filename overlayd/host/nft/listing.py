@@ -33,7 +33,7 @@ def parse_listing(text: str) -> KernelState:
         objects = [_single(entry) for entry in json.loads(text)["nftables"]]
         return KernelState.of(_items(objects))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ListingError(f"nft lists the table in a way that can't be read: {error!r}") from error
+        raise ListingError(f"nft's answer has another form: {error!r}") from error
 
 
 def _single(entry: dict[str, Any]) -> tuple[str, Any]:

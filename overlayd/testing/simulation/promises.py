@@ -194,7 +194,8 @@ class Promises(trio.abc.Instrument):
         assert world is not None
         now = trio.current_time()
         quiet = world.quiet_for(host) > QUIET and now - world.changed_at > QUIET
-        return quiet and world.truth.network is not None
+        # a backup may have brought back the freeze of its time, and nobody thaws it before the end
+        return quiet and world.truth.network is not None and not world.truth.book.is_frozen
 
     async def kernel_is_as_wished(self, host: SimulatedHost) -> None:
         """The kernel of a settled node holds what follows from the store, and nothing else of ours."""

@@ -1,0 +1,102 @@
+"""What probes hear of a whole daemon while etcd is away: at its start, and for an hour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from overlayd.api.pages import respond
+from overlayd.core.kernel import Link
+from overlayd.testing.line import Cut
+from support.cluster import FLANNEL, SimulatedNode, cluster, put, routes, subnet_of
+
+
+def probe(node: SimulatedNode, page: str) -> tuple[int, str]:
+    found = respond(page, node.daemon.answer())
+    return found.status, found.body.decode()
+
+
+def readiness(node: SimulatedNode) -> int:
+    return probe(node, "/readyz")[0]
+
+
+@pytest.mark.parametrize("how", [Cut.REFUSED, Cut.SILENT])
+async def test_away_at_the_start(how: Cut, autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as (store, [other], nursery):
+        node = SimulatedNode(2, store, tmp_path, nursery)
+        node.line.sever(how)
+        nursery.start_soon(node.run)
+        for _ in range(60):
+            await trio.sleep(60)
+            assert probe(node, "/healthz")[0] == 200, "who waits is alive"
+            status, text = probe(node, "/readyz")
+            assert status == 503
+            assert text.startswith("not ready: this node's lease is unclaimed\nstore-unreachable: ")
+            assert not node.subnet_file.exists()
+        node.line.mend()
+        await trio.sleep(60)
+        assert probe(node, "/readyz") == (200, "ready\n")
+        assert routes(node) == {subnet_of(other)}
+
+
+@pytest.mark.parametrize("how", [Cut.REFUSED, Cut.SILENT])
+async def test_away_for_an_hour(how: Cut, autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
+    """With a lease of ten minutes.  The pods keep their network all the time."""
+    async with cluster(tmp_path, 2, ttl=600) as (_, [node, other], _nursery):
+        kept = (subnet_of(node), node.subnet_file.read_text())
+        assert readiness(node) == 200
+        node.line.sever(how)
+        heard = []
+        for _ in range(120):
+            await trio.sleep(30)
+            heard.append(readiness(node))
+            assert probe(node, "/healthz")[0] == 200
+            assert routes(node) == {subnet_of(other)}
+            assert (subnet_of(node), node.subnet_file.read_text()) == kept
+        minutes = heard.count(200) / 2
+        assert heard == sorted(heard), "ready until the lease may have run out, and not again"
+        assert 8 <= minutes < 10, "its margin before the ten minutes are over"
+        assert "another node may have been given the subnet" in probe(node, "/readyz")[1]
+        assert "\nstore-unreachable: " in probe(node, "/readyz")[1]
+        node.line.mend()
+        await trio.sleep(60)
+        assert readiness(node) == 200
+        assert subnet_of(node) == kept[0]
+
+
+async def test_a_restart_while_etcd_is_away_leaves_the_pods_their_network(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 1) as (store, [other], nursery):
+        node = SimulatedNode(2, store, tmp_path, nursery)
+        life = await nursery.start(node.run)
+        await trio.sleep(5)
+        kept = (routes(node), node.subnet_file.read_text(), dict(node.kernel.links))
+        life.cancel()
+        node.line.sever(Cut.REFUSED)
+        nursery.start_soon(node.run)
+        await trio.sleep(3_600)
+        assert readiness(node) == 503
+        assert (routes(node), node.subnet_file.read_text(), dict(node.kernel.links)) == kept
+        assert kept[0] == {subnet_of(other)}
+        node.line.mend()
+        await trio.sleep(60)
+        assert readiness(node) == 200
+
+
+async def test_a_node_without_what_it_needs_in_the_kernel_is_not_ready(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 1) as (store, [node], _nursery):
+        await put(store, "subnets/10.244.200.0-24", FLANNEL.replace(b"10.99.0.77", b"10.99.0.1"))
+        await trio.sleep(60)
+        assert probe(node, "/readyz") == (200, "ready\n"), "though that peer is refused"
+        node.kernel.fail_next(lambda operation: isinstance(operation.item, Link), times=1_000)
+        node.kernel.delete_link("ovl.1")
+        await trio.sleep(60)
+        status, text = probe(node, "/readyz")
+        assert status == 503
+        assert text.startswith("not ready: what this node itself needs is not all in the kernel\nkernel-behind: ")

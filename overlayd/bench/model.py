@@ -23,15 +23,15 @@ class Mode(enum.StrEnum):
         return {Mode.VXLAN: "vxlan", Mode.UDP_C: "udp", Mode.UDP_PYTHON: "udp"}.get(self, "host-gw")
 
     @property
-    def datapath(self) -> str | None:
-        """The userspace datapath that its daemons are told to use."""
-        return {Mode.UDP_C: "c", Mode.UDP_PYTHON: "python"}.get(self)
+    def datapaths(self) -> tuple[str, ...]:
+        """The userspace datapath that its daemons are told to use, if it has one."""
+        return {Mode.UDP_C: ("c",), Mode.UDP_PYTHON: ("python",)}.get(self, ())
 
 
 class Wire(enum.StrEnum):
     """What passes between two nodes at once."""
 
-    SUPERPACKETS = "superpackets"
+    SUPERPACKETS = "superpacket"
     """Up to 64 KB, as a virtual cable allows: nobody cuts them before they arrive."""
     MTU_SIZED = "mtu-sized"
     """1,500 bytes: the sending kernel cuts whatever is larger, as for a network card that can't."""

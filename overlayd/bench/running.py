@@ -43,4 +43,13 @@ def look_around(stages: dict[Mode, Stage], load: float) -> Surroundings:
         processors=len(os.sched_getaffinity(0)),
         congestion_control=CONGESTION_CONTROL,
         load=load,
+        datapaths={mode: words for mode, stage in stages.items() if (words := describe_datapath(stage))},
     )
+
+
+def describe_datapath(stage: Stage) -> str:
+    """Which datapath runs, with which offloads; nothing where the kernel carries the packets."""
+    datapath = stage.datapath()
+    if datapath is None:
+        return ""
+    return f"{datapath.implementation}, with {', '.join(datapath.offloads) or 'no offloads'}"

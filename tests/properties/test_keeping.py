@@ -34,7 +34,7 @@ troubles = st.lists(
 
 
 @given(troubles, delays, st.integers(0, 10_000))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_no_subnet_is_held_twice(events: list[tuple[str, int, float, float]], delay: float, seed: int) -> None:
     async def main() -> None:
         store = MemoryStore()

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from overlayd.core.dataplane import Verb
 from overlayd.core.health import why_not_ready
 from overlayd.core.keeper import Belief
-from overlayd.core.status import Answer, DatapathStatus, PeerState, Verdict, why_run_out
+from overlayd.core.status import Answer, DatapathStatus, FirewallStatus, PeerState, Verdict, why_run_out
 
 __all__ = ["CONTENT_TYPE", "collect", "exposition"]
 
@@ -47,6 +47,8 @@ def collect(answer: Answer) -> Iterator[Metric]:
     yield from _network(answer)
     yield from _store(answer)
     yield from _reconciler(answer)
+    if answer.status.firewall is not None:
+        yield from _firewall(answer.status.firewall)
     if answer.status.datapath is not None:
         yield from _datapath(answer.status.datapath)
 
@@ -118,6 +120,16 @@ def _reconciler(answer: Answer) -> Iterator[Metric]:
         "1 if all that the node itself needs is in the kernel.",
         answer.status.programmed,
     )
+
+
+def _firewall(firewall: FirewallStatus) -> Iterator[Metric]:
+    yield _gauge(
+        "overlayd_firewall_masquerade", "1 if what leaves the network is masqueraded.", firewall.masquerade
+    )
+    yield _gauge(
+        "overlayd_firewall_source_check", "1 if the sources of VXLAN packets are checked.", firewall.source_check
+    )
+    yield _counters("overlayd_firewall_drops", "Forged or stray packets, by reason.", "reason", firewall.drops)
 
 
 _DIRECTIONS = ("tx", "rx")

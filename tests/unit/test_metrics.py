@@ -15,8 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from overlayd.api.metrics import collect, exposition
 from overlayd.core.kernel import Link
+from overlayd.core.nftables import COUNTERS
 from overlayd.core.status import (
     DatapathStatus,
+    FirewallStatus,
     LeaseStatus,
     PeerState,
     PeerStatus,
@@ -52,6 +54,7 @@ FULL = Status(
     datapath=DatapathStatus(
         "c", "it is there", (), {"tx_packets": 3, "tx_bytes": 900, "rx_packets": 2, "tx_sends": 1}, {"ipv6": 4}
     ),
+    firewall=FirewallStatus(masquerade=True, source_check=False, reason="off", drops=dict.fromkeys(COUNTERS, 6)),
     peers=(peer(2, PeerState.IN_SYNC), peer(3, PeerState.IN_SYNC), peer(4, PeerState.REFUSED)),
     problems=(ProblemStatus("key-unknown", "a"), ProblemStatus("key-unknown", "b")),
     reconciler=ReconcilerStatus(passes=9, done={"add": 12}, refused={"change": 1}, retrying=1),
@@ -93,6 +96,9 @@ def test_a_good_status_in_numbers() -> None:
         "overlayd_reconciler_failures_total{verb=change}": 1,
         "overlayd_reconciler_retries_pending": 1,
         "overlayd_kernel_programmed": 1,
+        "overlayd_firewall_masquerade": 1,
+        "overlayd_firewall_source_check": 0,
+        "overlayd_firewall_drops_total{reason=bad_source}": 6,
         "overlayd_datapath_info{implementation=c}": 1,
         "overlayd_datapath_packets_total{direction=tx}": 3,
         "overlayd_datapath_bytes_total{direction=tx}": 900,
@@ -127,8 +133,8 @@ def test_the_number_of_series_does_not_grow_with_the_cluster_or_with_what_it_say
     assert values(replace(FULL, peers=hostile)).keys() == values(FULL).keys()
 
 
-OPEN = {"version", "python_version", "code", "implementation", "reason", "counter"}
-"""Labels whose values the page does not list."""
+OPEN = {"version", "python_version", "code", "implementation", "counter"}
+"""Labels whose values are explained elsewhere; and so are the datapath's reasons."""
 
 
 def row(family: Metric) -> str:
@@ -138,7 +144,8 @@ def row(family: Metric) -> str:
     for sample in family.samples:
         for label, value in sample.labels.items():
             values.setdefault(label, {})[f"`{value}`"] = None
-    labels = [f"`{label}`" + ("" if label in OPEN else f": {', '.join(values[label])}") for label in values]
+    is_open = OPEN | ({"reason"} if family.name.startswith("overlayd_datapath") else set())
+    labels = [f"`{label}`" + ("" if label in is_open else f": {', '.join(values[label])}") for label in values]
     return f"| `{name}` | {family.type} | {', '.join(labels)} | {family.documentation} |"
 
 

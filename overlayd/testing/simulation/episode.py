@@ -78,13 +78,12 @@ class Episode:
         return f"seed {self.seed}: {self.nodes} nodes, TTL {self.ttl} s{room}{faults}"
 
 
-def draw_episode(seed: int, nodes: int | None = None) -> Episode:
-    """The episode of this seed; `nodes` if their number is not to be drawn, too."""
+def draw_episode(seed: int) -> Episode:
+    """The episode of this seed."""
     chance = random.Random(f"episode {seed}")
     count = chance.randint(3, 8)
     ttl = chance.choice([30, 30, 45, 60])
     subnets = count + chance.choice([-1, 0, 1]) if chance.random() < 0.4 else None
-    count = nodes or count
     faults = []
     at = CALM
     for _ in range(chance.randint(1, 9)):
@@ -92,4 +91,4 @@ def draw_episode(seed: int, nodes: int | None = None) -> Episode:
         lasts = chance.choice([1.0, 5.0, 20.0, 1.5 * ttl, 3.0 * ttl]) * chance.uniform(0.7, 1.3)
         faults.append(Fault(kind, at, lasts, chance.randint(1, count), chance.getrandbits(32)))
         at += chance.choice([0.0, 1.0, 10.0, 40.0]) * chance.uniform(0.5, 1.5)
-    return Episode(seed, count, ttl, subnets if nodes is None else None, tuple(faults))
+    return Episode(seed, count, ttl, subnets, tuple(faults))

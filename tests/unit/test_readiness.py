@@ -9,7 +9,10 @@ import trio
 import trio.testing
 
 from overlayd.api.pages import respond
+from overlayd.core.dataplane import Operation
+from overlayd.core.firewall import Firewall
 from overlayd.core.kernel import Link
+from overlayd.core.nftables import NftChain
 from overlayd.testing.line import Cut
 from support.cluster import FLANNEL, SimulatedNode, cluster, put, routes, subnet_of
 
@@ -100,3 +103,31 @@ async def test_a_node_without_what_it_needs_in_the_kernel_is_not_ready(
         status, text = probe(node, "/readyz")
         assert status == 503
         assert text.startswith("not ready: what this node itself needs is not all in the kernel\nkernel-behind: ")
+
+
+async def test_a_node_without_its_firewall_rules_is_not_ready(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 0) as (store, _, nursery):
+        rules = Firewall(masquerade=True, source_check=True, reason="")
+        node = SimulatedNode(1, store, tmp_path, nursery, firewall=rules)
+        refused = True
+        node.kernel.fail_next(lambda operation: refused and is_chain(operation), times=1_000)
+        nursery.start_soon(node.run)
+        await trio.sleep(60)
+        assert probe(node, "/readyz")[0] == 503
+        assert "\nkernel-refused: " in probe(node, "/readyz")[1]
+        refused = False
+        await trio.sleep(120)
+        assert readiness(node) == 200
+        refused = True
+        node.kernel.flush_nft()
+        await trio.sleep(5)
+        assert readiness(node) == 503
+        refused = False
+        await trio.sleep(120)
+        assert readiness(node) == 200
+
+
+def is_chain(operation: Operation) -> bool:
+    return isinstance(operation.item, NftChain)

@@ -1,0 +1,108 @@
+"""A lab over the udp backend, for tests that ask much of it; its nodes run the two datapaths in turn."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import pytest
+
+from overlayd.core.status import Answer, DatapathStatus, Verdict
+from overlayd.lab.blueprint import visitor_environment
+from overlayd.lab.control import Ask
+from overlayd.lab.model import LabSpec
+from overlayd.lab.raising import HeldLab
+from support.lab import Labs
+
+SPEC = LabSpec(nodes=3, pods=2, backend="udp", datapaths=("c", "python"))
+DEVICE = "ovl.udp"
+PATIENCE = 30.0
+"""Seconds for what takes one or two."""
+
+_PING = """
+import socket, struct, sys
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as s:
+    s.settimeout(0.3)
+    for n in range(3):
+        s.sendto(struct.pack("!BBHHH", 8, 0, 0xF7FF - 7 - n, 7, n), (sys.argv[1], 0))
+        try:
+            while s.recv(99)[20:28] != struct.pack("!BBHHH", 0, 0, 0xFFFF - 7 - n, 7, n):
+                pass
+            sys.exit()
+        except TimeoutError:
+            pass
+sys.exit("no echo")
+"""
+
+
+class UdpLab:
+    """The session's lab of this kind.  Who changes something in it puts it back."""
+
+    def __init__(self, labs: Labs) -> None:
+        if find_spec("overlayd_backends.udp._datapath") is None:
+            pytest.skip("needs the C datapath, which is built by `pip install` where a compiler is")
+        self.held: HeldLab = labs.get(SPEC)
+        self.nodes = tuple(node.name for node in self.held.facts.spec.all_nodes)
+        self.addresses = {pod.name: pod.address or "" for pod in self.held.facts.pods}
+
+    def start(self, where: str | None, *command: str) -> subprocess.Popen[str]:
+        """A command on a node, in a pod, or in the root namespace."""
+        environment = visitor_environment(os.environ, self.held.facts.spec, where)
+        return subprocess.Popen(
+            self.held.lab.entrance(where, command),
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, where: str | None, *command: str) -> subprocess.CompletedProcess[str]:
+        with self.start(where, *command) as process:
+            said, complained = process.communicate(timeout=PATIENCE)
+        return subprocess.CompletedProcess(command, process.returncode, said, complained)
+
+    def shell(self, where: str | None, script: str) -> str:
+        done = self.run(where, "sh", "-ec", script)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start_python(self, where: str | None, script: str, *arguments: object) -> subprocess.Popen[str]:
+        return self.start(where, sys.executable, "-c", script, *map(str, arguments))
+
+    def python(self, where: str | None, script: str, *arguments: object) -> str:
+        done = self.run(where, sys.executable, "-c", script, *map(str, arguments))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def answer(self, node: str) -> Answer:
+        voice = self.held.lab.ask(Ask.STATUS).voices[node]
+        assert voice.answer is not None, voice.silent
+        return voice.answer
+
+    def datapath(self, node: str) -> DatapathStatus:
+        found = self.answer(node).status.datapath
+        assert found is not None
+        return found
+
+    def is_healthy(self) -> bool:
+        voices = self.held.lab.ask(Ask.STATUS).voices.values()
+        return all(voice.answer is not None and voice.answer.verdict is Verdict.HEALTHY for voice in voices)
+
+    def reaches(self, source: str, target: str) -> bool:
+        return self.run(source, sys.executable, "-c", _PING, self.addresses[target]).returncode == 0
+
+    def works(self) -> bool:
+        """Everybody is healthy, and a packet passes the first two nodes both ways."""
+        return self.is_healthy() and self.reaches("pod1-1", "pod2-1")
+
+
+def until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)

@@ -1,0 +1,325 @@
+"""What every dataplane promises of our nftables table: that of the real nft, in a namespace of its own, and the
+fake one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv4Network
+from typing import Protocol
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from overlayd.core.dataplane import Dataplane, Operation, Scope, Verb
+from overlayd.core.firewall import masquerade, source_check
+from overlayd.core.kernel import KernelState
+from overlayd.core.nftables import COUNTERS, NftItem, NftTable, Sender
+from overlayd.core.plan import diff
+from overlayd.host.nft.dataplane import open_nft
+from overlayd.host.nft.probe import find_obstacle
+from overlayd.host.nft.script import FEW
+from overlayd.testing.kernel import FakeKernel
+from support.netns import netns
+from support.nft import FOREIGN, NETWORK, TABLE, firewall, nft, require_nft, senders
+from support.overlay import adding, install, removing, subnet
+
+SCOPE = Scope()
+
+
+class World(Protocol):
+    @property
+    def dataplane(self) -> Dataplane: ...
+
+    def flush(self) -> None:
+        """As a firewall's reload does."""
+
+    def make_odd(self) -> None:
+        """Put something into our table that is none of ours."""
+
+    def count(self, counter: str) -> int: ...
+
+    def set_counter(self, counter: str, packets: int) -> None: ...
+
+
+class FakeWorld:
+    def __init__(self) -> None:
+        self.dataplane = FakeKernel()
+        self.flush = self.dataplane.flush_nft
+
+    def make_odd(self) -> None:
+        self.dataplane.put_nft(NftTable("holds chain foo"))
+
+    def count(self, counter: str) -> int:
+        return self.dataplane.nft.counters[counter]
+
+    def set_counter(self, counter: str, packets: int) -> None:
+        self.dataplane.nft.counters[counter] = packets
+
+
+class RealWorld:
+    def __init__(self, name: str, dataplane: Dataplane) -> None:
+        self.netns = name
+        self.dataplane = dataplane
+
+    def flush(self) -> None:
+        nft(self.netns, "flush", "ruleset")
+
+    def make_odd(self) -> None:
+        nft(self.netns, "add chain inet overlayd foo")
+
+    def count(self, counter: str) -> int:
+        words = nft(self.netns, "list", "counter", "inet", "overlayd", counter).split()
+        return int(words[words.index("packets") + 1])
+
+    def set_counter(self, counter: str, packets: int) -> None:
+        """Before any chain uses it."""
+        define = f"counter inet overlayd {counter}"
+        nft(
+            self.netns,
+            "-f",
+            "-",
+            script=f"delete {define}\nadd {define} {{ packets {packets} bytes {packets} ; }}",
+        )
+
+
+@contextmanager
+def real_world() -> Iterator[RealWorld]:
+    require_nft()
+    with netns() as name, open_nft(name) as dataplane:
+        yield RealWorld(name, dataplane)
+
+
+@pytest.fixture(params=["fake", "real"])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    if request.param == "fake":
+        yield FakeWorld()
+        return
+    with real_world() as real:
+        yield real
+
+
+async def observed(dataplane: Dataplane) -> KernelState:
+    return await dataplane.observe(SCOPE)
+
+
+async def done(dataplane: Dataplane, *operations: Operation) -> None:
+    assert await dataplane.apply(operations) == (None,) * len(operations)
+
+
+async def reach(dataplane: Dataplane, desired: KernelState) -> int:
+    """Carry out the plan, in one go; how many operations it had."""
+    plan = diff(desired, await observed(dataplane), sweep=True)
+    for stage in plan.stages:
+        await done(dataplane, *stage)
+    assert str(await observed(dataplane)) == str(desired)
+    return len(plan)
+
+
+async def test_where_there_is_no_table_there_is_nothing(world: World) -> None:
+    assert await observed(world.dataplane) == KernelState()
+
+
+async def test_what_is_added_is_observed_just_so_and_adding_again_changes_nothing(world: World) -> None:
+    state = firewall(1, peers=(2, 3))
+    await install(world.dataplane, state)
+    await done(world.dataplane, *adding(state))
+    assert await observed(world.dataplane) == state
+
+
+async def test_a_peer_goes_alone_and_removing_again_succeeds(world: World) -> None:
+    await install(world.dataplane, firewall(1, peers=(2, 3)))
+    for _ in range(2):
+        await done(world.dataplane, *removing(senders(2)))
+        assert await observed(world.dataplane) == firewall(1, peers=(3,))
+
+
+async def test_removing_from_a_table_that_is_gone_succeeds_and_makes_none(world: World) -> None:
+    state = firewall(1, peers=(2,))
+    await install(world.dataplane, state)
+    world.flush()
+    await done(world.dataplane, *removing(reversed(list(state))))
+    assert await observed(world.dataplane) == KernelState()
+
+
+async def test_a_chain_changes_in_place(world: World) -> None:
+    await install(world.dataplane, firewall(1, peers=(2,)))
+    chain = source_check(4789, 7, subnet(9))
+    await done(world.dataplane, Operation(Verb.CHANGE, chain, was=source_check(8472, 1, subnet(1))))
+    wanted = KernelState.of([TABLE, masquerade(NETWORK, subnet(1)), chain, *senders(2)])
+    assert await observed(world.dataplane) == wanted
+
+
+async def test_counts_outlive_every_change_but_that_of_the_table(world: World) -> None:
+    await install(world.dataplane, KernelState.of([TABLE]))
+    for number, counter in enumerate(COUNTERS, start=3):
+        world.set_counter(counter, number)
+    many = range(2, 2 + FEW)
+    for state in (
+        firewall(1, peers=many),
+        firewall(1, peers=(2,)),  # so many go that the set is made anew
+        firewall(1, peers=(2, 3)),
+        firewall(2, peers=(3,)),
+        firewall(2),
+    ):
+        await reach(world.dataplane, state)
+        assert [world.count(counter) for counter in COUNTERS] == [3, 4, 5]
+
+
+async def test_many_senders_go_in_one_transaction_and_the_others_stay(world: World) -> None:
+    everybody = range(2, 60)
+    await install(world.dataplane, firewall(1, peers=everybody))
+    assert await reach(world.dataplane, firewall(1, peers=(2, 7))) == 2 * (len(everybody) - 2)
+
+
+async def test_an_odd_table_is_made_anew_by_one_plan(world: World) -> None:
+    state = firewall(1, peers=(2, 3))
+    await install(world.dataplane, state)
+    world.make_odd()
+    assert "foo" in str(await observed(world.dataplane))
+    await reach(world.dataplane, state)
+
+
+async def test_a_table_that_was_flushed_comes_back(world: World) -> None:
+    state = firewall(1, peers=(2, 3))
+    await install(world.dataplane, state)
+    world.flush()
+    assert await observed(world.dataplane) == KernelState()
+    await reach(world.dataplane, state)
+
+
+async def test_a_table_goes_with_all_that_is_in_it(world: World) -> None:
+    await install(world.dataplane, firewall(1, peers=(2, 3)))
+    assert await reach(world.dataplane, KernelState()) == 1
+
+
+async def test_a_chain_without_a_table_is_refused(world: World) -> None:
+    [outcome] = await world.dataplane.apply(adding([masquerade(NETWORK, subnet(1))]))
+    assert outcome is not None
+    assert await observed(world.dataplane) == KernelState()
+
+
+async def test_a_change_is_hinted_at(world: World) -> None:
+    await install(world.dataplane, firewall(1))
+    async with world.dataplane.changes() as hints:
+        world.flush()
+        with trio.fail_after(10):
+            await hints.wait()
+
+
+# What only the real one can show
+
+
+async def test_what_nft_refuses_keeps_nothing_else_from_being_done() -> None:
+    with real_world() as world:
+        await install(world.dataplane, firewall(1, peers=(2, 3)))
+        inside = [Sender(IPv4Address("10.99.0.2"), IPv4Network(f"10.244.2.{n}/32")) for n in (5, 6)]  # overlap
+        operations = adding([senders(4)[0], inside[0], senders(4)[1], inside[1], *senders(5)])
+        outcomes = await world.dataplane.apply(operations)
+        assert [outcome is None for outcome in outcomes] == [True, False, True, False, True, True]
+        assert outcomes[1] is not None
+        assert outcomes[1].reason.startswith("nft says: ")
+        assert outcomes[1].errno != 0
+        assert await observed(world.dataplane) == firewall(1, peers=(2, 3, 4, 5))
+
+
+FAULTS = {
+    "a rule more": "add rule inet overlayd source_check ip saddr 192.0.2.1 accept",
+    "a rule first": "insert rule inet overlayd source_check accept",
+    "a rule for other protocols": "add rule inet overlayd ip_masq ct state new log prefix foo limit rate 3/minute",
+    "a rule less": "flush chain inet overlayd ip_masq",
+    "a rule with a comment": 'add rule inet overlayd ip_masq counter comment "mine"',
+    "a policy": "chain inet overlayd source_check { policy drop ; }",
+    "a chain less": "delete chain inet overlayd source_check",
+    "an empty set": "flush set inet overlayd senders",
+    "an element more": "add element inet overlayd senders { 10.99.0.66 . 0-4294967295 }",
+    "an odd element": "add element inet overlayd senders { 10.99.0.66 . 5-7 }",
+    "a range of senders": "add element inet overlayd senders { 10.99.0.66-10.99.0.68 . 5 }",
+    "an element for a while": "add element inet overlayd senders { 10.99.0.66 . 5 comment foo }",
+    "an element less": "delete element inet overlayd senders { 10.99.0.2 . 174260226 }",
+    "a set more": "add set inet overlayd others { type ipv4_addr ; }",
+    "a counter more": "add counter inet overlayd others",
+    "a chain more": "add chain inet overlayd forward { type filter hook forward priority 0 ; policy drop ; }",
+    "a dormant table": "add table inet overlayd { flags dormant ; }",
+    "another table": "delete table inet overlayd; add table inet overlayd",
+    "another set": (
+        "delete table inet overlayd; add table inet overlayd;add set inet overlayd senders { type ipv4_addr ; }"
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_what_was_altered_by_hand_is_seen_and_undone_by_one_plan(fault: str) -> None:
+    state = firewall(1, peers=(2, 3))
+    with real_world() as world:
+        await install(world.dataplane, state)
+        nft(world.netns, FAULTS[fault])
+        assert await observed(world.dataplane) != state
+        assert await reach(world.dataplane, state) > 0
+
+
+async def test_tables_of_others_stay_byte_for_byte() -> None:
+    with real_world() as world:
+        nft(world.netns, "-f", "-", script=FOREIGN)
+        before = nft(world.netns, "-a", "list", "ruleset")
+        assert await observed(world.dataplane) == KernelState()
+        for state in (firewall(1, peers=(2, 3)), firewall(2, peers=(3,)), KernelState()):
+            await reach(world.dataplane, state)
+            world_of_others = nft(world.netns, "-a", "list", "ruleset")
+            if state:
+                ours = nft(world.netns, "-a", "list", "table", "inet", "overlayd")
+                world_of_others = world_of_others.replace(ours.strip(), "").strip()
+            assert world_of_others.strip() == before.strip()
+        async with world.dataplane.changes() as hints:
+            nft(world.netns, "flush", "table", "inet", "overlayd2")
+            with trio.move_on_after(0.5) as scope:
+                await hints.wait()
+            assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("peers", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
+async def test_thousands_of_peers(peers: int) -> None:
+    def peer(number: int) -> tuple[Sender, Sender]:
+        address = IPv4Address(int(IPv4Address("10.99.0.0")) + number)
+        prefix = IPv4Network((int(IPv4Address("20.0.0.0")) + (number << 8), 24))
+        return Sender(address, prefix), Sender(address, IPv4Network(address))
+
+    everybody = KernelState.of(item for number in range(peers) for item in peer(number))
+    half = KernelState.of(item for number in range(peers // 2) for item in peer(number))
+    with real_world() as world:
+        await reach(world.dataplane, firewall(1) | everybody)
+        assert await reach(world.dataplane, firewall(1) | half) == peers
+        assert await reach(world.dataplane, KernelState()) == 1
+
+
+@pytest.mark.parametrize(("port", "vni"), [(8472, 1), (1, (1 << 24) - 1), (65535, 0x800)])
+async def test_every_config_is_listed_as_it_was_written(port: int, vni: int) -> None:
+    """Whatever the numbers are: nft shortens some, and gives others a name."""
+    prefixes = st.tuples(st.integers(0, (1 << 32) - 1), st.integers(8, 30)).map(
+        lambda pair: IPv4Network(pair, strict=False)
+    )
+
+    @given(prefixes, prefixes)
+    @settings(max_examples=10)
+    def check(netns: str, network: IPv4Network, own: IPv4Network) -> None:
+        items: list[NftItem] = [TABLE, masquerade(network, own), source_check(port, vni, own)]
+        items += [Sender(IPv4Address(own.network_address), network), Sender(IPv4Address("1.2.3.4"), own)]
+
+        async def check_one() -> None:
+            with open_nft(netns) as dataplane:
+                await reach(dataplane, KernelState.of(items))
+
+        trio.run(check_one)
+
+    with real_world() as world:
+        await trio.to_thread.run_sync(check, world.netns)
+
+
+async def test_the_probe_finds_no_obstacle_and_leaves_nothing() -> None:
+    with real_world() as world:
+        for _ in range(2):
+            assert await find_obstacle(world.netns) == ""
+            await install(world.dataplane, firewall(1, peers=(2,)))
+        assert await observed(world.dataplane) == firewall(1, peers=(2,))

@@ -9,10 +9,13 @@ from functools import cache
 import pytest
 
 from support.model import sabotage
+from support.model.calm import find_stuck
+from support.model.essence import careful
+from support.model.model import Model
 from support.model.scenarios import HALVES, ONE, RESTORED, TWO
 from support.model.search import Found, search
 from support.model.tell import tell
-from support.model.world import Budget, Model, Rules, Scenario, Step
+from support.model.world import Budget, Rules, Scenario, Step
 
 AT_MOST = 80_000
 PLAIN = Scenario("two nodes, every message on its own", (ONE,), Budget(end=1), nodes=2)
@@ -33,6 +36,7 @@ RESERVED = Scenario(
     reserved=(("10.244.1.0/24", 0),),
     reservable=("10.244.1.0/24",),
 )
+RESERVED_LIVES = replace(RESERVED, name="a reservation, and a life after another", budget=LIVES.budget)
 BY_HAND = replace(RESERVED, name="a reservation, deleted by hand", reserved=(), by_hand=True, recorded=False)
 
 NEEDED: list[tuple[Step, Scenario]] = [
@@ -43,6 +47,7 @@ NEEDED: list[tuple[Step, Scenario]] = [
     (sabotage.rewrites_blindly, LIVES),
     (sabotage.rewrites_on_any_grant, LIVES),
     (sabotage.rewrites_any_life_of_the_key, RESERVED),
+    (sabotage.takes_any_hold, RESERVED_LIVES),
     (sabotage.releases_blindly, BACK),
     (sabotage.believes_from_the_answer, PROMISE),
     (sabotage.leaves_no_margin, SLOW),
@@ -55,8 +60,10 @@ REDUNDANT: list[tuple[Step, Scenario]] = [
     (sabotage.releases_on_any_grant, BACK),
     (sabotage.trusts_a_lost_answer, LIVES),
     (sabotage.decides_on_old_news, LIVES),
+    (sabotage.knows_every_life, LIVES),
 ]
-"""What another guard of the same transaction makes up for, or what only saves vain attempts."""
+"""What another guard of the same transaction makes up for, what only saves vain attempts, or what is there for two
+daemons with one identity."""
 
 
 @cache
@@ -80,7 +87,7 @@ def test_without_the_precaution_the_promise_breaks(step: Step, scenario: Scenari
 
 @pytest.mark.parametrize(("step", "scenario"), REDUNDANT, ids=_name)
 def test_without_the_precaution_the_promise_holds_all_the_same(step: Step, scenario: Scenario) -> None:
-    model = Model(scenario, Rules(step=step))
+    model = Model(scenario, Rules(step=step), plain=careful)
     found = search(model, AT_MOST)
     assert found.complete
     assert found.violation is None, tell(model, found)
@@ -105,6 +112,17 @@ def test_outside_the_assumptions_the_promise_breaks(scenario: Scenario) -> None:
     found = search(model, AT_MOST)
     assert found.violation is not None
     print(tell(model, found))
+
+
+def test_a_record_that_no_one_can_read_is_seen() -> None:
+    found = search(Model(PROMISE, Rules(step=sabotage.writes_what_no_one_can_read)), AT_MOST)
+    assert found.violation == "lease 10.244.1.0/24 gives neither PublicIP nor PublicIPv6"
+
+
+@pytest.mark.parametrize("scenario", [PLAIN, RESERVED], ids=_name)
+def test_a_keeper_that_never_comes_to_rest_is_seen(scenario: Scenario) -> None:
+    model = Model(scenario, Rules(step=sabotage.never_looks_again), plain=careful)
+    assert find_stuck(model, search(model, 5_000).seen) is not None
 
 
 def test_flannels_rule_puts_two_nodes_on_one_subnet() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import time
 
+from support.model.model import Model
 from support.model.scenarios import DEEP, EVERYDAY, LONG
 from support.model.search import search
 from support.model.tell import tell
-from support.model.world import Model
 
 
 def main(at_most: int) -> int:

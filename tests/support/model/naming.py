@@ -13,6 +13,7 @@ import dataclasses
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -160,3 +161,26 @@ def rename(value: Any, by: Renaming) -> Any:
         if new is not field:
             changed[name] = new
     return dataclasses.replace(value, **changed) if changed else value  # type: ignore[type-var]
+
+
+# Sets of names as bits of an integer
+
+
+@cache
+def bits(mask: int) -> tuple[int, ...]:
+    return tuple(bit for bit in range(mask.bit_length()) if mask >> bit & 1)
+
+
+@cache
+def ranked(mask: int, among: int) -> int:
+    """Each revision of `mask`, moved to its rank among the revisions of `among`."""
+    return sum(1 << (among & (1 << bit) - 1).bit_count() for bit in bits(mask))
+
+
+@cache
+def ranked_ids(mask: int, among: int) -> int:
+    """Each lease id of `mask`, moved to its rank among those of the same node in `among`."""
+    return sum(
+        1 << bit // IDS * IDS + (among >> bit // IDS * IDS & (1 << bit % IDS) - 1 | 1 if bit else 0).bit_count()
+        for bit in bits(mask)
+    )

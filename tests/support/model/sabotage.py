@@ -12,6 +12,7 @@ from overlayd.core import keeper
 from overlayd.core.keeper import (
     AskCommit,
     AskGrant,
+    AskSighting,
     Command,
     Event,
     Granted,
@@ -116,6 +117,26 @@ def decides_on_old_news(
 ) -> tuple[KeeperState, Command | None]:
     """Of its own writes, too, it thinks to be told at once."""
     return keeper.step(replace(state, need_revision=0), event, now, chance)
+
+
+def writes_what_no_one_can_read(
+    state: KeeperState, event: Event, now: float, chance: float
+) -> tuple[KeeperState, Command | None]:
+    state, command = keeper.step(state, event, now, chance)
+    if isinstance(command, AskCommit):
+        asked = command.transaction
+        actions = tuple(replace(a, value=b"{}") if isinstance(a, Put) else a for a in asked.actions)
+        command = replace(command, transaction=replace(asked, actions=actions))
+        state = replace(state, pending=command)
+    return state, command
+
+
+def never_looks_again(
+    state: KeeperState, event: Event, now: float, chance: float
+) -> tuple[KeeperState, Command | None]:
+    """What it is told in time must do."""
+    state, command = keeper.step(state, event, now, chance)
+    return (replace(state, pending=None), None) if isinstance(command, AskSighting) else (state, command)
 
 
 def knows_every_life(

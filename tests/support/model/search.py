@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from support.model.world import Label, Model, World
+from support.model.model import Model
+from support.model.world import Label, World
 
 
 @dataclass(frozen=True)
@@ -56,4 +57,5 @@ def _trace(model: Model, came_from: dict[World, World | None], last: World) -> t
             (label, raw) for label, raw in model.successors(world) if model.canonical(raw) == target
         )
         steps.append((label, world))
+    assert model.find_violation(world) is not None, "only the canonical form breaks it"
     return tuple(steps)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from overlayd.core.keeper import AskCommit, Belief, Command
 from overlayd.core.store import CONFIG, Delete
+from support.model.model import Model
 from support.model.search import Found
-from support.model.world import Model, Node, World
+from support.model.world import Node, World
 
 
 def tell(model: Model, found: Found) -> str:
@@ -41,8 +42,8 @@ def _sentence(what: str, whom: int) -> str:
 
 def _changes(model: Model, before: World | None, after: World) -> Iterator[str]:
     for place, number in enumerate(after.nodes):
-        line = _node(model, model.nodes.values[number])
-        if before is None or line != _node(model, model.nodes.values[before.nodes[place]]):
+        line = _node(model, model.parts.nodes.values[number])
+        if before is None or line != _node(model, model.parts.nodes.values[before.nodes[place]]):
             yield f"node {place}: {line}"
     if before is None or _store(model, before) != _store(model, after):
         yield f"store: {_store(model, after)}"
@@ -70,7 +71,7 @@ def _command(command: Command) -> str:
 
 
 def _store(model: Model, world: World) -> str:
-    store = model.stores.values[world.store]
+    store = model.parts.stores.values[world.store]
     records = (
         f"{r.name} (created {r.create_revision}, lease {r.lease_id})" for r in store.records if r.name != CONFIG
     )

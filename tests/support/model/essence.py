@@ -1,0 +1,232 @@
+"""What makes a difference to anything that can happen later, and nothing else.
+
+`plain` gives a node without what its keeper never reads again before it is replaced.  Each thing that is left out
+has its reason beside it; tests/model/test_essence.py walks at random and compares, step by step, what a world and
+its plain form can do.
+
+Much rests on one fact: where the store never goes back, the next view that a node is shown is at least as new as
+all that it knows, unless it keeps an old view that it was told of and has not looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from overlayd.core.config import parse_config
+from overlayd.core.keeper import (
+    AskCommit,
+    AskKeepalive,
+    AskSighting,
+    Command,
+    Decided,
+    Failed,
+    KeeperState,
+    Sighting,
+)
+from overlayd.core.model import Attributes, Hold, Lease, Subnet
+from overlayd.core.store import CONFIG, Committed, Field, Guard, Put, Refused, Transaction
+from overlayd.core.subnets import find_misfit, subnet_at
+from support.model.naming import Names, bits, names_in
+from support.model.store import AbstractStore
+from support.model.world import FAULTS, TICK, Budget, Node, Scenario
+
+OTHER = Attributes((), node_id="another")
+"""Somebody else, whoever it is."""
+UNREAD = Sighting(0, 0, parse_config('{"Network":"10.244.0.0/22"}'), (), ())
+"""A view that is not read again."""
+IN_VAIN = AskCommit(Transaction((Guard(CONFIG, Field.CREATE_REVISION, 0),), ()), None)
+"""A write that is always refused."""
+DONE = Transaction((), ())
+"""One that has been answered."""
+NOT_DONE = Failed("refused")
+"""The answer to a write that did not happen: whatever the reason, the keeper looks again."""
+
+
+def careful(node: Node, scenario: Scenario) -> Node:
+    """The node without what is only for its operator to know, its times in whole ticks: that makes no difference
+    to any keeper, also one that lacks a precaution."""
+    state = replace(
+        node.keeper,
+        until=max(0.0, node.keeper.until) if node.keeper.lease_id else 0.0,
+        renew_at=max(0.0, math.ceil(node.keeper.renew_at / TICK) * TICK) if node.keeper.lease_id else 0.0,
+        failures=0,
+        retry_at=0.0,
+        complaint="",
+        lost_to="",
+        misfit="",
+        waits_for=None,
+    )
+    sighting = state.sighting and replace(_without_strangers(state, state.sighting), returns=0)
+    return replace(node, keeper=replace(state, sighting=sighting))
+
+
+def plain(node: Node, scenario: Scenario) -> Node:
+    """The node without what makes no difference to any later step of the keeper."""
+    node = careful(node, scenario)
+    if scenario.goes_back:
+        return node
+    state = node.keeper
+    if state.incarnation == "0" and not scenario.twins:
+        state = replace(state, settled=False)  # no record has another life of this node to tell from this one
+    answer = node.answer
+    if isinstance(answer, Failed) or (isinstance(answer, Decided) and isinstance(answer.outcome, Refused)):
+        answer = NOT_DONE
+    node = replace(node, keeper=_looking_ahead(state, node), answer=answer)
+    return node if node.kept is None else replace(node, kept=_no_newer(node, _without_strangers(state, node.kept)))
+
+
+def plain_ghost(command: Command) -> Command:
+    """Nobody waits for the answer to a late request."""
+    return replace(command, result=None) if isinstance(command, AskCommit) else command
+
+
+def plain_budget(budget: Budget) -> Budget:
+    """A fault can no longer happen if its own allowance is spent, or that of all faults together."""
+    faults = min(budget.faults, sum(getattr(budget, kind) for kind in FAULTS))
+    return budget._replace(faults=faults, **{kind: min(getattr(budget, kind), faults) for kind in FAULTS})
+
+
+def is_in_vain(store: AbstractStore, command: Command) -> bool:
+    """Whether this request changes nothing, now or at any later time, if the store never goes back: what it wants
+    to find there, or the grant that it wants to use, is gone for good."""
+    if isinstance(command, AskKeepalive):
+        return not store.has_grant(command.lease_id)
+    assert isinstance(command, AskCommit)
+    return is_refused(store, command) or any(
+        isinstance(action, Put) and action.lease_id and not store.has_grant(action.lease_id)
+        for action in command.transaction.actions
+    )
+
+
+def is_refused(store: AbstractStore, write: AskCommit) -> bool:
+    """Whether some guard of this write can never hold again."""
+    return write == IN_VAIN or any(_can_never_hold(store, guard) for guard in write.transaction.guards)
+
+
+def _can_never_hold(store: AbstractStore, guard: Guard) -> bool:
+    if guard.equals == 0:
+        return False
+    if guard.field is Field.LEASE_ID:
+        return not store.has_grant(guard.equals)
+    found = store.find(guard.name)
+    return found is None or getattr(found, guard.field.value) != guard.equals
+
+
+def _looking_ahead(state: KeeperState, node: Node) -> KeeperState:
+    """What is decided on before the next view, and how the next view will be taken."""
+    pending, sighting, need = state.pending, state.sighting, state.need_revision
+    if isinstance(pending, AskSighting):
+        state = replace(state, doubtful=False)  # the answer resets both
+        need = 0
+    elif state.doubtful:
+        need = 0  # it asks, and then see above
+    elif sighting is not None and need <= sighting.revision:
+        need = 0
+    if isinstance(pending, AskCommit):
+        result = pending.result and _without_grant(state, replace(pending.result, mod_revision=0))
+        asked = pending.transaction
+        if node.answer is not None:
+            asked = DONE
+            committed = isinstance(node.answer, Decided) and isinstance(node.answer.outcome, Committed)
+            result = result if committed else None
+        pending = AskCommit(asked, result)
+    if sighting is not None:
+        # whatever becomes of a write, the keeper looks again before it decides anything
+        looks_first = isinstance(pending, AskSighting | AskCommit) or state.doubtful or need
+        sighting = UNREAD if looks_first else _what_counts(state, sighting)
+    if need and _is_behind(node, need):
+        need = 1  # the next view will do
+    held, last = state.held, state.last
+    if held is not None:
+        held = _without_grant(state, _recognisable(node, held))
+    if last is not None:
+        last = replace(_recognisable(node, last), attributes=OTHER, lease_id=0)
+    return replace(state, pending=pending, sighting=sighting, need_revision=need, held=held, last=last)
+
+
+def _is_behind(node: Node, revision: int) -> bool:
+    """Whether every view that this node may still be shown is at least this new."""
+    return node.kept is None or revision <= node.kept.revision
+
+
+def _no_newer(node: Node, kept: Sighting) -> Sighting:
+    """A view's revision is compared with none but those that its node knows by then: it may as well be the highest
+    of these that it was not older than."""
+    names = Names()
+    names_in(replace(node, kept=replace(kept, revision=0)), names)
+    return replace(kept, revision=max(known for known in bits(names.revisions | 1) if known <= kept.revision))
+
+
+def _recognisable(node: Node, lease: Lease) -> Lease:
+    """Its last change matters only to tell views that are too old to know of it."""
+    return replace(lease, mod_revision=lease.create_revision) if _is_behind(node, lease.mod_revision) else lease
+
+
+def _without_grant(state: KeeperState, lease: Lease) -> Lease:
+    """Of its own lease a node asks no more than whether it is a reservation."""
+    return replace(lease, lease_id=state.lease_id or lease.lease_id if lease.lease_id else 0)
+
+
+def _what_counts(state: KeeperState, sighting: Sighting) -> Sighting:
+    """This view as far as anything is still decided on it; it is never compared again with what is held.
+
+    Of the others' leases the keeper asks which subnets they take, and whether an older one is in the way of a
+    record of its own.
+    """
+    own = tuple(lease for lease in sighting.leases if lease.attributes.node_id == state.node_id)
+    seen = _without_strangers(state, sighting)
+    rivals = {
+        other.subnet
+        for other in seen.leases
+        for one in own
+        if other.attributes == OTHER and other.subnet.overlaps(one.subnet)
+        if other.create_revision < one.create_revision
+    }
+    leases = tuple(lease for lease in seen.leases if lease.subnet in rivals or lease in own)
+    strangers = [hold.subnet for hold in seen.holds if not hold.node_id]
+    taken = _free_of(sighting, [*sighting.taken, *strangers])
+    holds = tuple(hold for hold in seen.holds if hold.node_id or any(hold.subnet == lease.subnet for lease in own))
+    config_revision = sighting.config_revision
+    if len(taken) == sighting.config.capacity:
+        config_revision = 0  # there is nothing to claim
+    if _is_safe(state, sighting, own, rivals, holds):
+        taken, config_revision = (), 0  # what it holds is there to be kept, so no other is claimed
+    return Sighting(0, config_revision, sighting.config, leases, taken, holds, 0, sighting.frozen)
+
+
+def _is_safe(
+    state: KeeperState,
+    sighting: Sighting,
+    own: tuple[Lease, ...],
+    rivals: set[Subnet],
+    holds: tuple[Hold, ...],
+) -> bool:
+    held = state.held
+    return (
+        held is not None
+        and any((one.subnet, one.create_revision) == (held.subnet, held.create_revision) for one in own)
+        and find_misfit(sighting.config, held.subnet) is None
+        and not rivals
+        and all(hold.node_id and hold.incarnation == state.incarnation for hold in holds)
+    )
+
+
+def _free_of(sighting: Sighting, taken: list[Subnet]) -> tuple[Subnet, ...]:
+    """The subnets of the config that can't be chosen as they overlap any of these."""
+    every = (subnet_at(sighting.config, number) for number in range(sighting.config.capacity))
+    return tuple(subnet for subnet in every if any(subnet.overlaps(other) for other in taken))
+
+
+def _without_strangers(state: KeeperState, sighting: Sighting) -> Sighting:
+    """Whose the others' records are makes no difference, nor when they were last written."""
+    leases = tuple(
+        lease
+        if lease.attributes.node_id == state.node_id
+        else Lease(lease.subnet, OTHER, lease.create_revision, lease.create_revision, 0)
+        for lease in sighting.leases
+    )
+    holds = tuple(
+        hold if hold.node_id == state.node_id else Hold(hold.subnet, "", "", 0, 0, 0) for hold in sighting.holds
+    )
+    return replace(sighting, leases=leases, holds=holds)

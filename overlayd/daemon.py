@@ -138,6 +138,7 @@ class Daemon:
         self._underlay: Underlay | None = None
         self._aimed_for: Subnet | None = None
         self._report: Report | None = None
+        self._looked_at = host.clock()
         self._firewall: FirewallStatus | None = None
         self._belief = Belief.UNCLAIMED
         self._leased_since = 0.0
@@ -302,6 +303,7 @@ class Daemon:
     # From and to the kernel
 
     async def _aim(self) -> Aim | None:
+        self._looked_at = self._host.clock()
         await self._look_at_underlay()
         await self._look_before_leaping()
         network, underlay = self._network, self._underlay
@@ -447,6 +449,7 @@ class Daemon:
         facts = Facts(
             node=self._node,
             at=self._host.clock(),
+            looked_at=self._looked_at,
             keeper=self._leasing.state,
             leased_since=self._leased_since,
             in_sync=self._book.in_sync,

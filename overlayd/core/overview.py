@@ -43,6 +43,8 @@ class Facts:
 
     node: Node
     at: float
+    looked_at: float
+    """When the reconciler last set out for a pass, whether or not there was anything to reach yet."""
     keeper: KeeperState
     leased_since: float
     in_sync: bool
@@ -65,7 +67,7 @@ def compose_status(facts: Facts) -> Status:
     until = None if held is None or held.is_reservation else facts.keeper.until
     return Status(
         version=facts.node.version,
-        at=facts.report.at if facts.report is not None else facts.at,
+        at=facts.report.at if facts.report is not None else facts.looked_at,
         resync=facts.node.resync,
         node=facts.node.name,
         node_id=facts.node.node_id,

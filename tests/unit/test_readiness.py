@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
@@ -131,3 +132,22 @@ async def test_a_node_without_its_firewall_rules_is_not_ready(
 
 def is_chain(operation: Operation) -> bool:
     return isinstance(operation.item, NftChain)
+
+
+async def silent(_: SimulatedNode) -> NoReturn:
+    await trio.sleep_forever()
+
+
+async def test_a_kernel_that_never_answers_shows_as_a_daemon_that_is_not_alive(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the store goes on failing all the while, which is news each time."""
+    async with cluster(tmp_path, 0) as (store, _, nursery):
+        monkeypatch.setattr(SimulatedNode, "_underlay", silent)
+        node = SimulatedNode(1, store, tmp_path, nursery)
+        node.line.sever(Cut.REFUSED)
+        nursery.start_soon(node.run)
+        await trio.sleep(30)
+        assert probe(node, "/healthz")[0] == 200
+        await trio.sleep(60)
+        assert probe(node, "/healthz") == (503, "not alive: the daemon last looked at the kernel 90 s ago\n")

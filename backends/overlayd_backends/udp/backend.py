@@ -58,10 +58,13 @@ class Udp:
     def desired(self, view: NetworkView) -> Wish:
         mtu = (self.mtu or view.underlay.mtu) - self.overhead(underlay_family(view.underlay))
         own = view.lease.subnet.ipv4 if view.lease is not None else None
+        # A peer's lease that overlaps ours is the older one, or it would not be served: until the keeper has
+        # noticed as well that ours is lost, nothing of it is handed inwards.
+        lost = view.lease is not None and any(peer.subnet.overlaps(view.lease.subnet) for peer in view.peers)
         base: list[Item] = [
             Forwarding(Family.IPV4),
             Link(DEVICE, Tun(), None, mtu),
-            Datapath(DEVICE, view.underlay.address, self.port, (own,) if own is not None else ()),
+            Datapath(DEVICE, view.underlay.address, self.port, (own,) if own is not None and not lost else ()),
             Route(view.config.ranges[0].network, None, DEVICE),
         ]
         if own is not None:

@@ -24,7 +24,7 @@ from overlayd.core.store import (
     StoreRefused,
     Transaction,
 )
-from overlayd.store.etcd import open_etcd
+from overlayd.store.etcd import connection, open_etcd
 from overlayd.store.etcd import watch as etcd_watch
 from support.etcd import Etcd, open_cluster
 
@@ -87,6 +87,14 @@ async def test_every_request_to_a_dead_store_says_where_and_why(
                 await anext(watch)
 
 
+@pytest.fixture
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For stores opened from now on: a second until a silent server is asked whether it lives, and two to answer."""
+    hurried = {**dict(connection.OPTIONS), "grpc.keepalive_time_ms": 1000, "grpc.http2.ping_timeout_ms": 2000}
+    monkeypatch.setattr(connection, "OPTIONS", tuple(hurried.items()))
+
+
+@pytest.mark.usefixtures("impatience")
 async def test_a_frozen_store_fails_requests_and_watches_and_serves_again(etcd: Etcd, store: Store) -> None:
     revision = await put_config(store, b"before")
     async with store.watch(revision) as watch:

@@ -89,7 +89,7 @@ async def test_every_request_to_a_dead_store_says_where_and_why(
 
 @pytest.fixture
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For stores opened from now on: a second until a silent server is asked whether it lives, and two to answer."""
+    """Stores opened from now on ask a silent server after a second whether it lives, and give it two to answer."""
     hurried = {**dict(connection.OPTIONS), "grpc.keepalive_time_ms": 1000, "grpc.http2.ping_timeout_ms": 2000}
     monkeypatch.setattr(connection, "OPTIONS", tuple(hurried.items()))
 

@@ -1,0 +1,155 @@
+"""The reconciler over the real nft: whatever is done to our table, it is made right again, with little ado."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from overlayd.core.backend import Wish
+from overlayd.core.dataplane import Dataplane, Scope
+from overlayd.core.kernel import KernelState
+from overlayd.core.model import Subnet
+from overlayd.core.report import Aim, Report
+from overlayd.host.nft import program
+from overlayd.host.nft.dataplane import open_nft
+from overlayd.reconciler import Reconciler
+from support.netns import netns
+from support.nft import FOREIGN, firewall, nft, require_nft, senders
+from support.overlay import subnet
+
+PEERS = (2, 3)
+WISH = Wish("ovl.1", 1450, firewall(), {Subnet((subnet(n),)): KernelState.of(senders(n)) for n in PEERS})
+
+
+class Passes:
+    """What the reconciler reported, and how often it did."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last: Report | None = None
+
+    async def publish(self, report: Report) -> None:
+        self.count += 1
+        self.last = report
+
+
+@asynccontextmanager
+async def kept(dataplane: Dataplane, wish: Wish = WISH) -> AsyncGenerator[Passes]:
+    """A reconciler at work, which has reached the wish."""
+    passes = Passes()
+
+    async def aim() -> Aim:
+        return Aim(wish, Scope(), sweep=True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Reconciler(dataplane, aim, passes.publish, trio.current_time).run)
+        await reached(dataplane, wish)
+        yield passes
+        nursery.cancel_scope.cancel()
+
+
+async def reached(dataplane: Dataplane, wish: Wish = WISH) -> None:
+    actual = KernelState()
+    with trio.move_on_after(20):
+        while (actual := await dataplane.observe(Scope())) != wish.kernel:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+    assert str(actual) == str(wish.kernel)
+
+
+async def quiet(passes: Passes) -> None:
+    """Until there was no pass for a while."""
+    before = -1
+    while before != passes.count:
+        before = passes.count
+        await trio.sleep(0.4)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "flush ruleset",
+        "delete table inet overlayd",
+        "flush set inet overlayd senders",
+        "insert rule inet overlayd source_check accept",
+        "add chain inet overlayd foo; add rule inet overlayd foo drop",
+    ],
+)
+async def test_a_fault_is_healed(fault: str) -> None:
+    require_nft()
+    with netns() as name, open_nft(name) as dataplane:
+        async with kept(dataplane):
+            nft(name, fault)
+            assert await dataplane.observe(Scope()) != WISH.kernel
+            await reached(dataplane)
+
+
+async def test_a_firewall_that_is_reloaded_over_and_over_is_borne_with_patience() -> None:
+    """What the reload of a firewall does: all is flushed, and its own rules come back in the same transaction."""
+    require_nft()
+    reloads = 3
+    with netns() as name, open_nft(name) as dataplane:
+        script = f"flush ruleset\n{FOREIGN}"
+        nft(name, "-f", "-", script=script)
+        others = nft(name, "list", "ruleset")
+        async with kept(dataplane) as passes:
+            for _ in range(reloads):
+                await quiet(passes)
+                before = passes.count
+                nft(name, "-f", "-", script=script)
+                await reached(dataplane)
+                await quiet(passes)
+                assert passes.count - before <= 4  # the fault, and the echo of what healed it
+            ours = nft(name, "list", "table", "inet", "overlayd")
+            assert nft(name, "list", "ruleset").replace(ours, "").strip() == others.strip()
+            assert passes.last is not None
+            assert not passes.last.retries.setbacks
+
+
+async def test_an_nft_that_lists_otherwise_than_it_writes_is_not_written_to_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such as one of another version.  It is a refusal, tried again ever more seldom, and the peers are served."""
+    require_nft()
+    run = program.run_nft
+
+    async def run_other(namespace: str | None, *arguments: str, script: str = "") -> program.Ran:
+        ran = await run(namespace, *arguments, script=script)
+        return program.Ran(
+            ran.out.replace('"return": null', '"goto": {"target": "foo"}'), ran.refusals, ran.trouble
+        )
+
+    monkeypatch.setattr("overlayd.host.nft.dataplane.run_nft", run_other)
+    with netns() as name, open_nft(name) as dataplane:
+        passes = Passes()
+
+        async def aim() -> Aim:
+            return Aim(WISH, Scope(), sweep=True)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Reconciler(dataplane, aim, passes.publish, trio.current_time).run)
+            with trio.fail_after(20):
+                while passes.last is None or not passes.last.retries.setbacks:  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+            await quiet(passes)
+            [setback] = passes.last.retries.setbacks.values()
+            assert "nft lists it otherwise" in setback.failure.reason
+            assert passes.count < 10
+            assert passes.last.is_reached(KernelState.of(senders(2)))
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_daemon_that_comes_back_sweeps_what_its_former_life_left() -> None:
+    require_nft()
+    with netns() as name:
+        with open_nft(name) as former:
+            async with kept(former):
+                pass
+        nft(name, "add element inet overlayd senders { 10.99.0.9 . 174260233 }")
+        with open_nft(name) as other:  # it knows nothing of its former life
+            async with kept(other):
+                pass
+            async with kept(other, Wish("eth0", 1500, KernelState())):
+                assert nft(name, "list", "ruleset") == ""

@@ -15,6 +15,7 @@ from http import HTTPStatus
 
 import h11
 import trio
+from trio.abc import HalfCloseableStream
 
 from overlayd.api.pages import Page, explain, respond
 from overlayd.core.status import Answer
@@ -42,7 +43,7 @@ async def serve_http(
         with seats.take():
             try:
                 async with stream:
-                    await _converse(stream, current)
+                    await converse(stream, current)
             except trio.BrokenResourceError:
                 pass  # whoever asked has gone: it is theirs to ask again
 
@@ -68,7 +69,11 @@ class _Seats:
                 self._taken.pop(visit, None)
 
 
-async def _converse(stream: trio.SocketStream, current: Callable[[], Answer]) -> None:
+async def converse(stream: HalfCloseableStream, current: Callable[[], Answer]) -> None:
+    """Read one request, answer it, and read on until the visitor has had time to take the answer in.
+
+    Raises trio.BrokenResourceError where the visitor left before, and nothing else whatever is sent.
+    """
     conversation = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MOST)
     request: h11.Request | None = None
     try:
@@ -85,7 +90,7 @@ async def _converse(stream: trio.SocketStream, current: Callable[[], Answer]) ->
         rest -= len(chunk)
 
 
-async def _read_request(stream: trio.SocketStream, conversation: h11.Connection) -> h11.Request | None:
+async def _read_request(stream: HalfCloseableStream, conversation: h11.Connection) -> h11.Request | None:
     """The head of the request, None if the visitor left without one.  Raises h11.RemoteProtocolError."""
     while True:
         event = conversation.next_event()
@@ -93,7 +98,7 @@ async def _read_request(stream: trio.SocketStream, conversation: h11.Connection)
             return event
         if event is not h11.NEED_DATA:
             return None
-        conversation.receive_data(await stream.receive_some(HEAD_MOST))
+        conversation.receive_data(bytes(await stream.receive_some(HEAD_MOST)))
 
 
 def _answer(request: h11.Request, current: Callable[[], Answer]) -> Page:

@@ -11,6 +11,9 @@ from ipaddress import IPv4Address, IPv6Address
 import msgspec
 import pytest
 import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from overlayd.api import http
 from overlayd.api.pages import respond
@@ -225,6 +228,28 @@ async def test_who_hangs_up_harms_nobody() -> None:
             await stream.send_all(request)
             await stream.aclose()
         assert await server.status_of(PROBE) == 200
+
+
+ODDITIES = (
+    *(b"GET", b"HEAD", b"CONNECT", b"PRI * HTTP/2.0", b" ", b"/status", b"/\xff\x00", b"*", b"http://x/readyz"),
+    *(b" HTTP/1.1", b" HTTP/1.0", b" HTTP/9.9", b"\r\n", b"\n", b"\r\n\r\n", b"Host: x", b"Host: y\r\n", b"\x00"),
+    *(b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"zz\r\n"),
+    *(b"Expect: 100-continue\r\n", b"Connection: upgrade\r\nUpgrade: h2c\r\n"),
+)
+
+
+@given(st.lists(st.sampled_from(ODDITIES) | st.binary(max_size=9), max_size=9).map(b"".join))
+def test_whatever_is_sent_gets_an_answer_or_none_and_nothing_breaks(request: bytes) -> None:
+    async def visit() -> bytes:
+        ours, theirs = trio.testing.memory_stream_pair()
+        await theirs.send_all(request)
+        await theirs.send_eof()
+        async with ours:
+            await http.converse(ours, lambda: answer(GOOD, NOW))
+        return b"".join([chunk async for chunk in theirs])
+
+    said = trio.run(visit)
+    assert re.match(rb"HTTP/1\.1 (200|400|404|405|431|501|505) [A-Z]", said) or not said
 
 
 # The port

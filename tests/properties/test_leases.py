@@ -239,11 +239,33 @@ def test_a_younger_lease_takes_nothing_from_an_older_one(
 
 
 @given(st.lists(near_and_far, max_size=8), configs)
-def test_peers_are_the_served_leases_of_the_others(written: list[Lease], config: NetworkConfig) -> None:
+def test_peers_are_the_served_leases_of_the_others_but_for_reservations_that_were_left(
+    written: list[Lease], config: NetworkConfig
+) -> None:
     book = book_of(map_records(written))
     own = {lease.subnet for lease in written[:2]}
     peers = book.peers(config, lambda lease: lease.subnet in own)
-    assert list(peers) == [lease for lease in served_slowly(book.leases, config) if lease.subnet not in own]
+    served = served_slowly(book.leases, config)
+    leased = {lease.attributes.node_id for lease in served if not lease.is_reservation} - {""}
+    assert list(peers) == [
+        lease
+        for lease in served
+        if lease.subnet not in own and not (lease.is_reservation and lease.attributes.node_id in leased)
+    ]
+
+
+def test_a_reservation_is_a_peer_unless_its_node_holds_another_subnet_and_not_this_one() -> None:
+    value = b'{"PublicIP":"10.0.0.1","Overlayd":{"NodeID":"x","NodeName":"node1","Incarnation":"a1"}}'
+    reservation = replace(lease_record("10.244.1.0-24", 1, value), lease_id=0)
+    lease = lease_record("10.244.2.0-24", 2, value)
+    hold = Record("overlayd/held/10.244.1.0-24", b'{"NodeID":"x","Incarnation":"a1"}', 3, 3, 7)
+
+    def peers(*records: Record) -> list[str]:
+        return [str(peer.subnet) for peer in book_of(list(records)).peers(CONFIGS[0], lambda _: False)]
+
+    assert peers(reservation) == ["10.244.1.0/24"], "its node may be cut off from the store"
+    assert peers(reservation, lease) == ["10.244.2.0/24"]
+    assert peers(reservation, lease, hold) == ["10.244.1.0/24", "10.244.2.0/24"]
 
 
 def lease_record(subnet: str, created: int, value: bytes = b'{"PublicIP":"10.0.0.1"}') -> Record:

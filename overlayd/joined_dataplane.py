@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from types import MappingProxyType
 
 import trio
@@ -19,15 +20,26 @@ from overlayd.core.kernel import Datapath, Encap, Item, KernelState
 from overlayd.core.nftables import NftChain, NftTable, Sender
 from overlayd.host.dataplane import open_dataplane
 from overlayd.host.nft.dataplane import open_nft
+from overlayd.remembered_datapath import RememberedDatapath
 
 
 @asynccontextmanager
-async def open_joined_dataplane(implementation: str | None) -> AsyncGenerator[JoinedDataplane, None]:
+async def open_joined_dataplane(
+    implementation: str | None, run_dir: Path | None
+) -> AsyncGenerator[JoinedDataplane, None]:
     """This host's kernel and every datapath that is installed, `c` or `python` or, with None, the better one that
-    is there.  Raises DatapathUnavailableError."""
+    is there; what they were last asked for is kept in `run_dir`, if one is given.
+
+    Raises DatapathUnavailableError.
+    """
     async with AsyncExitStack() as stack:
         opening = {link: open_one(implementation) for link, open_one in load_datapaths().items()}
         datapaths = {link: await stack.enter_async_context(one) for link, one in opening.items()}
+        if run_dir is not None:
+            for link, inner in datapaths.items():
+                remembered = RememberedDatapath(inner, run_dir / f"{link}.json")
+                await remembered.resume()
+                datapaths[link] = remembered
         nft = stack.enter_context(open_nft())
         filters = {NftTable: nft, NftChain: nft, Sender: nft}
         kernel = await stack.enter_async_context(open_dataplane())

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             footprint = FootprintFile(args.run_dir)
             trio.run(_clean_kernel, pick_iface(args), footprint.known.links)
             _remove_subnet_file(args.subnet_file, footprint.known.subnet_file)
-            for left in (footprint.path, args.run_dir / "status.sock"):
+            for left in (footprint.path, args.run_dir / "status.sock", *args.run_dir.glob("ovl.*.json")):
                 _remove_file(left)
             if args.release:
                 trio.run(_release, args)
@@ -69,7 +69,7 @@ async def _clean_kernel(pick: Pick, links: Iterable[str]) -> None:
     from overlayd.host.underlay import observe_underlay_link
     from overlayd.joined_dataplane import open_joined_dataplane
 
-    async with open_netlink() as netlink, open_joined_dataplane(None) as dataplane:
+    async with open_netlink() as netlink, open_joined_dataplane(None, None) as dataplane:
         underlay = await observe_underlay_link(netlink, pick)
         scope = Scope(frozenset({*links, *((underlay,) if underlay is not None else ())}))
         # What stood behind something of ours (a second route to one destination) shows once that is gone.

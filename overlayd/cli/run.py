@@ -196,7 +196,7 @@ async def _run(args: argparse.Namespace) -> None:
         raise CommandError(str(error), 2) from error
 
     async with (
-        open_joined_dataplane(args.datapath) as dataplane,
+        open_joined_dataplane(args.datapath, args.run_dir) as dataplane,
         open_netlink() as netlink,
         open_store(args) as store,
     ):

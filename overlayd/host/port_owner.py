@@ -27,6 +27,12 @@ def find_udp_owner(port: int) -> str | None:
     return _find_owner({inode for table in ("udp", "udp6") for inode in _inodes(table, port)})
 
 
+def is_udp_port_our_own(port: int) -> bool:
+    """Whether this process itself has a socket on the port."""
+    wanted = {f"socket:[{inode}]" for table in ("udp", "udp6") for inode in _inodes(table, port)}
+    return not wanted.isdisjoint(_descriptors(_PROC / "self" / "fd"))
+
+
 def find_tcp_listener(port: int) -> str | None:
     """The same of a TCP port that somebody listens on."""
     return _find_owner({inode for table in ("tcp", "tcp6") for inode in _inodes(table, port, _TCP_LISTEN)})

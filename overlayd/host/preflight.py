@@ -13,7 +13,7 @@ from overlayd.host.netlink.connection import Netlink
 from overlayd.host.netlink.facts import read_host_facts
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.netlink.wire import Request
-from overlayd.host.port_owner import find_udp_owner
+from overlayd.host.port_owner import find_udp_owner, is_udp_port_our_own
 from overlayd.host.tun import find_tun_trouble
 
 
@@ -57,7 +57,7 @@ def _is_free(port: int | None, address: str) -> bool:
             probe.bind((address, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                return False
+                return is_udp_port_our_own(port)  # a datapath that runs already
             if error.errno == errno.EACCES:  # a low port, and no right to it: the kernel itself needs none
                 return True
             raise

@@ -174,3 +174,37 @@ async def test_two_tasks_may_ask_at_once() -> None:
 
         for kind in range(20, 40):
             nursery.start_soon(ask, kind)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_question_gets_its_one_answer(at_once: bool) -> None:
+    """Told from what is left of earlier exchanges; the acknowledgement behind it is read, too."""
+
+    async def kernel(sock: Kernel) -> None:
+        while True:
+            (request,) = wire.messages(await sock.recv(1 << 18))
+            assert request.flags & wire.NLM_F_DUMP != wire.NLM_F_DUMP
+            said = [
+                answer(wire.RTM_NEWROUTE, 0xFFFFFF00, b"old!"),
+                error(0xFFFFFF00, errno.EBUSY),
+                answer(wire.RTM_NEWROUTE, request.sequence, bytes(request.body)),
+                error(request.sequence, 0),
+            ]
+            for datagram in [b"".join(said)] if at_once else said:
+                await sock.send(datagram)
+
+    async with netlink_to(kernel) as netlink:
+        for question in (b"one?", b"two?"):
+            assert (await netlink.ask(wire.Request(wire.RTM_GETROUTE, 0, question))).body == question
+
+
+async def test_a_question_that_is_refused_raises() -> None:
+    async def kernel(sock: Kernel) -> None:
+        (request,) = wire.messages(await sock.recv(1 << 18))
+        await sock.send(error(request.sequence, errno.ENETUNREACH))
+        await trio.sleep_forever()
+
+    async with netlink_to(kernel) as netlink:
+        with pytest.raises(OSError, match="unreachable") as caught:
+            await netlink.ask(wire.Request(wire.RTM_GETROUTE, 0, b""))
+    assert caught.value.errno == errno.ENETUNREACH

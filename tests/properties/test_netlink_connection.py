@@ -195,7 +195,7 @@ async def test_a_question_gets_its_one_answer(at_once: bool) -> None:
 
     async with netlink_to(kernel) as netlink:
         for question in (b"one?", b"two?"):
-            assert (await netlink.ask(wire.Request(wire.RTM_GETROUTE, 0, question))).body == question
+            assert bytes((await netlink.ask(wire.Request(wire.RTM_GETROUTE, 0, question))).body) == question
 
 
 async def test_a_question_that_is_refused_raises() -> None:

@@ -6,14 +6,17 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 STATES ?= 2000000
 EPISODES ?= 10000
+FUZZ_SECONDS ?= 60
+C_DATAPATH := backends/overlayd_backends/udp/c
 
-.PHONY: help demo test test-all simulate model man image-check lint clean
+.PHONY: help demo test test-all simulate model man image-check fuzz lint clean
 
 help:
 	@echo "make demo   watch a whole cluster come up, prove itself and go away again"
 	@echo "make test   run all tests, after installing what they need"
 	@echo "make model  search the states that a few keepers can reach, STATES=2000000 of each scenario"
 	@echo "make man    write the manual pages anew, after a change of the command line"
+	@echo "make fuzz   let libFuzzer loose on the C datapath for FUZZ_SECONDS=60; needs clang"
 	@echo "make lint   ruff and strict mypy"
 	@echo "make clean  remove the environment and everything that was built"
 
@@ -40,13 +43,22 @@ image-check: $(VENV)/test.stamp
 	@tests/install-needs
 	PYTHONPATH=deploy $(BIN)/python -m imagecheck
 
+fuzz:
+	@command -v clang >/dev/null \
+	    || { echo "make fuzz needs clang and its libFuzzer; on Debian: apt-get install clang libclang-rt-14-dev"; exit 1; }
+	@mkdir -p build/fuzz/corpus
+	clang -D_GNU_SOURCE -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	    -I$(C_DATAPATH) -o build/fuzz/libfuzzer tests/fuzz/libfuzzer.c tests/fuzz/exercise.c \
+	    $(filter-out %/binding.c %/loop.c,$(wildcard $(C_DATAPATH)/*.c))
+	build/fuzz/libfuzzer -max_total_time=$(FUZZ_SECONDS) -max_len=8192 build/fuzz/corpus
+
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info backends/overlayd_backends/udp/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -54,12 +66,12 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) \
 	    || { rm -rf $(VENV); echo "$(PYTHON) has no venv module; on Debian: apt-get install python3-venv"; exit 1; }
 
-$(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
+$(VENV)/demo.stamp: pyproject.toml $(wildcard $(C_DATAPATH)/*) | $(BIN)/python
 	@echo "installing overlayd and its lab into $(VENV) …"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[lab]'
 	@touch $@
 
-$(VENV)/test.stamp: pyproject.toml | $(BIN)/python
+$(VENV)/test.stamp: pyproject.toml $(wildcard $(C_DATAPATH)/*) | $(BIN)/python
 	@echo "installing overlayd, its lab and its tests into $(VENV) …"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[lab,test]'
 	@touch $@ $(VENV)/demo.stamp

@@ -245,19 +245,21 @@ static PyObject *engine_py_refused(PyObject *self, PyObject *args)
     struct engine *engine = ((EngineObject *)self)->engine;
     const char *peer, *payload;
     Py_ssize_t peer_length, length;
-    unsigned short port, segment_size;
-    unsigned mtu;
+    int port, segment_size, mtu;
     double now;
-    if (!PyArg_ParseTuple(args, "y#HHy#Id:refused", &peer, &peer_length, &port, &segment_size, &payload, &length,
+    if (!PyArg_ParseTuple(args, "y#iiy#id:refused", &peer, &peer_length, &port, &segment_size, &payload, &length,
                           &mtu, &now))
         return NULL;
     if (peer_length != 4)
         return PyErr_Format(PyExc_ValueError, "a peer's address has 4 bytes, this one %zd", peer_length);
+    if (port < 0 || port > UINT16_MAX || segment_size < 0 || segment_size > UINT16_MAX || mtu < 0)
+        return PyErr_Format(PyExc_ValueError, "port %d, segment size %d, MTU %d: one is out of range", port,
+                            segment_size, mtu);
     struct iovec piece = {.iov_base = (void *)payload, .iov_len = (size_t)length};
     struct send send = {
         .peer = load_be32((const uint8_t *)peer),
-        .port = port,
-        .segment_size = segment_size,
+        .port = (uint16_t)port,
+        .segment_size = (uint16_t)segment_size,
         .packets = (uint32_t)(segment_size != 0 ? (length + segment_size - 1) / segment_size : 1),
         .bytes = (size_t)length,
         .pieces = &piece,
@@ -268,7 +270,7 @@ static PyObject *engine_py_refused(PyObject *self, PyObject *args)
     struct harvest harvest;
     if (harvest_begin(&harvest, now)) {
         const struct outgoing_edge edge = outgoing_harvest(&harvest);
-        outgoing_refused(&engine->outgoing, &edge, &send, mtu);
+        outgoing_refused(&engine->outgoing, &edge, &send, (unsigned)mtu);
     }
     release(&engine->outgoing_claimed);
     return harvest_end(&harvest);
@@ -288,8 +290,12 @@ static struct datagram *read_datagrams(PyObject *list)
         PyErr_NoMemory();
     for (Py_ssize_t i = 0; datagrams != NULL && i < datagram_count; i++) {
         struct datagram *one = &datagrams[i];
-        bool read = PyArg_ParseTuple(PyList_GetItem(list, i), "y#ny#:incoming", &one->source, &one->source_length,
-                                     &one->segment_size, &one->payload, &one->length);
+        PyObject *item = PyList_GetItem(list, i);
+        bool read = PyTuple_Check(item);
+        if (!read)
+            PyErr_Format(PyExc_TypeError, "datagram %zd is no tuple of source, segment size and payload", i);
+        read = read && PyArg_ParseTuple(item, "y#ny#:incoming", &one->source, &one->source_length,
+                                        &one->segment_size, &one->payload, &one->length);
         if (read && one->source_length != 4)
             PyErr_Format(PyExc_ValueError, "a source has 4 bytes, this one %zd", one->source_length);
         if (!read || one->source_length != 4) {

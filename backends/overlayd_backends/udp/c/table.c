@@ -114,10 +114,11 @@ struct table *table_new(const uint8_t *packed, size_t length, char problem[TABLE
         return NULL;
     table->own_count = own_count;
     table->entry_count = entry_count;
-    table->own = calloc((size_t)own_count + 1, sizeof *table->own);
-    table->entries = calloc((size_t)entry_count + 1, sizeof *table->entries);
-    table->peers = calloc((size_t)entry_count + 1, sizeof *table->peers);
-    if (table->own == NULL || table->entries == NULL || table->peers == NULL) {
+    table->own = calloc(own_count, sizeof *table->own);
+    table->entries = calloc(entry_count, sizeof *table->entries);
+    table->peers = calloc(entry_count, sizeof *table->peers);
+    if ((own_count > 0 && table->own == NULL) ||
+        (entry_count > 0 && (table->entries == NULL || table->peers == NULL))) {
         table_free(table);
         return NULL;
     }

@@ -148,10 +148,12 @@ def test_one_direction_is_run_by_one_thread_and_an_idle_one_takes_its_table_up(
     running = [Running(loop.run_tx), Running(loop.run_rx)]
     loop.replace(table_of(1).packed())
     wait_until(lambda: loop.counters()["tables"] == 1)
+    ends.udp.sendto(b"from a stranger", ends.udp.getsockname())
+    wait_until(lambda: loop.counters()["drop_unknown_sender"] == 1)
     for run in (loop.run_tx, loop.run_rx):
-        with pytest.raises(OSError) as raised:
-            run()
-        assert raised.value.errno == errno.EBUSY
+        error = Running(run).wait_end()
+        assert error is not None
+        assert error.errno == errno.EBUSY
     with pytest.raises(RuntimeError, match="another thread runs this direction"):
         engine.outgoing([], 0.0)
     with pytest.raises(RuntimeError, match="another thread runs this direction"):

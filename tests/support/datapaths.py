@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from ipaddress import IPv4Address
+from threading import Thread
 
 import pytest
 
+from overlayd.core.kernel import Datapath
+from overlayd.host.netlink.netns import in_netns
+from overlayd_backends.udp.device import Levels
 from overlayd_backends.udp.engine import Engine, PythonEngine
+from overlayd_backends.udp.implementation import Attached, choose_implementation
 from overlayd_backends.udp.table import Entry, Table
+from support.netns import ip, run
 from support.packets import NODES, take_apart
 
 IMPLEMENTATIONS = ("python", "c")
@@ -58,3 +67,62 @@ def without_id(packet: bytes) -> bytes:
     if packet[6] & 0x40:
         return packet[:4] + b"\0\0" + packet[6:10] + b"\0\0" + packet[12:]
     return packet
+
+
+# Running ones --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Running:
+    """A datapath that runs in a namespace; `deaths` says what its threads died of."""
+
+    netns: str
+    attached: Attached
+    deaths: list[OSError] = field(default_factory=list)
+
+    def counters(self) -> dict[str, int]:
+        return self.attached.loop.counters()
+
+    def since(self, before: dict[str, int]) -> dict[str, int]:
+        """What was counted since then, where anything was."""
+        return {name: count - before[name] for name, count in self.counters().items() if count != before[name]}
+
+
+def make_tun(netns: str, node: int) -> None:
+    """The device of one of the three nodes, and the route into it."""
+    run(f"ip netns exec {netns} sysctl -qw net.ipv6.conf.default.disable_ipv6=1")
+    ip(netns, "tuntap add ovl.udp mode tun")
+    ip(netns, "link set ovl.udp mtu 1472 up")
+    ip(netns, f"address add 10.244.{node}.0/32 dev ovl.udp")
+    ip(netns, "route add 10.244.0.0/16 dev ovl.udp")
+
+
+@contextmanager
+def running(netns: str, node: int, implementation: str, wanted: Levels | None = None) -> Iterator[Running]:
+    """The datapath of one of the three nodes, in a namespace that has its device and its underlay address."""
+    engine_class(implementation)  # skips where there is none
+    chosen = replace(choose_implementation(implementation), wanted=wanted or Levels())
+    datapath = Datapath("ovl.udp", IPv4Address(f"10.99.0.{node}"), 8285, (NODES[node],))
+    stop_fd = os.eventfd(0)
+    with ExitStack() as stack:
+        stack.callback(os.close, stop_fd)
+        attached = in_netns(netns, lambda: stack.enter_context(chosen.attach(datapath, stop_fd)))
+        attached.loop.replace(table_of(node).packed())
+        found = Running(netns, attached)
+
+        def live(call: Callable[[], None]) -> None:
+            try:
+                in_netns(netns, call)
+            except OSError as error:
+                found.deaths.append(error)
+
+        threads = [Thread(target=live, args=(call,)) for call in (attached.loop.run_tx, attached.loop.run_rx)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield found
+        finally:
+            os.eventfd_write(stop_fd, 1)
+            for thread in threads:
+                thread.join(10)
+            assert not any(thread.is_alive() for thread in threads), "a thread did not stop"

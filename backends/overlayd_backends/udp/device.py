@@ -47,6 +47,7 @@ class TunOffload(enum.IntEnum):
 
 
 _FEATURES = {
+    TunOffload.NONE: 0,
     TunOffload.CHECKSUM: TUN_F_CSUM,
     TunOffload.TSO: TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO_ECN,
     TunOffload.USO: TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6,
@@ -75,30 +76,25 @@ def attach_tun(name: str, wanted: TunOffload) -> tuple[int, TunOffload]:
     """
     try:
         socket.if_nametoindex(name)  # without it TUNSETIFF would make a device, which would not stay
-        fd = os.open(CLONE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        return _attach(name, wanted), wanted
     except OSError as error:
+        if error.errno == errno.EINVAL and wanted > TunOffload.NONE:
+            return attach_tun(name, TunOffload(wanted - 1))
         raise _named(error, f"cannot attach to TUN device {name}") from error
+
+
+def _attach(name: str, level: TunOffload) -> int:
+    """Raises OSError with EINVAL where the kernel does not have this much offload."""
+    flags = IFF_TUN | IFF_NO_PI | (IFF_VNET_HDR if level > TunOffload.NONE else 0)
+    fd = os.open(CLONE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        flags = IFF_TUN | IFF_NO_PI | (IFF_VNET_HDR if wanted > TunOffload.NONE else 0)
         fcntl.ioctl(fd, TUNSETIFF, IFREQ.pack(name.encode(), flags))
         fcntl.ioctl(fd, TUNSETVNETLE, struct.pack("i", 1))
-        return fd, _offload(fd, wanted)
-    except OSError as error:
+        fcntl.ioctl(fd, TUNSETOFFLOAD, _FEATURES[level])  # also none: the device remembers who was there before
+    except OSError:
         os.close(fd)
-        raise _named(error, f"cannot attach to TUN device {name}") from error
-
-
-def _offload(fd: int, wanted: TunOffload) -> TunOffload:
-    """The highest level up to the wanted one that the kernel takes."""
-    for level in range(wanted, TunOffload.NONE, -1):
-        try:
-            fcntl.ioctl(fd, TUNSETOFFLOAD, _FEATURES[TunOffload(level)])
-        except OSError as error:
-            if error.errno != errno.EINVAL or level == TunOffload.CHECKSUM:
-                raise
-        else:
-            return TunOffload(level)
-    return TunOffload.NONE
+        raise
+    return fd
 
 
 def open_udp(local: IPv4Address, port: int, wanted: Levels) -> tuple[socket.socket, Levels]:

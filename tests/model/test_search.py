@@ -45,7 +45,7 @@ def test_no_state_breaks_the_promise_in_larger_worlds(scenario: Scenario) -> Non
 
 
 def test_a_restored_store_in_which_claims_are_frozen_breaks_nothing() -> None:
-    """As far as it goes: there is no end to these states."""
     model = Model(RESTORED)
-    found = search(model, AT_LEAST)
+    found = search(model)
     assert found.violation is None, tell(model, found)
+    assert found.complete

@@ -185,7 +185,7 @@ def _what_counts(state: KeeperState, sighting: Sighting) -> Sighting:
     }
     leases = tuple(lease for lease in seen.leases if lease.subnet in rivals or lease in own)
     strangers = [hold.subnet for hold in seen.holds if not hold.node_id]
-    taken = _free_of(sighting, [*sighting.taken, *strangers])
+    taken = _blocked(sighting, [*sighting.taken, *strangers])
     holds = tuple(hold for hold in seen.holds if hold.node_id or any(hold.subnet == lease.subnet for lease in own))
     config_revision = sighting.config_revision
     if len(taken) == sighting.config.capacity:
@@ -212,7 +212,7 @@ def _is_safe(
     )
 
 
-def _free_of(sighting: Sighting, taken: list[Subnet]) -> tuple[Subnet, ...]:
+def _blocked(sighting: Sighting, taken: list[Subnet]) -> tuple[Subnet, ...]:
     """The subnets of the config that can't be chosen as they overlap any of these."""
     every = (subnet_at(sighting.config, number) for number in range(sighting.config.capacity))
     return tuple(subnet for subnet in every if any(subnet.overlaps(other) for other in taken))

@@ -46,7 +46,7 @@ LONG = (
     Scenario("every message on its own, a longer TTL", (ONE,), Budget(end=1), ttl=40, nodes=2),
     Scenario("every message on its own, two subnets", (TWO,), Budget(end=1), nodes=2),
     Scenario("every message on its own, in trouble", (ONE,), TROUBLE._replace(end=1), nodes=2),
-    Scenario("trouble, two subnets", (TWO,), TROUBLE._replace(end=1, lag=0), nodes=2, brisk=True),
+    Scenario("trouble, two subnets", (TWO,), TROUBLE._replace(end=1), nodes=2, brisk=True),
     Scenario("longer, then shorter", (TWO, HALVES), Budget(configure=1, end=1), nodes=2, brisk=True),
     Scenario("shorter, then longer", (HALVES, TWO), Budget(configure=1, end=1), nodes=2, brisk=True),
     Scenario("other pairs, and an end", (PAIRS, CROSSED), Budget(configure=1, end=1), nodes=2, brisk=True),
@@ -68,8 +68,9 @@ DEEP = (
 )
 """As far as a search gets: `make model` says how far."""
 
-RESTORED = Scenario("a restored store", (ONE,), Budget(restore=1), nodes=2, recorded=False, brisk=True)
-"""Outside the promise: what freezing the claims is worth.  No lease ends between the backup and the restore.
+RESTORED = Scenario("a restored store", (ONE,), Budget(restore=1, ticks=5), nodes=2, recorded=False, brisk=True)
+"""Outside the promise: what freezing the claims is worth.  No lease ends.
 
-Here no two revisions are alike, and a node whose belief ended writes its record anew, again and again: there is
-no end to these states."""
+Here no two revisions are alike, and a node whose belief ended writes its record anew, again and again: without an
+end to the time there would be none to the states.
+"""

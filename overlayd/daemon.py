@@ -34,12 +34,13 @@ from overlayd.core.report import Aim, Report
 from overlayd.core.status import Answer, FirewallStatus, PeerStatus, Status, answer
 from overlayd.core.store import Changes, Record, Store
 from overlayd.core.strays import Inhabitant, judge_strays
-from overlayd.core.subnetenv import format_subnet_env
 from overlayd.core.subnets import find_misfit
 from overlayd.core.underlay import UnderlayError
 from overlayd.feed import follow
 from overlayd.founding import FirstConfig, Founding
+from overlayd.host.conflist import ConflistFile
 from overlayd.host.footprint import FootprintFile
+from overlayd.host.handover import Handover
 from overlayd.host.identity import Identity
 from overlayd.host.subnet_file import SubnetFile
 from overlayd.leasing import Leasing
@@ -55,7 +56,7 @@ class Settings:
 
     `strict_fence`: stop forwarding, too, once the lease may have run out.  `exit_on_new_subnet`: end with
     SubnetChanged when the subnet was lost and another one leased.  `first_config` is written to a store that has
-    no network config yet.
+    no network config yet.  `cni` is where to write the CNI configuration, and where the plugins are.
     """
 
     node_name: str
@@ -66,6 +67,7 @@ class Settings:
     exit_on_new_subnet: bool = False
     firewall: Firewall = NO_FIREWALL
     first_config: FirstConfig | None = None
+    cni: ConflistFile | None = None
 
 
 class SubnetChanged(Exception):
@@ -127,7 +129,7 @@ class Daemon:
         self._backends = backends
         self._chance = chance
         self._node = Node(__version__, settings.node_name, identity.node_id, host.clock(), RESYNC)
-        self._subnet_file = SubnetFile(settings.subnet_file)
+        self._handover = Handover(SubnetFile(settings.subnet_file), settings.cni, host.footprint)
         self._problems = Problems()
         self._problems.replace("identity", identity.problems)
         self._book = LeaseBook()
@@ -150,7 +152,7 @@ class Daemon:
             identity.node_id,
             self._incarnation,
             settings.lease_ttl,
-            previous=self._subnet_file.find_subnet(),
+            previous=self._handover.find_subnet(),
         )
         self._leasing = Leasing(store, keeper, self._seen, self._relist, self._lease_decided, host.clock, chance)
         self._founding = (
@@ -395,11 +397,11 @@ class Daemon:
         network, served = self._network, self._leasing.state.served
         assert network is not None
         if self._is_fenced_off() or (served is None and self._is_given_up(network)):
-            self._write_subnet_file(None)
+            self._problems.replace("handover", self._handover.withdraw())
         elif served is not None and report.is_reached(report.aim.wish.base):
-            masquerade = self._settings.firewall.masquerade
-            text = format_subnet_env(network.config, served.subnet, report.aim.wish.mtu, ipmasq=masquerade)
-            self._write_subnet_file(text)
+            mtu, ipmasq = report.aim.wish.mtu, self._settings.firewall.masquerade
+            troubles = self._handover.offer(network.config, served.subnet, mtu, ipmasq=ipmasq)
+            self._problems.replace("handover", troubles)
         self._look_at_drops(network)
         if served is not None:
             await self._look_for_strays(network, served.subnet)
@@ -416,7 +418,7 @@ class Daemon:
 
     def _is_given_up(self, network: Network) -> bool:
         """Whether the subnet in the subnet file, perhaps an earlier life's, is not ours to give addresses from."""
-        keeper, subnet = self._leasing.state, self._subnet_file.find_subnet()
+        keeper, subnet = self._leasing.state, self._handover.find_subnet()
         if keeper.lost_to or keeper.misfit:
             return True
         if subnet is None or not self._book.in_sync:
@@ -424,11 +426,6 @@ class Daemon:
         others = (lease for lease in self._book.leases if lease.attributes.node_id != self._identity.node_id)
         taken = any(lease.subnet.overlaps(subnet) for lease in others)
         return taken or find_misfit(network.config, subnet) is not None
-
-    def _write_subnet_file(self, text: str | None) -> None:
-        troubles = self._subnet_file.ensure(text)
-        noted = self._host.footprint.note(subnet_file=text or "")
-        self._problems.replace("subnet-file", (*troubles, *noted))
 
     async def _look_for_strays(self, network: Network, own: Subnet) -> None:
         try:

@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
             footprint = FootprintFile(args.run_dir)
             trio.run(_clean_kernel, pick_iface(args), footprint.known.links)
             _remove_subnet_file(args.subnet_file, footprint.known.subnet_file)
+            if footprint.known.conflist:
+                _remove_file(Path(footprint.known.conflist))
             for left in (footprint.path, args.run_dir / "status.sock", *args.run_dir.glob("ovl.*.json")):
                 _remove_file(left)
             if args.release:

@@ -28,6 +28,8 @@ DEFAULT_RUN_DIR = "/run/overlayd"
 DEFAULT_STATE_DIR = "/var/lib/overlayd"
 DEFAULT_SUBNET_FILE = "/run/flannel/subnet.env"
 """Where flannel's CNI plugin looks."""
+DEFAULT_CNI_BIN_DIR = "/opt/cni/bin"
+"""Where the CNI plugins' own releases, kubeadm and the runtimes' packages put them."""
 
 
 def add_option(

@@ -17,6 +17,7 @@ import trio
 
 from overlayd.cli import CommandError
 from overlayd.cli.options import (
+    DEFAULT_CNI_BIN_DIR,
     add_iface_option,
     add_option,
     add_run_dir_option,
@@ -25,6 +26,7 @@ from overlayd.cli.options import (
     add_subnet_file_option,
     open_store,
     parse_listen,
+    parse_path,
     parse_switch,
     parse_ttl,
     pick_iface,
@@ -61,6 +63,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="IP",
     )
     add_subnet_file_option(parser)
+    add_option(
+        parser,
+        "--cni-conf-dir",
+        parse=parse_path,
+        default=None,
+        help="directory where container runtimes look for their CNI configuration; absent: none is written",
+        metavar="DIR",
+    )
+    add_option(
+        parser,
+        "--cni-bin-dir",
+        parse=parse_path,
+        default=DEFAULT_CNI_BIN_DIR,
+        help="directory of the CNI plugins",
+        metavar="DIR",
+    )
     add_state_dir_option(parser)
     add_run_dir_option(parser)
     add_option(
@@ -180,6 +198,7 @@ async def _run(args: argparse.Namespace) -> None:
     from overlayd.core.strays import Inhabitant
     from overlayd.daemon import Daemon, Host, Settings
     from overlayd.host.clock import boottime
+    from overlayd.host.conflist import ConflistFile
     from overlayd.host.footprint import FootprintFile
     from overlayd.host.identity import hold_identity
     from overlayd.host.netlink.connection import open_netlink
@@ -219,6 +238,7 @@ async def _run(args: argparse.Namespace) -> None:
             exit_on_new_subnet=args.on_subnet_change == "exit",
             firewall=await _decide_firewall(args.ip_masq, args.source_check),
             first_config=args.network_config,
+            cni=ConflistFile(args.cni_conf_dir, args.cni_bin_dir) if args.cni_conf_dir is not None else None,
         )
         with hold_identity(args.state_dir) as identity:
             footprint = FootprintFile(args.run_dir)

@@ -1,7 +1,8 @@
 """What a daemon leaves on a host beyond what the kernel can show to be ours, so that `cleanup` can find it.
 
 Kept in the run directory, which is gone after a reboot just as the kernel's state is: the interfaces by which
-direct routes of ours may go, and the subnet file as it was written (flannel may have one at the same path).
+direct routes of ours may go, the subnet file as it was written (flannel may have one at the same path), and the
+path of the CNI configuration.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ NAME = "footprint.json"
 
 
 class Footprint(msgspec.Struct, frozen=True):
-    """`links` are interfaces that were the underlay's; `subnet_file` is the text last written, "" for none."""
+    """`links` are interfaces that were the underlay's; `subnet_file` is the text last written, "" for none;
+    `conflist` is where the CNI configuration was written, "" for nowhere."""
 
     links: tuple[str, ...] = ()
     subnet_file: str = ""
+    conflist: str = ""
 
 
 class FootprintFile:
@@ -35,11 +38,16 @@ class FootprintFile:
         except (OSError, ValueError):
             return Footprint()
 
-    def note(self, *, link: str | None = None, subnet_file: str | None = None) -> tuple[Problem, ...]:
+    def note(
+        self, *, link: str | None = None, subnet_file: str | None = None, conflist: str | None = None
+    ) -> tuple[Problem, ...]:
         """Remember one thing more; the problem that kept it from being written down."""
-        links = tuple(sorted({*self.known.links, *((link,) if link else ())}))
-        text = self.known.subnet_file if subnet_file is None else subnet_file
-        noted = Footprint(links, text)
+        known = self.known
+        noted = Footprint(
+            tuple(sorted({*known.links, *((link,) if link else ())})),
+            known.subnet_file if subnet_file is None else subnet_file,
+            known.conflist if conflist is None else conflist,
+        )
         if noted == self.known and self.path.exists():
             return ()
         self.known = noted

@@ -1,0 +1,46 @@
+"""What the daemon hands over to those who give pods their addresses: subnet.env, and the CNI configuration.
+
+Both are there as long as the subnet is this node's and the kernel is ready for it, and both go when it is lost;
+the footprint remembers them for `cleanup`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from overlayd.core.cni import format_conflist
+from overlayd.core.config import NetworkConfig
+from overlayd.core.model import Subnet
+from overlayd.core.problem import Problem
+from overlayd.core.subnetenv import format_subnet_env
+from overlayd.host.conflist import ConflistFile
+from overlayd.host.footprint import FootprintFile
+from overlayd.host.subnet_file import SubnetFile
+
+
+class Handover:
+    """`conflist` is None where no runtime is to be told anything."""
+
+    def __init__(self, subnet_file: SubnetFile, conflist: ConflistFile | None, footprint: FootprintFile) -> None:
+        self._subnet_file = subnet_file
+        self._conflist = conflist
+        self._footprint = footprint
+
+    def find_subnet(self) -> Subnet | None:
+        """The subnet that was handed over last, perhaps by an earlier life."""
+        return self._subnet_file.find_subnet()
+
+    def offer(self, config: NetworkConfig, subnet: Subnet, mtu: int, *, ipmasq: bool) -> tuple[Problem, ...]:
+        """Pods may have addresses of `subnet`; what keeps anybody from hearing of it."""
+        text = format_subnet_env(config, subnet, mtu, ipmasq)
+        troubles = self._subnet_file.ensure(text)
+        if self._conflist is None:
+            return (*troubles, *self._footprint.note(subnet_file=text))
+        told = self._conflist.ensure(partial(format_conflist, config, subnet, mtu))
+        return (*troubles, *told, *self._footprint.note(subnet_file=text, conflist=str(self._conflist.path)))
+
+    def withdraw(self) -> tuple[Problem, ...]:
+        """No pod may be given an address any more."""
+        troubles = self._subnet_file.ensure(None)
+        told = self._conflist.withdraw() if self._conflist is not None else ()
+        return (*troubles, *told, *self._footprint.note(subnet_file=""))

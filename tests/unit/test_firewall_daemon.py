@@ -1,0 +1,123 @@
+"""Whole daemons with a fake nft: whom they let in, and that nothing cuts their nodes off."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+import trio.testing
+
+from overlayd.core.firewall import Firewall
+from overlayd.core.nftables import SOURCE_CHECK, Sender
+from overlayd.core.status import PeerState, Verdict
+from overlayd.testing.line import Cut
+from overlayd.testing.store import SimulatedStore
+from support.cluster import SimulatedNode, cluster, delete, key_of
+
+FIREWALL = Firewall(masquerade=True, source_check=True)
+
+
+@asynccontextmanager
+async def guarded(home: Path, count: int) -> AsyncGenerator[tuple[SimulatedStore, list[SimulatedNode]]]:
+    """So many nodes with everything that nft can do for them; the life of the first is the test's to begin."""
+    async with cluster(home, 0) as (store, _, nursery):
+        nodes = [SimulatedNode(n, store, home, nursery, firewall=FIREWALL) for n in range(1, count + 1)]
+        for node in nodes[1:]:
+            nursery.start_soon(node.run)
+        yield store, nodes
+
+
+def let_in(node: SimulatedNode) -> set[str]:
+    """The addresses whose packets its rules let in, if there are any rules."""
+    return {str(sender.address) for sender in node.kernel.nft.senders}
+
+
+def is_checked(node: SimulatedNode) -> bool:
+    return SOURCE_CHECK in node.kernel.nft.chains
+
+
+async def test_nodes_let_each_other_in_and_nobody_else(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with guarded(tmp_path, 3) as (_, nodes), trio.open_nursery() as nursery:
+        nursery.start_soon(nodes[0].run)
+        await trio.sleep(10)
+        addresses = {str(node.address) for node in nodes}
+        for node in nodes:
+            assert let_in(node) == addresses - {str(node.address)}
+            status = node.daemon.answer().status
+            assert status.firewall is not None
+            assert (status.firewall.masquerade, status.firewall.source_check) == (True, True)
+            assert "FLANNEL_IPMASQ=true\n" in node.subnet_file.read_text()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_can_not_be_let_in_is_not_in_sync_and_says_why(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with guarded(tmp_path, 2) as (_, [node, peer]), trio.open_nursery() as nursery:
+        node.kernel.fail_next(lambda o: isinstance(o.item, Sender), reason="no room", times=20)
+        nursery.start_soon(node.run)
+        await trio.sleep(5)
+        answer = node.daemon.answer()
+        assert answer.verdict is Verdict.DEGRADED
+        [status] = answer.status.peers
+        assert status.state is PeerState.FAILED
+        assert "no room" in status.reason
+        await trio.sleep(3600)
+        assert node.daemon.answer().verdict is Verdict.HEALTHY
+        assert let_in(node) == {str(peer.address)}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_daemon_that_starts_while_the_store_is_away_lets_in_whom_it_let_in_before(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with guarded(tmp_path, 2) as (_, [node, peer]), trio.open_nursery() as nursery:
+        life = await nursery.start(node.run)
+        await trio.sleep(10)
+        life.cancel()
+        node.line.sever(Cut.REFUSED)
+        before = set(node.kernel.nft.items)
+        life = await nursery.start(node.run)
+        await trio.sleep(600)
+        assert set(node.kernel.nft.items) == before
+        assert let_in(node) == {str(peer.address)}
+
+        node.kernel.flush_nft()  # and now nobody knows who the peers are: better no check than nobody let in
+        await trio.sleep(600)
+        assert not is_checked(node)
+        node.line.mend()
+        await trio.sleep(100)
+        assert is_checked(node)
+        assert let_in(node) == {str(peer.address)}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_flush_while_the_store_is_away_is_mended_by_the_daemon_that_knows_its_peers(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with guarded(tmp_path, 2) as (_, [node, _peer]), trio.open_nursery() as nursery:
+        nursery.start_soon(node.run)
+        await trio.sleep(10)
+        before = set(node.kernel.nft.items)
+        node.line.sever(Cut.REFUSED)
+        node.kernel.flush_nft()
+        await trio.sleep(1)
+        assert set(node.kernel.nft.items) == before
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_leaves_is_let_in_no_more(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
+    async with guarded(tmp_path, 2) as (store, [node, peer]), trio.open_nursery() as nursery:
+        nursery.start_soon(node.run)
+        await trio.sleep(10)
+        peer.line.sever(Cut.REFUSED)  # or it would claim again
+        assert let_in(node) == {str(peer.address)}
+        await delete(store, key_of(peer))
+        await trio.sleep(1)
+        assert let_in(node) == set()
+        assert is_checked(node)
+        nursery.cancel_scope.cancel()

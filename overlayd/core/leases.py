@@ -69,8 +69,13 @@ class LeaseBook:
 
     @cached_property
     def leases(self) -> tuple[Lease, ...]:
-        """Every well-formed lease, oldest first."""
-        return tuple(sorted((e.lease for e in self.entries.values() if e.lease is not None), key=_age))
+        """Every well-formed lease, oldest first; of what one transaction wrote, by the name of the key."""
+        by_age = sorted(
+            (lease.create_revision, lease.mod_revision, name, lease)
+            for name, entry in self.entries.items()
+            if (lease := entry.lease) is not None
+        )
+        return tuple(lease for *_, lease in by_age)
 
     @cached_property
     def damaged(self) -> tuple[Lease, ...]:
@@ -263,10 +268,6 @@ class _Held:
         self.first.insert(index, first)
         self.last.insert(index, last)
         self.holder.insert(index, holder)
-
-
-def _age(lease: Lease) -> tuple[object, ...]:
-    return (lease.create_revision, lease.mod_revision, lease.subnet.sort_key)
 
 
 def _judge(leases: Iterable[Lease], config: NetworkConfig) -> _Judgement:

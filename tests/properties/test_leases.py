@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from overlayd.core.config import NetworkConfig, parse_config
 from overlayd.core.leases import NAMED, LeaseBook, absorb_changes, absorb_snapshot
 from overlayd.core.model import Attributes, Lease, Subnet
-from overlayd.core.records import RecordError, parse_lease
+from overlayd.core.records import RecordError, format_subnet_name, parse_lease
 from overlayd.core.store import CONFIG, Change, Changes, Deleted, Record, Snapshot
 from overlayd.core.untrusted import SIZE_LIMIT
 from support.strategies import junk_records, leases, nth_prefix, prefixes, record_of, subnets
@@ -159,7 +159,9 @@ def is_inside(subnet: Subnet, config: NetworkConfig) -> bool:
 def served_slowly(written: Sequence[Lease], config: NetworkConfig) -> list[Lease]:
     """The rule as one would tell it: oldest first, each that is inside and overlaps none of those before."""
     served: list[Lease] = []
-    for lease in sorted(written, key=lambda one: (one.create_revision, one.mod_revision, one.subnet.sort_key)):
+    for lease in sorted(
+        written, key=lambda one: (one.create_revision, one.mod_revision, format_subnet_name(one.subnet))
+    ):
         if is_inside(lease.subnet, config) and not any(lease.subnet.overlaps(one.subnet) for one in served):
             served.append(lease)
     return served

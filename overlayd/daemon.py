@@ -23,7 +23,6 @@ from overlayd.core.datapath import DatapathReport
 from overlayd.core.dataplane import Dataplane, Scope
 from overlayd.core.firewall import NO_FIREWALL, Firewall, describe, with_firewall
 from overlayd.core.keeper import Belief, KeeperState, Sighted, Sighting, Waiting, belief
-from overlayd.core.kernel import Datapath
 from overlayd.core.leases import LeaseBook, absorb_changes, absorb_snapshot
 from overlayd.core.model import Attributes, Family, Lease, NetworkView, Subnet, Underlay
 from overlayd.core.overview import Facts, Node, compose_status, judge_peers, with_datapath
@@ -82,12 +81,11 @@ class Network:
     config: NetworkConfig
     backend: Backend
 
-    def intent(self, underlay: Underlay, links: frozenset[str], held_ports: frozenset[int]) -> Intent:
-        """What the host is about to be asked for; `held_ports` are those that a datapath of ours has already."""
+    def intent(self, underlay: Underlay, links: frozenset[str]) -> Intent:
+        """What the host is about to be asked for."""
         span, needs = self.config.ranges[0], self.backend.needs()
         assert isinstance(span.network, IPv4Network)
-        port = needs.port if needs.port not in held_ports else None
-        return Intent(span.network, span.subnet_len, underlay, port, needs.vni, needs.tun, links)
+        return Intent(span.network, span.subnet_len, underlay, needs.port, needs.vni, needs.tun, links)
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,9 +350,7 @@ class Daemon:
         candidate, underlay = self._candidate, self._underlay
         if candidate is None or underlay is None or candidate == self._network:
             return
-        running = self._report.actual.items if self._report is not None else frozenset()
-        held_ports = frozenset(item.port for item in running if isinstance(item, Datapath))
-        intent = candidate.intent(underlay, self._links(underlay), held_ports)
+        intent = candidate.intent(underlay, self._links(underlay))
         try:
             troubles = await self._host.preflight(intent)
         except OSError as error:

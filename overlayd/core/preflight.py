@@ -31,9 +31,8 @@ _SAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What is about to be set up.  `port` is the UDP port that the backend needs, None for none, or for one that
-    it has already; `vni` its VXLAN network identifier, None for a backend that is not vxlan; `tun`: it needs a TUN
-    device."""
+    """What is about to be set up.  `port` is the UDP port that the backend needs, None for none; `vni` its
+    VXLAN network identifier, None for a backend that is not vxlan; `tun`: it needs a TUN device."""
 
     network: IPv4Network
     subnet_prefixlen: int

@@ -6,7 +6,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -107,26 +108,45 @@ async def test_a_flannel_on_this_node_is_named(host: Host) -> None:
     assert await host.codes(port=4789) == []
 
 
+@contextmanager
+def holder(host: Host, address: str, port: int) -> Iterator[int]:
+    """Another process, this is its number, that has a UDP port on this address."""
+    family = "socket.AF_INET6" if ":" in address else "socket.AF_INET"
+    script = (
+        f"import socket\ns = socket.socket({family}, socket.SOCK_DGRAM)\n"
+        f"s.bind(({address!r}, {port})); print('held', flush=True); input()"
+    )
+    command = ["ip", "netns", "exec", host.name, sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process.pid
+        process.communicate("\n")
+
+
 async def test_a_taken_port_is_found(host: Host) -> None:
-    with in_netns(host.name, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as holder:
-        holder.bind(("127.0.0.1", 8472))
+    with holder(host, "127.0.0.1", 8472):
         assert await host.codes() == ["port-taken"]
         assert await host.codes(port=4789) == []
     assert await host.codes() == []
 
 
-@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-async def test_who_has_a_taken_port_is_named(host: Host, family: socket.AddressFamily) -> None:
-    with in_netns(host.name, lambda: socket.socket(family, socket.SOCK_DGRAM)) as holder:
-        holder.bind(("", 8285))
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+async def test_who_has_a_taken_port_is_named(host: Host, address: str) -> None:
+    with holder(host, address, 8285) as pid:
         (problem,) = await host.problems(port=8285, vni=None, tun=True)
-    command = Path("/proc/self/comm").read_text().strip()  # noqa: ASYNC240 - it is in memory
-    assert problem.text == f"UDP port 8285 is taken by {command} (pid {os.getpid()})"
+    command = Path(sys.executable).name[:15]
+    assert problem.text == f"UDP port 8285 is taken by {command} (pid {pid})"
+
+
+async def test_a_port_of_our_own_is_not_in_our_way(host: Host) -> None:
+    with in_netns(host.name, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as own:
+        own.bind(("10.99.0.1", 8285))
+        assert await host.problems(port=8285, vni=None, tun=True) == ()
 
 
 async def test_a_datapath_shares_its_port_with_other_addresses(host: Host) -> None:
-    with in_netns(host.name, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as holder:
-        holder.bind(("127.0.0.1", 8285))
+    with holder(host, "127.0.0.1", 8285):
         assert await host.problems(port=8285, vni=None, tun=True) == ()
 
 

@@ -73,6 +73,8 @@ CONTACT = ("pod-pod-tcp", "pod-pod-udp", "pod-pod-icmp", "same-node", "node-pod"
 PATH = ("no-nat", "large-tcp", "large-udp", "mtu-exact", "ttl", "leave")
 UNENCAPSULATED = ("no-nat", "mtu-exact", "ttl", "leave")
 """What might come out otherwise over host-gw."""
+USERSPACE = ("large-udp", "mtu-exact", "ttl", "leave")
+"""What might come out otherwise over udp."""
 
 
 USUAL = LabSpec(nodes=3, pods=2)
@@ -87,6 +89,11 @@ def test_each_sabotage_turns_just_its_own_check_and_pair_red(labs: Labs) -> None
 @pytest.mark.long
 def test_the_same_over_host_gw(labs: Labs) -> None:
     assert_each_is_found_out((labs.get(replace(USUAL, backend="host-gw")), UNENCAPSULATED))
+
+
+@pytest.mark.long
+def test_the_same_over_udp_on_either_datapath(labs: Labs) -> None:
+    assert_each_is_found_out((labs.get(replace(USUAL, backend="udp", datapaths=("c", "python"))), USERSPACE))
 
 
 def assert_each_is_found_out(*campaigns: tuple[HeldLab, Sequence[str]]) -> None:

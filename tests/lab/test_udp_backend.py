@@ -50,7 +50,7 @@ def index_of(lab: UdpLab, node: str) -> int:
 
 def test_a_stream_goes_on_while_daemons_are_killed_and_started_and_the_device_stays(lab: UdpLab) -> None:
     before = [index_of(lab, node) for node in (C, PYTHON)]
-    with lab.start_python("pod2-1", ECHO) as server:
+    with lab.start_python("pod2-1", ECHO):
         until(lambda: ":7000" in lab.shell("pod2-1", "ss -ltn"))
         with lab.start_python("pod1-1", ASK, lab.addresses["pod2-1"]) as client:
             for node, end in ((C, Ask.KILL), (PYTHON, Ask.STOP)):
@@ -59,7 +59,6 @@ def test_a_stream_goes_on_while_daemons_are_killed_and_started_and_the_device_st
                 lab.held.lab.ask(Ask.START, node)
             said, complained = client.communicate(timeout=60)
         assert said == "all echoed\n", complained
-        server.kill()
     until(lab.is_healthy)
     assert [index_of(lab, node) for node in (C, PYTHON)] == before
 
@@ -146,7 +145,7 @@ def test_a_narrow_path_to_one_peer_is_told_to_the_sender_with_its_mtu(lab: UdpLa
 
 @pytest.mark.parametrize("node", [C, PYTHON])
 def test_a_subnet_that_nobody_holds_is_unreachable_and_says_so(lab: UdpLab, node: str) -> None:
-    held = {lab.answer(name).status.lease.subnet for name in lab.nodes}  # type: ignore[union-attr]
+    held = {lab.subnet(each) for each in lab.nodes}
     free = next(f"10.244.{n}.9" for n in range(100, 200) if f"10.244.{n}.0/24" not in held)
     before = lab.datapath(node).drops["no_route"]
     assert lab.python(f"pod{node[-1]}-1", BOUNCE, free, 10) == f"(3, 0) {free} 0\n"
@@ -165,25 +164,21 @@ def test_ttl_is_counted_by_the_kernels_at_both_ends_alone(lab: UdpLab) -> None:
         "s.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 64); s.sendto(b'x', (sys.argv[1], 7001))"
     )
     for source, target in (("pod1-1", "pod2-1"), ("pod2-1", "pod1-1")):
-        with lab.start_python(target, listen) as server:
-            assert server.stdout is not None
-            assert server.stdout.readline() == "ready\n"
+        with lab.serving(target, listen) as heard:
             lab.python(source, send, lab.addresses[target])
-            assert server.communicate(timeout=20)[0] == "62\n"
+            assert heard.readline() == "62\n"
 
 
 HOLD = """
-import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("0.0.0.0", 8285)); print("held", flush=True)
-sys.stdin.read()
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("0.0.0.0", 8285)); print("ready", flush=True)
+time.sleep(1000)
 """
 
 
 def test_a_taken_port_is_named_with_its_owner_and_taken_back_when_it_is_free(lab: UdpLab) -> None:
     lab.held.lab.ask(Ask.STOP, C)
-    with lab.start_python(C, HOLD) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+    with lab.serving(C, HOLD):
         lab.held.lab.ask(Ask.START, C)
 
         def is_named() -> bool:
@@ -195,7 +190,6 @@ def test_a_taken_port_is_named_with_its_owner_and_taken_back_when_it_is_free(lab
             )
 
         until(is_named)
-        holder.kill()
     until(lab.works, patience=60)
 
 

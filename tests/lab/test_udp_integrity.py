@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Generator
+from contextlib import ExitStack
 
 import pytest
 
 from support.lab import Labs
-from support.udp_lab import UdpLab
+from support.udp_lab import UdpLab, helper, transfer
 
-TESTS = Path(__file__).parents[1]
 STREAMS = 4
 
 
 @pytest.fixture(scope="module")
 def lab(labs: Labs) -> UdpLab:
     return UdpLab(labs)
-
-
-@contextmanager
-def helper(lab: UdpLab, where: str | None, *arguments: str) -> Iterator[list[str]]:
-    """A program of tests/support at work; it ends when its input closes, and the list has its last words then."""
-    command = ["env", f"PYTHONPATH={TESTS}", sys.executable, "-m", *arguments]
-    with lab.start(where, *command) as process:
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        if said != "ready\n":
-            pytest.fail(f"{arguments[0]}: {said}{process.communicate()[1]}")
-        last_words: list[str] = []
-        yield last_words
-        said, complained = process.communicate(timeout=30)
-        last_words += said.split()
-    assert process.returncode == 0, complained
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +26,6 @@ def servers(lab: UdpLab) -> Generator[None]:
         yield
 
 
-def ask(lab: UdpLab, where: str, *arguments: object) -> None:
-    command = ["env", f"PYTHONPATH={TESTS}", sys.executable, "-m", "support.transfers", *map(str, arguments)]
-    with lab.start(where, *command) as process:
-        said, complained = process.communicate(timeout=120)
-    assert process.returncode == 0, said + complained
-
-
 PAIRS = [("pod1-1", "pod2-1"), ("pod2-1", "pod1-1"), ("pod3-1", "pod1-1")]
 """From a C node to a Python one, from Python to C, from C to C."""
 
@@ -60,8 +34,8 @@ PAIRS = [("pod1-1", "pod2-1"), ("pod2-1", "pod1-1"), ("pod3-1", "pod1-1")]
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_streams_and_datagrams_arrive_unchanged(lab: UdpLab, source: str, target: str) -> None:
     before = lab.datapath("node1").counters
-    ask(lab, source, "stream", lab.addresses[target], STREAMS, 4_000_000, 1)
-    ask(lab, source, "datagrams", lab.addresses[target], 7)
+    transfer(lab, source, "stream", lab.addresses[target], STREAMS, 4_000_000, 1)
+    transfer(lab, source, "datagrams", lab.addresses[target], 7)
     after = lab.datapath("node1").counters
     for used in ("tx_superpackets", "tx_trains", "rx_superpackets"):
         assert after[used] > before[used], f"{used}: nothing was cut or joined"
@@ -71,7 +45,7 @@ def test_streams_and_datagrams_arrive_unchanged(lab: UdpLab, source: str, target
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_they_do_so_on_an_underlay_that_loses_reorders_and_doubles(lab: UdpLab, source: str, target: str) -> None:
     with helper(lab, None, "support.lossy_relay", "seed", source[3], target[3]) as counts:
-        ask(lab, source, "stream", lab.addresses[target], STREAMS, 500_000, 11)
-        ask(lab, source, "datagrams", lab.addresses[target], 17)
+        transfer(lab, source, "stream", lab.addresses[target], STREAMS, 500_000, 11)
+        transfer(lab, source, "datagrams", lab.addresses[target], 17)
     assert len(counts) == 4
     assert all(int(count) > 0 for count in counts), "the relay has passed, lost, held and doubled"

@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -18,11 +21,16 @@ from overlayd.lab.model import LabSpec
 from overlayd.lab.raising import HeldLab
 from support.lab import Labs
 
+TESTS = Path(__file__).parents[1]
 SPEC = LabSpec(nodes=3, pods=2, backend="udp", datapaths=("c", "python"))
 DEVICE = "ovl.udp"
 PATIENCE = 30.0
 """Seconds for what takes one or two."""
 
+_ENDING = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+"""
 _PING = """
 import socket, struct, sys
 with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as s:
@@ -49,17 +57,22 @@ class UdpLab:
         self.nodes = tuple(node.name for node in self.held.facts.spec.all_nodes)
         self.addresses = {pod.name: pod.address or "" for pod in self.held.facts.pods}
 
-    def start(self, where: str | None, *command: str) -> subprocess.Popen[str]:
-        """A command on a node, in a pod, or in the root namespace."""
+    @contextmanager
+    def start(self, where: str | None, *command: str) -> Iterator[subprocess.Popen[str]]:
+        """A command on a node, in a pod, or in the root namespace; it is killed at the end of the block."""
         environment = visitor_environment(os.environ, self.held.facts.spec, where)
-        return subprocess.Popen(
+        with subprocess.Popen(
             self.held.lab.entrance(where, command),
             env=environment,
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def run(self, where: str | None, *command: str) -> subprocess.CompletedProcess[str]:
         with self.start(where, *command) as process:
@@ -71,8 +84,23 @@ class UdpLab:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def start_python(self, where: str | None, script: str, *arguments: object) -> subprocess.Popen[str]:
+    def start_python(
+        self, where: str | None, script: str, *arguments: object
+    ) -> AbstractContextManager[subprocess.Popen[str]]:
         return self.start(where, sys.executable, "-c", script, *map(str, arguments))
+
+    @contextmanager
+    def serving(self, where: str | None, script: str) -> Iterator[IO[str]]:
+        """A server in Python, whose output this is, from when it has said `ready` until the end of the block.
+
+        It ends with its input: what `nsenter` starts in another PID namespace outlives a killed `nsenter`.
+        """
+        with self.start_python(where, _ENDING + script) as process:
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                pytest.fail(f"{where}: {process.communicate()[1]}")
+            yield process.stdout
+            process.communicate(timeout=PATIENCE)
 
     def python(self, where: str | None, script: str, *arguments: object) -> str:
         done = self.run(where, sys.executable, "-c", script, *map(str, arguments))
@@ -83,6 +111,11 @@ class UdpLab:
         voice = self.held.lab.ask(Ask.STATUS).voices[node]
         assert voice.answer is not None, voice.silent
         return voice.answer
+
+    def subnet(self, node: str) -> str:
+        lease = self.answer(node).status.lease
+        assert lease is not None
+        return lease.subnet
 
     def datapath(self, node: str) -> DatapathStatus:
         found = self.answer(node).status.datapath
@@ -99,6 +132,30 @@ class UdpLab:
     def works(self) -> bool:
         """Everybody is healthy, and a packet passes the first two nodes both ways."""
         return self.is_healthy() and self.reaches("pod1-1", "pod2-1")
+
+
+@contextmanager
+def helper(lab: UdpLab, where: str | None, *arguments: str) -> Iterator[list[str]]:
+    """A program of tests/support at work; it ends when its input closes, and the list has its last words then."""
+    command = ["env", f"PYTHONPATH={TESTS}", sys.executable, "-m", *arguments]
+    with lab.start(where, *command) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        if said != "ready\n":
+            pytest.fail(f"{arguments[0]}: {said}{process.communicate()[1]}")
+        last_words: list[str] = []
+        yield last_words
+        said, complained = process.communicate(timeout=30)
+        last_words += said.split()
+    assert process.returncode == 0, complained
+
+
+def transfer(lab: UdpLab, where: str, *arguments: object) -> None:
+    """Ask of support.transfers; what came otherwise than it went fails the test."""
+    command = ["env", f"PYTHONPATH={TESTS}", sys.executable, "-m", "support.transfers", *map(str, arguments)]
+    with lab.start(where, *command) as process:
+        said, complained = process.communicate(timeout=120)
+    assert process.returncode == 0, said + complained
 
 
 def until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:

@@ -58,7 +58,7 @@ class ForeignRoute:
     onlink: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeKernel:
     """The state is open to look at; `applied` is every operation tried, in order, with its outcome."""
 

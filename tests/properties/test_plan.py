@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import combinations
 
 from hypothesis import given
 
 from overlayd.core.dataplane import Operation, Verb
-from overlayd.core.kernel import Encap, Item, KernelState, Key, Link, Neighbour, Route
+from overlayd.core.kernel import Datapath, Encap, Item, KernelState, Key, Link, Neighbour, Route
 from overlayd.core.nftables import NftChain, NftTable, Sender
 from overlayd.core.plan import diff
-from support.kernelstates import firewalls, observations, wishes
+from support.kernelstates import firewalls, observations, udp_wishes, wishes
 
 
 def carry_out(state: dict[Key, Item], operation: Operation) -> None:
@@ -108,6 +109,23 @@ def test_at_no_step_of_a_plan_a_chain_drops_what_is_to_be_let_in(
             assert senders(actual.items & desired.items) <= senders(state.values())
         if isinstance(operation.item, NftChain) and operation.verb is not Verb.REMOVE:
             assert senders(desired.items) <= senders(state.values())
+
+
+def overlaps(state: dict[Key, Item]) -> bool:
+    """Whether a datapath would have to send one address two ways."""
+    prefixes = [item.prefix for item in state.values() if isinstance(item, Encap)]
+    prefixes += [prefix for item in state.values() if isinstance(item, Datapath) for prefix in item.own]
+    return any(one.overlaps(other) for one, other in combinations(prefixes, 2))
+
+
+@given(udp_wishes(), udp_wishes())
+def test_no_step_from_one_table_to_another_has_an_address_at_two_places(
+    before: KernelState, after: KernelState
+) -> None:
+    state = dict(before.by_key)
+    for operation in diff(after, before, sweep=True):
+        carry_out(state, operation)
+        assert not overlaps(state), f"after {operation}"
 
 
 @given(wishes(), observations)

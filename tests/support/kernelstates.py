@@ -121,12 +121,20 @@ def vxlan_wishes(draw: st.DrawFn) -> KernelState:
 
 @st.composite
 def udp_wishes(draw: st.DrawFn) -> KernelState:
-    """What the udp backend may ask for: every encap has its datapath, all have their link."""
-    wanted: list[Item] = [Forwarding(Family.IPV4), Link(TUN, Tun(), None, draw(mtus)), draw(datapaths)]
-    if draw(st.booleans()):
-        wanted.append(Address(TUN, draw(tunnels), 32))
+    """What the udp backend may ask for: every encap has its datapath, all have their link, no two prefixes
+    overlap."""
+    wholes_and_halves = subnets.flatmap(lambda whole: st.sampled_from([whole, *whole.subnets()]))
+    disjoint: list[IPv4Network] = []
+    for prefix in draw(st.lists(wholes_and_halves, max_size=6)):
+        if not any(prefix.overlaps(other) for other in disjoint):
+            disjoint.append(prefix)
+    has_lease = draw(st.booleans())
+    own = (disjoint.pop(),) if disjoint and has_lease else ()
+    wanted: list[Item] = [Forwarding(Family.IPV4), Link(TUN, Tun(), None, draw(mtus))]
+    wanted.append(Datapath(TUN, draw(public_ips), draw(st.sampled_from([8285, 8286])), own))
+    wanted += [Address(TUN, prefix.network_address, 32) for prefix in own]
     wanted.append(Route(IPv4Network("10.244.0.0/16"), None, TUN))
-    return _keyed([*wanted, *draw(st.lists(encaps, max_size=4))])
+    return _keyed([*wanted, *[Encap(TUN, prefix, draw(public_ips), 8285) for prefix in disjoint]])
 
 
 def firewalls() -> st.SearchStrategy[KernelState]:

@@ -13,6 +13,7 @@ from overlayd.cli import main
 from overlayd.cli.status import age, render
 from overlayd.core.status import (
     Answer,
+    DatapathStatus,
     LeaseStatus,
     PeerState,
     PeerStatus,
@@ -204,3 +205,26 @@ def test_the_command_without_a_daemon_cannot_tell(tmp_path: Path, capsys: pytest
 def test_an_answer_survives_json() -> None:
     told = answer(GOOD, NOW)
     assert msgspec.json.decode(msgspec.json.encode(told), type=Answer) == told
+
+
+def test_a_datapath_is_shown_with_what_it_dropped_and_why_it_stopped() -> None:
+    datapath = DatapathStatus(
+        "python",
+        "the C datapath is not there",
+        ("checksum", "tso"),
+        {"tx_packets": 90, "tx_sends": 3, "rx_packets": 50, "rx_writes": 7},
+        {"unknown_sender": 12, "truncated": 0, "bad_source": 5},
+        "[Errno 77] File descriptor in bad state",
+    )
+    lines = render(Answer(NOW, Verdict.HEALTHY, "", replace(GOOD, backend="udp", datapath=datapath))).splitlines()
+    start = lines.index("datapath python (the C datapath is not there), with checksum, tso")
+    assert lines[start + 1 : start + 4] == [
+        "         sent 90 packets in 3 sends, received 50 in 7 writes",
+        "dropped  5 bad_source, 12 unknown_sender",
+        "         it has stopped before: [Errno 77] File descriptor in bad state",
+    ]
+    quiet = replace(GOOD, datapath=DatapathStatus("c", "it was asked for", (), {}, {"truncated": 0}))
+    text = render(Answer(NOW, Verdict.HEALTHY, "", quiet))
+    assert "datapath c (it was asked for), with no offloads" in text
+    assert "dropped" not in text
+    assert "stopped" not in text

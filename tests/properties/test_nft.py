@@ -102,6 +102,29 @@ def test_what_is_no_item_makes_the_table_odd(oddity: str) -> None:
     assert oddity in table.odd
 
 
+def test_newer_and_older_forms_mean_the_same() -> None:
+    """The set's type and single flags, as nft 1.0.6 lists them and as 1.1.5 does."""
+    source = {"payload": {"protocol": "ip", "field": "saddr"}}
+    kind = {"typeof": {"concat": [source, {"payload": {"base": "th", "offset": 336, "len": 32}}]}}
+    chain = {"name": "ip_masq", "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"}
+    found = [
+        parse_listing(
+            listing(
+                listed_set(type=kind_of_set, flags=flags_of_set),
+                {"chain": chain},
+                {"rule": {"chain": "ip_masq", "expr": [{"masquerade": {"flags": flags}}]}},
+            )
+        )
+        for kind_of_set, flags_of_set, flags in (
+            (["ipv4_addr", "integer"], ["interval"], "fully-random"),
+            (kind, "interval", ["fully-random"]),
+        )
+    ]
+    assert found[0] == found[1]
+    assert NftTable() in found[0].items
+    assert "masquerade fully-random }" in str(found[0])
+
+
 def test_a_rule_that_is_none_of_ours_is_shown_as_it_is() -> None:
     chain = {"name": "ip_masq", "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"}
     rule = {"chain": "ip_masq", "expr": [{"limit": {"rate": 3}}, {"drop": None}], "comment": "foo"}

@@ -55,7 +55,8 @@ class NftDataplane:
         if flags:
             return KernelState.of([NftTable(f"has flags {flags:#x}")])
         try:
-            ran = await run_nft(self._netns, "--json", "list", "table", FAMILY, TABLE)
+            # numeric, as a host may have names of its own for marks (/etc/iproute2/rt_marks)
+            ran = await run_nft(self._netns, "--json", "--numeric", "list", "table", FAMILY, TABLE)
             if ran.trouble:
                 raise ListingError(f"nft says: {ran.trouble}")
             return parse_listing(ran.out)

@@ -2,7 +2,8 @@
 
 A rule is written down in nft's syntax, as overlayd writes it; what overlayd never writes is shown as JSON, and so
 equals no wish.  What can't be an item, in the table or in its set, makes the table odd.  The form of the JSON is
-described in libnftables-json(5).
+described in libnftables-json(5).  It differs by version: a single flag is a word or a list of one, and from 1.1.1
+on the type of a set is told by what it is compared with.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from overlayd.core.kernel import KernelState
-from overlayd.core.nftables import CHAINS, COUNTERS, SENDERS, NftChain, NftItem, NftTable, Sender
+from overlayd.core.nftables import CHAINS, COUNTERS, SENDERS, SENDERS_TYPE, NftChain, NftItem, NftTable, Sender
 
-_SENDERS_TYPE = ["ipv4_addr", "integer"]
+_TYPES = (["ipv4_addr", "integer"], SENDERS_TYPE)
 _UNTOLD = {"family", "table", "name", "handle"}
 """What nft says of an object beside what makes it what it is."""
 
@@ -81,8 +82,18 @@ def _judge_extra(what: str, value: dict[str, Any], *known: str) -> None:
 
 def _judge_set(value: dict[str, Any]) -> None:
     _judge_extra("set", value, "type", "flags", "elem")
-    if value["type"] != _SENDERS_TYPE or value.get("flags") != ["interval"]:
+    match value["type"]:
+        case {"typeof": expression}:
+            kind: Any = _expression(expression)
+        case kind:
+            pass
+    if kind not in _TYPES or _flags(value) != ["interval"]:
         raise _OddError(f"has a set {SENDERS} of another type")
+
+
+def _flags(value: dict[str, Any]) -> list[str]:
+    flags = value.get("flags", [])
+    return [flags] if isinstance(flags, str) else list(flags)
 
 
 def _head(chain: dict[str, Any]) -> str:
@@ -119,8 +130,8 @@ def _statement(statement: dict[str, Any]) -> str:
             return f"{_expression(left)}{comparison} {_value(right)}"
         case {"counter": str() as name}:
             return f"counter name {name}"
-        case {"masquerade": {"flags": str() as flags}}:
-            return f"masquerade {flags}"
+        case {"masquerade": {"flags": _} as masquerade} if len(masquerade) == 1:
+            return f"masquerade {','.join(_flags(masquerade))}"
         case {"accept": None} | {"drop": None} | {"return": None}:
             ((verdict, _),) = statement.items()
             return verdict

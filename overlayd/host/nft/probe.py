@@ -30,4 +30,4 @@ async def find_obstacle(netns: str | None = None) -> str:
     except OSError as error:
         return error.strerror or str(error)
     words = ran.trouble or next((words for _, words in ran.refusals), "")
-    return f"it does not work with this kernel: {words}" if words else ""
+    return f"it does not work here: {words}" if words else ""

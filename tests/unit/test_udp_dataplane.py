@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from overlayd.cli import main
 from overlayd.core.datapath import DatapathReport, DatapathUnavailableError, UserspaceDataplane
 from overlayd.core.dataplane import Failure, Operation, Scope, Verb
 from overlayd.core.kernel import Datapath, Encap, Item
@@ -215,3 +216,14 @@ def test_an_implementation_is_chosen_and_says_why(monkeypatch: pytest.MonkeyPatc
     assert "the C datapath is not there" in chosen.reason
     with pytest.raises(DatapathUnavailableError, match="install overlayd again where a C compiler"):
         choose_implementation("c")
+
+
+def test_a_daemon_that_is_to_use_what_is_not_there_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(implementation, "_EXTENSION", "overlayd_backends.udp.absent")
+    assert main(["run", "--datapath", "c"]) == 2
+    said = capsys.readouterr().err
+    assert "the C datapath is not there" in said
+    assert "--datapath python" in said
+    assert "Traceback" not in said

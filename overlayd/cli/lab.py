@@ -17,6 +17,7 @@ import msgspec
 
 from overlayd.cli import CommandError
 from overlayd.lab.blueprint import check_spec, visitor_environment
+from overlayd.lab.cni import find_plugins
 from overlayd.lab.control import Ask, LabError
 from overlayd.lab.model import HOME, LabSpec
 from overlayd.lab.overview import Overview, overview
@@ -88,6 +89,9 @@ def _add_spec_options(parser: argparse.ArgumentParser) -> None:
         default=default.etcd_members,
         metavar="N",
         help=f"etcd servers, as one cluster (default: {default.etcd_members})",
+    )
+    parser.add_argument(
+        "--cni", action="store_true", help="let the CNI plugins make the pods, as the daemon's configuration says"
     )
 
 
@@ -205,9 +209,12 @@ def demo(args: argparse.Namespace) -> int:
 
 
 def _spec(args: argparse.Namespace) -> LabSpec:
-    spec = LabSpec(args.name, args.nodes, args.pods, args.backend, args.network, args.etcd_members, args.datapath)
+    members, backend = args.etcd_members, args.backend
+    spec = LabSpec(args.name, args.nodes, args.pods, backend, args.network, members, args.datapath, args.cni)
     try:
         check_spec(spec)
+        if spec.cni:
+            find_plugins()
     except ValueError as error:
         raise CommandError(str(error), 2) from error
     return spec

@@ -42,7 +42,11 @@ def format_conflist(config: NetworkConfig, subnet: Subnet, mtu: int, plugins: Co
         "ipam": {
             "type": "host-local",
             "ranges": [[{"subnet": str(prefix)}] for prefix in subnet.prefixes],
-            "routes": [{"dst": str(span.network)} for span in config.ranges],
+            # the gateway that the bridge takes in any case: its CHECK misses the route where it is left out
+            "routes": [
+                {"dst": str(span.network), "gw": str(prefix.network_address + 1)}
+                for span, prefix in zip(config.ranges, subnet.prefixes, strict=True)
+            ],
         },
     }
     more = {

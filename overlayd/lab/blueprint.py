@@ -16,6 +16,7 @@ from pathlib import Path
 
 from overlayd.core.config import parse_config
 from overlayd.core.subnetenv import parse_subnet_env
+from overlayd.lab.cni import find_plugins
 from overlayd.lab.model import HOME, UNDERLAY, EtcdMember, LabSpec, Node, Pod
 
 BRIDGE = "underlay"
@@ -176,6 +177,7 @@ def daemon_command(node: Node, spec: LabSpec) -> list[str]:
         *("--state-dir", str(node.state_dir)),
         *("--lease-ttl", str(LEASE_TTL)),
         *(("--datapath", datapath) if datapath is not None else ()),
+        *(("--cni-conf-dir", str(node.cni_dir), "--cni-bin-dir", str(find_plugins())) if spec.cni else ()),
     ]
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
+from overlayd.core.cni import FILE_NAME
 from overlayd.core.status import Verdict
 from overlayd.lab import blueprint
 from overlayd.lab.control import Voice
 from overlayd.lab.facts import ProcessState
 from overlayd.lab.house import House
 from overlayd.lab.lifeline import Progress, Step
-from overlayd.lab.model import HOME, EtcdMember, LabSpec, Node
+from overlayd.lab.model import HOME, EtcdMember, LabSpec, Node, Pod
 from overlayd.lab.processes import Process, last_lines
 
 Tell = Callable[[Progress], Awaitable[None]]
@@ -97,6 +99,8 @@ class Builder:
 
         async def settle(node: Node) -> None:
             nonlocal leased, furnished
+            if self._spec.cni:
+                node.cni_dir.mkdir(parents=True)
             async with starting:
                 subnet = await self._wait_leased(node, self._house.start(node.name))
             self._house.note_subnet(node, subnet)
@@ -111,7 +115,8 @@ class Builder:
                 nursery.start_soon(settle, node)
 
     async def _wait_leased(self, node: Node, process: Process) -> blueprint.SubnetFile:
-        while not node.subnet_file.exists():
+        awaited = [node.subnet_file, *([node.cni_dir / FILE_NAME] if self._spec.cni else [])]
+        while not all(file.exists() for file in awaited):
             if process.status is not None:
                 raise self._blame(node.name, f"its daemon ended: {process.end}")
             await trio.sleep(POLL)
@@ -121,9 +126,20 @@ class Builder:
         pods = tuple(pod for pod in self._spec.all_pods if pod.node == node)
         if not pods:
             return
+        if self._spec.cni:
+            await self._add_pods_by_plugins(node, pods)
+            return
         await self._run_ip(f"{node.name}-cni0", blueprint.bridge_script(pods, subnet), node.name)
         for pod in pods:
             await self._run_ip(pod.name, blueprint.pod_script(pod, subnet), pod.name)
+        self._house.note_pods(pods)
+
+    async def _add_pods_by_plugins(self, node: Node, pods: tuple[Pod, ...]) -> None:
+        for pod in pods:  # one after the other, so that the first gets the first address
+            await self._run_ip(f"{node.name}-{pod.name}", f"netns add {pod.name}\n", node.name)
+            await self._run_ip(pod.name, "link set lo up\n", pod.name)
+            add = [sys.executable, "-m", "overlayd.lab.cni", "add", pod.name]
+            await self._run("the CNI plugins refuse", pod.name, add, node.name)
         self._house.note_pods(pods)
 
     async def _wait_converged(self) -> None:

@@ -27,6 +27,8 @@ class LabSpec:
     etcd_members: int = 1
     datapaths: tuple[str, ...] = ()
     """Which datapath of the udp backend's each node runs, dealt out in turn; none: each node chooses itself."""
+    cni: bool = False
+    """Whether the pods get their network from the CNI plugins, as the daemon's configuration says."""
 
     @cached_property
     def all_nodes(self) -> tuple[Node, ...]:
@@ -108,6 +110,11 @@ class Node:
     @property
     def subnet_file(self) -> Path:
         return self.home / "subnet.env"
+
+    @property
+    def cni_dir(self) -> Path:
+        """Of the CNI configuration."""
+        return self.home / "net.d"
 
     @property
     def log_file(self) -> Path:

@@ -62,7 +62,7 @@ def test_each_pod_gets_an_address_of_the_subnet_and_a_route_to_the_network() -> 
         "ipam": {
             "type": "host-local",
             "ranges": [[{"subnet": "10.244.3.0/24"}]],
-            "routes": [{"dst": "10.244.0.0/16"}],
+            "routes": [{"dst": "10.244.0.0/16", "gw": "10.244.3.1"}],
         },
     }
     assert portmap == {"type": "portmap", "capabilities": {"portMappings": True}}
@@ -141,7 +141,9 @@ async def test_it_follows_the_lease(
         bridge = json.loads(path.read_text())["plugins"][0]
         assert bridge["ipam"]["ranges"] == [[{"subnet": subnet_of(node)}]]
         assert subnet_of(node).startswith("10.245.")
-        assert (bridge["ipam"]["routes"], bridge["mtu"]) == ([{"dst": "10.245.0.0/16"}], 1350)
+        gateway = subnet_of(node).replace(".0/24", ".1")
+        assert bridge["ipam"]["routes"] == [{"dst": "10.245.0.0/16", "gw": gateway}]
+        assert bridge["mtu"] == 1350
         runtime.conf_dir.rename(tmp_path / "elsewhere")
         await trio.sleep(60)
         assert codes(node) == {"cni-unwritable"}

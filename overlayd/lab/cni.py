@@ -1,0 +1,129 @@
+"""Gives the lab's pods their network as a container runtime does: through the CNI plugins, as the daemon's
+configuration says.
+
+`python -m overlayd.lab.cni add|check|del POD`, on the pod's node.  What a runtime must do is in the CNI
+specification 1.0.0, sections 2 and 3: each plugin of the list is a program that is given its part of the
+configuration on standard input, and the result of the one before it; for `del` they are called in reverse.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from overlayd.core.cni import FILE_NAME, NEEDED
+from overlayd.lab.control import LabError
+from overlayd.lab.model import Node, Pod
+
+PLUGIN_DIRS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
+"""Where the plugins' own releases put them, and Debian."""
+INTERFACE = "eth0"
+COMMANDS = ("add", "check", "del")
+
+Json = dict[str, Any]
+
+
+class PluginError(Exception):
+    """A plugin refused: which, and its own words."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One run of a plugin: which one, and what it is given."""
+
+    plugin: str
+    given: Json
+
+
+def find_plugins() -> Path:
+    """The directory of the CNI plugins.  Raises LabError."""
+    for directory in PLUGIN_DIRS:
+        if all(os.access(directory / name, os.X_OK) for name in NEEDED):
+            return directory
+    places = " or ".join(map(str, PLUGIN_DIRS))
+    raise LabError(f"there are no CNI plugins in {places}: apt-get install containernetworking-plugins")
+
+
+def calls(conflist: Json, command: str, result: Json | None, data_dir: Path) -> Generator[Call, Json | None]:
+    """The runs of one command.  For `add`, send each run's result into the generator to get the next; `check` and
+    `del` take the result of the `add` before them.  The pods' addresses are noted below `data_dir`."""
+    plugins = conflist["plugins"]
+    for plugin in reversed(plugins) if command == "del" else plugins:
+        if (plugin["type"], command) == ("bandwidth", "check"):
+            continue  # of a pod without limits it reads what is not there, and panics (seen with 1.1.1)
+        given = {**plugin, "cniVersion": conflist["cniVersion"], "name": conflist["name"]}
+        if "ipam" in given:
+            given["ipam"] = {**given["ipam"], "dataDir": str(data_dir)}
+        if result is not None:
+            given["prevResult"] = result
+        result = (yield Call(plugin["type"], given)) or result
+
+
+def carry_out(pod: Pod, command: str, plugin_dir: Path) -> Json | None:
+    """Run the command for a pod whose namespace is there; the result, None for one that has none.  Raises
+    PluginError, and OSError where the configuration can't be read."""
+    node = pod.node
+    conflist: Json = json.loads((node.cni_dir / FILE_NAME).read_text())
+    kept = node.home / f"{pod.name}.result.json"
+    result: Json | None = json.loads(kept.read_text()) if command != "add" and kept.exists() else None
+    steps = calls(conflist, command, result, node.home / "networks")
+    with suppress(StopIteration):
+        step = next(steps)
+        while True:
+            result = _run(step, pod, command, plugin_dir) or result
+            step = steps.send(result)
+    if command == "add":
+        kept.write_text(json.dumps(result))
+    elif command == "del":
+        kept.unlink(missing_ok=True)
+    return result
+
+
+def _run(call: Call, pod: Pod, command: str, plugin_dir: Path) -> Json | None:
+    environment: Mapping[str, str] = {
+        "PATH": os.environ.get("PATH", ""),
+        "CNI_COMMAND": command.upper(),
+        "CNI_CONTAINERID": pod.name,
+        "CNI_NETNS": f"/run/netns/{pod.name}",
+        "CNI_IFNAME": INTERFACE,
+        "CNI_PATH": str(plugin_dir),
+    }
+    done = subprocess.run(
+        [plugin_dir / call.plugin], input=json.dumps(call.given), env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise PluginError(f"{call.plugin} {command} for {pod.name}: {done.stdout.strip() or done.stderr.strip()}")
+    answer: Json | None = json.loads(done.stdout) if done.stdout.strip() else None
+    return answer
+
+
+def parse_pod(name: str) -> Pod:
+    """`pod2-1` is the first pod of the second node.  Raises ValueError."""
+    node, _, number = name.removeprefix("pod").partition("-")
+    return Pod(Node(int(node)), int(number))
+
+
+def main() -> int:
+    command, name = sys.argv[1:]
+    if command not in COMMANDS:
+        print(f"{command!r} is not one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        result = carry_out(parse_pod(name), command, find_plugins())
+    except (PluginError, LabError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if command == "add":
+        print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv4Network
 from typing import ClassVar
 
 import msgspec
@@ -27,7 +28,7 @@ from overlayd.core.kernel import (
     Route,
 )
 from overlayd.core.kernel import Vxlan as VxlanDevice
-from overlayd.core.model import Attributes, Family, Lease, Mac, NetworkView, Subnet, Underlay
+from overlayd.core.model import Attributes, Family, IPAddress, Lease, Mac, NetworkView, Subnet, Underlay
 from overlayd_backends.options import flag, number
 from overlayd_backends.peers import NotServedError, is_on_link, underlay_family, whereabouts
 
@@ -109,43 +110,43 @@ class Vxlan:
 
         served: dict[Subnet, KernelState] = {}
         refused: dict[Subnet, str] = {}
-        macs: dict[Mac, Subnet | None] = {view.mac: None}
+        macs: dict[Mac, str] = {view.mac: "this node"}
         for peer in sorted(view.peers, key=lambda lease: lease.create_revision):
             try:
-                mac, entries = _peer(self, peer, view.underlay)
-                if mac is not None and macs.setdefault(mac, peer.subnet) != peer.subnet:
-                    raise NotServedError(f"has VTEP MAC {mac}, which is that of {macs[mac] or 'this node'}")
-                served[peer.subnet] = entries
+                served[peer.subnet] = self._peer(peer, view.underlay, macs)
             except NotServedError as reason:
                 refused[peer.subnet] = str(reason)
         return Wish(self.device, mtu, KernelState.of(base), served, refused)
 
+    def _peer(self, peer: Lease, underlay: Underlay, macs: dict[Mac, str]) -> KernelState:
+        prefix, public = whereabouts(peer, self.kind, underlay)
+        if self.direct_routing and is_on_link(public, underlay):
+            return KernelState.of([Route(prefix, public, underlay.link)])
+        mac = self._vtep(peer)
+        if mac in macs:
+            raise NotServedError(f"has VTEP MAC {mac}, which is that of {macs[mac]}")
+        macs[mac] = str(peer.subnet)
+        return _entries(self.device, prefix, mac, public)
 
-@lru_cache(maxsize=16_384)  # with thousands of peers, nearly all of them are as they were at the last look
-def _peer(backend: Vxlan, peer: Lease, underlay: Underlay) -> tuple[Mac | None, KernelState]:
-    """The MAC of this peer's VTEP, None if it is reached without encapsulation, and its entries.  Raises
-    NotServedError."""
-    prefix, public = whereabouts(peer, backend.kind, underlay)
-    if backend.direct_routing and is_on_link(public, underlay):
-        return None, KernelState.of([Route(prefix, public, underlay.link)])
-    mac = _vtep(peer, backend.vni)
+    def _vtep(self, peer: Lease) -> Mac:
+        try:
+            data = msgspec.json.decode(peer.attributes.backend_data or "{}", type=VtepData)
+            mac = Mac.parse(data.VtepMAC)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise NotServedError(f"has no usable VTEP in its BackendData: {error}") from error
+        if not mac.is_unicast:
+            raise NotServedError(f"has VTEP MAC {mac}, which is not a unicast address")
+        if data.VNI not in (None, self.vni):
+            raise NotServedError(f"speaks VNI {str(data.VNI)[:16]}, this node VNI {self.vni}")
+        return mac
+
+
+@lru_cache(maxsize=8192)  # of thousands of peers, nearly all are as they were when the wish was stated last
+def _entries(device: str, prefix: IPv4Network, mac: Mac, public: IPAddress) -> KernelState:
     tunnel = prefix.network_address
     entries: list[Item] = [
-        FdbEntry(backend.device, mac, public),
-        Neighbour(backend.device, tunnel, mac),
-        Route(prefix, tunnel, backend.device, onlink=True),
+        FdbEntry(device, mac, public),
+        Neighbour(device, tunnel, mac),
+        Route(prefix, tunnel, device, onlink=True),
     ]
-    return mac, KernelState.of(entries)
-
-
-def _vtep(peer: Lease, vni: int) -> Mac:
-    try:
-        data = msgspec.json.decode(peer.attributes.backend_data or "{}", type=VtepData)
-        mac = Mac.parse(data.VtepMAC)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise NotServedError(f"has no usable VTEP in its BackendData: {error}") from error
-    if not mac.is_unicast:
-        raise NotServedError(f"has VTEP MAC {mac}, which is not a unicast address")
-    if data.VNI not in (None, vni):
-        raise NotServedError(f"speaks VNI {str(data.VNI)[:16]}, this node VNI {vni}")
-    return mac
+    return KernelState.of(entries)

@@ -282,23 +282,30 @@ struct datagram {
     Py_ssize_t source_length, segment_size, length;
 };
 
+static bool read_datagram(struct datagram *datagram, PyObject *item)
+{
+    if (!PyTuple_Check(item)) {
+        PyErr_SetString(PyExc_TypeError, "a datagram is a tuple of source, segment size and payload");
+        return false;
+    }
+    if (!PyArg_ParseTuple(item, "y#ny#:incoming", &datagram->source, &datagram->source_length,
+                          &datagram->segment_size, &datagram->payload, &datagram->length))
+        return false;
+    if (datagram->source_length != 4) {
+        PyErr_Format(PyExc_ValueError, "a source has 4 bytes, this one %zd", datagram->source_length);
+        return false;
+    }
+    return true;
+}
+
 static struct datagram *read_datagrams(PyObject *list)
 {
     Py_ssize_t datagram_count = PyList_Size(list);
-    struct datagram *datagrams = malloc(((size_t)datagram_count + 1) * sizeof *datagrams);
+    struct datagram *datagrams = calloc((size_t)datagram_count + 1, sizeof *datagrams);
     if (datagrams == NULL)
         PyErr_NoMemory();
     for (Py_ssize_t i = 0; datagrams != NULL && i < datagram_count; i++) {
-        struct datagram *one = &datagrams[i];
-        PyObject *item = PyList_GetItem(list, i);
-        bool read = PyTuple_Check(item);
-        if (!read)
-            PyErr_Format(PyExc_TypeError, "datagram %zd is no tuple of source, segment size and payload", i);
-        read = read && PyArg_ParseTuple(item, "y#ny#:incoming", &one->source, &one->source_length,
-                                        &one->segment_size, &one->payload, &one->length);
-        if (read && one->source_length != 4)
-            PyErr_Format(PyExc_ValueError, "a source has 4 bytes, this one %zd", one->source_length);
-        if (!read || one->source_length != 4) {
+        if (!read_datagram(&datagrams[i], PyList_GetItem(list, i))) {
             free(datagrams);
             return NULL;
         }
@@ -306,7 +313,8 @@ static struct datagram *read_datagrams(PyObject *list)
     return datagrams;
 }
 
-static PyObject *run_incoming(struct incoming *incoming, const struct datagram *datagrams, Py_ssize_t datagram_count)
+static PyObject *run_incoming(struct incoming *incoming, const struct datagram *datagrams,
+                              Py_ssize_t datagram_count)
 {
     struct harvest harvest = {.frames = PyList_New(0)};
     if (harvest.frames == NULL)
@@ -474,7 +482,7 @@ static PyMethodDef loop_methods[] = {
 };
 
 static PyType_Slot loop_slots[] = {
-    {Py_tp_doc, "Loop(engine, tun_fd, udp_fd, stop_fd): the shape of overlayd_backends.udp.python_loop.PythonLoop."},
+    {Py_tp_doc, "Loop(engine, tun_fd, udp_fd, stop_fd), as overlayd_backends.udp.python_loop.PythonLoop."},
     {Py_tp_new, loop_py_new},
     {Py_tp_dealloc, loop_py_dealloc},
     {Py_tp_methods, loop_methods},

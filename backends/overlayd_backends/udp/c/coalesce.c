@@ -28,7 +28,7 @@ static uint16_t plain_udp(const uint8_t *udp, uint16_t room)
 
 bool find_segment(const uint8_t *packet, const struct ipv4 *ip, bool tcp, bool udp, struct segment *segment)
 {
-    if (ip->header_length != IPV4_MIN_HEADER || is_fragment(ip))
+    if (ip->header_length != IPV4_MIN_HEADER || (ip->fragment & ~IPV4_DONT_FRAGMENT) != 0)
         return false;
     uint16_t room = (uint16_t)(ip->total_length - ip->header_length), header = 0;
     if (tcp && ip->protocol == PROTOCOL_TCP)
@@ -84,7 +84,7 @@ bool superpacket_takes(const struct superpacket *superpacket, const struct segme
         segment->payload > first->payload ||
         first->headers + superpacket->payload + segment->payload > IPV4_MAX_PACKET)
         return false;
-    /* TOS; the fragment field, TTL and protocol, which stand side by side; addresses and ports, which do so as well. */
+    /* TOS; then fragment field, TTL and protocol, which stand side by side, as addresses and ports do. */
     if (!same(a, b, IPV4_TOS, 1) || !same(a, b, IPV4_FRAGMENT, 4) || !same(a, b, IPV4_SOURCE, 12))
         return false;
     /* Segments get ids that count up; they mean something where the packet may be fragmented (RFC 6864). */

@@ -1,7 +1,8 @@
-/* What the datapath tells a sender: ICMP errors of its own (RFC 792, RFC 1122 section 3.2.2, RFC 1812 section 4.3.2).
+/* What the datapath tells a sender: ICMP errors of its own (RFC 792, RFC 1122 section 3.2.2, RFC 1812 section
+ * 4.3.2).
  *
- * They seem to come from the address that the packet was for: the kernel would discard one of its own addresses as a
- * martian.
+ * They seem to come from the address that the packet was for: the kernel would discard one of its own addresses as
+ * a martian.
  */
 #ifndef OVERLAYD_ICMP_H
 #define OVERLAYD_ICMP_H

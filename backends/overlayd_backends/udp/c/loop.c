@@ -24,13 +24,13 @@
  * with at least one packet's room behind, what waits is never overwritten by the next read. */
 #define ARENA (4 * 65536)
 #define READS_BETWEEN_GLANCES 256 /* how long a busy direction may not notice that it should stop */
-/* Datagrams, or trains that UDP_GRO joined, that one system call reads: where nothing joined them on the way, as many
- * as make a whole superpacket. */
+/* Datagrams, or trains that UDP_GRO joined, that one system call reads: where nothing joined them on the way, as
+ * many as make a whole superpacket. */
 #define BATCH 64
 /* Room for each.  What is beyond 64 KiB keeps their beginnings from meeting in the same sets of the caches. */
 #define DATAGRAM (65536 + 1664)
-#define PATIENCE 3                /* waits for room in the socket's buffer, each of */
-#define PATIENCE_MS 100
+#define PATIENCE 3      /* waits for room in the socket's buffer, */
+#define PATIENCE_MS 100 /* each at most this long */
 
 enum wake { WAKE_READ, WAKE_STOP, WAKE_FAILED };
 
@@ -127,10 +127,7 @@ static bool wait_writable(const struct loop *loop)
 
 static int send_udp(struct direction *direction, const struct send *send)
 {
-    union {
-        struct cmsghdr header;
-        uint8_t space[CMSG_SPACE(sizeof(uint16_t))];
-    } control = {0};
+    _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint16_t))] = {0};
     struct sockaddr_in to = {
         .sin_family = AF_INET,
         .sin_port = htons(send->port),
@@ -143,15 +140,16 @@ static int send_udp(struct direction *direction, const struct send *send)
         .msg_iovlen = send->piece_count,
     };
     if (send->segment_size != 0) {
-        control.header.cmsg_level = IPPROTO_UDP;
-        control.header.cmsg_type = UDP_SEGMENT;
-        control.header.cmsg_len = CMSG_LEN(sizeof(uint16_t));
-        memcpy(CMSG_DATA(&control.header), &send->segment_size, sizeof(uint16_t));
-        message.msg_control = control.space;
-        message.msg_controllen = sizeof control.space;
+        message.msg_control = control;
+        message.msg_controllen = sizeof control;
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = IPPROTO_UDP;
+        header->cmsg_type = UDP_SEGMENT;
+        header->cmsg_len = CMSG_LEN(sizeof(uint16_t));
+        memcpy(CMSG_DATA(header), &send->segment_size, sizeof(uint16_t));
     }
     for (unsigned waits = 0;;) {
-        if (sendmsg(direction->loop->udp_fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+        if (sendmsg(direction->loop->udp_fd, &message, MSG_DONTWAIT) >= 0)
             return 0;
         int error = errno;
         if (error == EINTR)
@@ -312,9 +310,8 @@ struct inbox {
     struct mmsghdr messages[BATCH];
     struct iovec pieces[BATCH];
     struct sockaddr_in senders[BATCH];
-    union {
-        struct cmsghdr header;
-        uint8_t space[CMSG_SPACE(sizeof(int))];
+    struct {
+        _Alignas(struct cmsghdr) uint8_t space[CMSG_SPACE(sizeof(int))];
     } controls[BATCH];
     uint8_t datagrams[BATCH][DATAGRAM];
 };
@@ -338,14 +335,14 @@ static void make_ready(struct inbox *inbox, int message_count)
 /* Of a datagram that UDP_GRO joined; 0 for any other. */
 static size_t find_segment_size(struct msghdr *message)
 {
-    for (struct cmsghdr *control = CMSG_FIRSTHDR(message); control != NULL; control = CMSG_NXTHDR(message, control)) {
-        if (control->cmsg_level == IPPROTO_UDP && control->cmsg_type == UDP_GRO) {
-            int size;
-            memcpy(&size, CMSG_DATA(control), sizeof size);
-            return size > 0 ? (size_t)size : 0;
-        }
-    }
-    return 0;
+    struct cmsghdr *control = CMSG_FIRSTHDR(message);
+    while (control != NULL && (control->cmsg_level != IPPROTO_UDP || control->cmsg_type != UDP_GRO))
+        control = CMSG_NXTHDR(message, control);
+    if (control == NULL)
+        return 0;
+    int size;
+    memcpy(&size, CMSG_DATA(control), sizeof size);
+    return size > 0 ? (size_t)size : 0;
 }
 
 /* Drains the socket into the engine; as drain_tun. */

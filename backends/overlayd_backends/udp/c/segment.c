@@ -4,7 +4,8 @@
 
 #include "checksum.h"
 
-void cutter_init(struct cutter *cutter, const uint8_t *packet, const struct ipv4 *ip, const struct offload *offload)
+void cutter_init(struct cutter *cutter, const uint8_t *packet, const struct ipv4 *ip,
+                 const struct offload *offload)
 {
     uint16_t headers = offload->headers, ip_header = ip->header_length;
     uint8_t *common = cutter->common, *l4 = common + ip_header;

@@ -23,7 +23,8 @@ struct cutter {
 };
 
 /* `packet` has passed judge_offload with a type other than VNET_GSO_NONE. */
-void cutter_init(struct cutter *cutter, const uint8_t *packet, const struct ipv4 *ip, const struct offload *offload);
+void cutter_init(struct cutter *cutter, const uint8_t *packet, const struct ipv4 *ip,
+                 const struct offload *offload);
 
 /* The whole length of the next segment; 0 when all were taken. */
 static inline size_t cutter_next_length(const struct cutter *cutter)

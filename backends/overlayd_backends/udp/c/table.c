@@ -97,7 +97,8 @@ struct table *table_new(const uint8_t *packed, size_t length, char problem[TABLE
 {
     problem[0] = '\0';
     if (length < PACKED_COUNTS) {
-        snprintf(problem, TABLE_PROBLEM, "a packed table has at least %d bytes, this one %zu", PACKED_COUNTS, length);
+        snprintf(problem, TABLE_PROBLEM, "a packed table has at least %d bytes, this one %zu", PACKED_COUNTS,
+                 length);
         return NULL;
     }
     uint32_t own_count = native32(packed), entry_count = native32(packed + 4);

@@ -38,8 +38,8 @@ bool table_is_own(const struct table *table, uint32_t address);
 const struct entry *table_find(const struct table *table, uint32_t address);
 bool table_knows_peer(const struct table *table, uint32_t peer);
 
-/* Where the next table waits for its thread.  Posting never waits, a table that was not fetched yet is replaced, and
- * each side frees what it takes out. */
+/* Where the next table waits for its thread.  Posting never waits, a table that was not fetched yet is replaced,
+ * and each side frees what it takes out. */
 struct mailbox {
     _Alignas(64) _Atomic(struct table *) next;
 };

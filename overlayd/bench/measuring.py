@@ -20,8 +20,13 @@ def measure(stage: Stage, wire: Wire, plan: Plan) -> dict[Measure, float]:
     """All figures of one turn.  Raises BenchError."""
     set_wire(stage, wire)
     figures = throughput(stage, plan.seconds)
-    for size, name in ((64, Measure.PACKETS_64), (1400, Measure.PACKETS_1400)):
-        figures[name] = packet_rate(stage, size, plan.seconds / 4, plan.trials)
+    for size, highest, lossless in (
+        (64, Measure.PACKETS_64, Measure.LOSSLESS_64),
+        (1400, Measure.PACKETS_1400, Measure.LOSSLESS_1400),
+    ):
+        trials = try_rates(stage, size, plan.seconds / 4, plan.trials)
+        figures[highest] = search.highest_rate(trials)
+        figures[lossless] = search.lossless_rate(trials)
     return figures | round_trip(stage, plan.seconds / 2)
 
 
@@ -47,12 +52,12 @@ def transfer(stage: Stage, streams: int, seconds: int) -> float:
         raise BenchError(f"{stage.mode}: {error}") from error
 
 
-def packet_rate(stage: Stage, size: int, seconds: float, most: int) -> float:
-    """Datagrams a second without loss."""
+def try_rates(stage: Stage, size: int, seconds: float, most: int) -> list[Trial]:
+    """Trials of so many seconds until the rate without loss is known, or `most` were made."""
     trials: list[Trial] = []
     while (rate := search.find_next(trials, most)) is not None:
         trials.append(try_rate(stage, size, rate, seconds))
-    return search.lossless_rate(trials)
+    return trials
 
 
 def try_rate(stage: Stage, size: int, rate: float, seconds: float) -> Trial:

@@ -56,8 +56,12 @@ class Measure(enum.StrEnum):
     CPU = "cpu"
     """Processor time of the whole machine, both nodes and both pods, while `tcp-1` ran."""
     PACKETS_64 = "packets-64"
+    LOSSLESS_64 = "lossless-64"
     PACKETS_1400 = "packets-1400"
-    """Datagrams with so many bytes of payload: the highest rate at which at most 1 in 100 was lost."""
+    LOSSLESS_1400 = "lossless-1400"
+    """Datagrams with so many bytes of payload: the most that arrived, however many were lost; and the highest
+    rate at which at most 1 in 100 was lost, which hangs on queues, and on how long those who empty them are kept
+    waiting for a processor."""
     RTT_P50 = "rtt-p50"
     RTT_P99 = "rtt-p99"
     """Of a 64-byte datagram; all of one node, and its pod, on one processor, all of the other on another."""
@@ -72,7 +76,9 @@ _QUANTITIES = {
     Measure.TCP_4: Quantity("TCP, 4 streams", "Gbit/s", 1e9, digits=2),
     Measure.CPU: Quantity("CPU", "s/Gbit", 1.0, more_is_better=False, digits=2),
     Measure.PACKETS_64: Quantity("64 B", "kpps", 1e3),
+    Measure.LOSSLESS_64: Quantity("64 B loss-free", "kpps", 1e3),
     Measure.PACKETS_1400: Quantity("1400 B", "kpps", 1e3),
+    Measure.LOSSLESS_1400: Quantity("1400 B loss-free", "kpps", 1e3),
     Measure.RTT_P50: Quantity("RTT p50", "µs", 1e-6, more_is_better=False, digits=0),
     Measure.RTT_P99: Quantity("RTT p99", "µs", 1e-6, more_is_better=False, digits=0),
 }

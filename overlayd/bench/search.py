@@ -1,4 +1,6 @@
-"""The rate without loss: the highest one at which nearly all that is sent arrives.
+"""Two rates of a path: the most that arrives, whatever is lost, and the highest at which nearly nothing is lost.
+
+The second is searched for; the first shows on the way, as the search passes by the path's capacity.
 
 The first trial sends as fast as the sender can.  If that gets through, the sender is the limit.  Otherwise the
 rate lies between nothing and what was sent then, and each further trial halves what is left, in proportion.
@@ -55,6 +57,11 @@ def find_next(trials: Sequence[Trial], most: int) -> float | None:
     if above <= below * CLOSE_ENOUGH:
         return None
     return float((below * above) ** 0.5)
+
+
+def highest_rate(trials: Sequence[Trial]) -> float:
+    """The most that arrived in any trial."""
+    return max(trial.received_rate for trial in trials)
 
 
 def lossless_rate(trials: Sequence[Trial]) -> float:

@@ -83,7 +83,7 @@ def _align(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 def describe_plan(run: Run) -> Iterator[str]:
     plan = run.plan
     rounds = "1 round" if plan.rounds == 1 else f"{plan.rounds} rounds"
-    yield f"{rounds} in turns; TCP {plan.seconds} s each, packets with at most 1 in 100 lost"
+    yield f"{rounds} in turns; TCP {plan.seconds} s each; loss-free: at most 1 in 100 lost"
 
 
 def describe(place: Surroundings) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -31,6 +32,8 @@ def _needs() -> None:
     for program, package in NEEDED.items():
         if shutil.which(program) is None:
             pytest.skip(f"needs {program}: install the package {package}")
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        pytest.skip("needs root: /dev/net/tun is not for everyone here")
 
 
 def test_a_quick_bench_of_two_modes_measures_everything(tmp_path: Path) -> None:
@@ -45,8 +48,8 @@ def test_a_quick_bench_of_two_modes_measures_everything(tmp_path: Path) -> None:
     assert [sample["turn"]["mode"] for sample in samples] == ["host-gw", "plain"]
     for sample in samples:
         assert sample["figures"].keys() == {measure.value for measure in Measure}
-        positive = {name for name, figure in sample["figures"].items() if figure > 0}
-        assert positive >= {"tcp-1", "tcp-4", "cpu", "rtt-p50", "rtt-p99"}, sample
+        nil = {name for name, figure in sample["figures"].items() if not figure > 0}
+        assert nil <= {"lossless-64", "lossless-1400"}, sample  # two trials are too few to find them for sure
     assert len(whole["judgement"]["honesty"]) == 2
     assert Outcome[whole["outcome"].upper()] == done.returncode
     assert whole["run"]["surroundings"]["processors"] > 0

@@ -20,7 +20,9 @@ RAW = {
     Measure.TCP_4: 9e9,
     Measure.CPU: 0.25,
     Measure.PACKETS_64: 123_400.0,
+    Measure.LOSSLESS_64: 120_000.0,
     Measure.PACKETS_1400: 100_000.0,
+    Measure.LOSSLESS_1400: 99_000.0,
     Measure.RTT_P50: 50e-6,
     Measure.RTT_P99: 0.0012,
 }
@@ -47,7 +49,7 @@ def test_ratios_come_first_then_the_figures_then_where_it_was() -> None:
     assert rows[0] == "ratios"
     assert "udp-c ÷ plain TCP, 1 stream superpacket wire 5 ≥ 7 MISSED" in rows
     assert "udp-c ÷ vxlan TCP, 1 stream superpacket wire 0.5 ≥ 0.5 met" in rows
-    assert "host-gw 8.00 9.00 0.25 123.4 100.0 50 1200" in rows
+    assert "host-gw 8.00 9.00 0.25 123.4 120.0 100.0 99.0 50 1200" in rows
     assert rows[-1] == "udp-c: c, because it is there"
     assert "Linux 6.18.0" in text
     assert rows.index("superpacket wire, medians") < rows.index("mtu-sized wire, medians")

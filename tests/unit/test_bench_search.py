@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlayd.bench.search import FULL_SPEED, TOLERANCE, Trial, find_next, lossless_rate
+from overlayd.bench.search import FULL_SPEED, TOLERANCE, Trial, find_next, highest_rate, lossless_rate
 
 SENDER = 200_000.0
 """Datagrams a second that the sender manages at most."""
@@ -47,6 +47,11 @@ def test_a_path_faster_than_the_sender_needs_one_trial() -> None:
 @pytest.mark.parametrize(("received", "clean"), [(1000, True), (990, True), (989, False), (0, False)])
 def test_one_in_a_hundred_may_be_lost(received: int, clean: bool) -> None:
     assert Trial(1000, 1000, received, 1.0).is_clean is clean
+
+
+def test_the_most_that_arrives_is_counted_whatever_was_lost() -> None:
+    trials = [Trial(0, 9000, 3000, 1.0), Trial(1700, 1700, 1700, 1.0), Trial(3900, 3900, 3500, 1.0)]
+    assert (highest_rate(trials), lossless_rate(trials)) == (3500, 1700)
 
 
 def test_nothing_sent_is_not_clean() -> None:

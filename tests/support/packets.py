@@ -179,6 +179,9 @@ def streams(draw: st.DrawFn, transports: Sequence[str] = ("tcp", "udp")) -> list
     odd = st.tuples(st.integers(0, count - 1), st.sampled_from(_ODDITIES))
     for place, oddity in draw(st.lists(odd, max_size=2)):
         packets[place] = oddity(packets[place])
+    if draw(st.sampled_from([False, False, False, True])):
+        common = draw(st.sampled_from(_ODDITIES))
+        packets = [replace(common(packet), payload=packet.payload) for packet in packets]
     return packets
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -168,6 +169,7 @@ def test_equal_packets_to_one_peer_leave_together(implementation: str) -> None:
 def test_a_train_has_64_packets_and_65000_bytes_at_most(implementation: str) -> None:
     assert sizes_sent(implementation, frames_of(GOOD, 60, 65)) == [(B, 100, 6400), (B, 0, 100)]
     assert sizes_sent(implementation, frames_of(GOOD, 1260, 51)) == [(B, 1300, 65000), (B, 0, 1300)]
+    assert sizes_sent(implementation, frames_of(GOOD, 1343, 47)) == [(B, 1383, 46 * 1383), (B, 0, 1383)]
     assert sizes_sent(implementation, frames_of(GOOD, 64960, 2)) == [(B, 0, 65000)] * 2
     assert sizes_sent(implementation, frames_of(GOOD, 65400, 2, last=10)) == [(B, 0, 65440), (B, 0, 50)]
 
@@ -336,6 +338,67 @@ def test_a_push_ends_a_superpacket_and_stands_in_it(implementation: str) -> None
         (120, ACK),
         (60, ACK | FIN),
     ]
+
+
+DATAGRAM = Packet(payload=pattern(60))
+
+
+def rewritten(packet: Packet, place: int, value: int) -> bytes:
+    """With 16 bits changed, and the transport checksum still right."""
+    content = bytearray(bytes(packet))
+    before = struct.unpack_from("!H", content, place)[0]
+    struct.pack_into("!H", content, place, value)
+    at = 26 if packet.sequence is None else 36
+    total = (struct.unpack_from("!H", content, at)[0] + before + (~value & 0xFFFF)) % 0xFFFF
+    struct.pack_into("!H", content, at, total)
+    return bytes(content)
+
+
+def without_checksum_by_chance() -> bytes:
+    """A datagram without a checksum (0) whose checksum would be 0."""
+    sum_of_rest = struct.unpack("!H", bytes(replace(DATAGRAM, payload=bytes(60)))[26:28])[0]
+    packet = bytearray(bytes(replace(DATAGRAM, payload=struct.pack("!H", sum_of_rest) + bytes(58))))
+    assert packet[26:28] == b"\xff\xff"
+    packet[26:28] = b"\0\0"
+    return bytes(packet)
+
+
+def two(first: Packet, **changes: Any) -> list[bytes]:
+    """Two that follow one another, alike in what is changed."""
+    size = len(first.payload)
+    return [bytes(replace(one, **{"payload": pattern(size), **changes})) for one in stream(first, size, 2)]
+
+
+NEVER_JOINED = {
+    "bits beside the data offset": two(INSIDE, reserved=1),
+    "no acknowledgement": two(INSIDE, flags=0),
+    "an urgent byte": two(INSIDE, flags=ACK | 0x20),
+    "no payload": two(INSIDE, payload=b"", sequence=7),
+    "IP options": two(INSIDE, options=b"\x94\x04\0\0"),
+    "first fragments": two(INSIDE, fragment=MORE_FRAGMENTS),
+    "the reserved flag": two(INSIDE, fragment=0x8000),
+    "wrong checksums": two(INSIDE, checksum_off_by=1),
+    "TCP headers of 4 bytes": [rewritten(packet, 32, 0x1010) for packet in stream(INSIDE, 60, 2)],
+    "datagrams without a checksum": two(DATAGRAM, udp_checksum=False),
+    "some whose checksum would be 0": [without_checksum_by_chance()] * 2,
+    "datagrams that say that they are shorter": [rewritten(packet, 24, 40) for packet in stream(DATAGRAM, 60, 2)],
+    "datagrams without payload": two(DATAGRAM, payload=b""),
+    "another protocol": two(DATAGRAM, protocol=47),
+}
+
+
+def test_two_that_follow_one_another_are_joined(implementation: str) -> None:
+    for first in (INSIDE, DATAGRAM):
+        frames = engine_of(2, implementation).incoming([(A, 0, packet) for packet in two(first)])
+        assert [len(frame) for frame in frames] == [10 + first.headers + 2 * len(first.payload)]
+
+
+@pytest.mark.parametrize("case", NEVER_JOINED)
+def test_what_is_never_joined(implementation: str, case: str) -> None:
+    """Not even with just the packet that would follow."""
+    packets = NEVER_JOINED[case]
+    frames = engine_of(2, implementation).incoming([(A, 0, packet) for packet in packets])
+    assert frames == [NO_OFFLOAD + packet for packet in packets]
 
 
 # The table -----------------------------------------------------------------------------------------------------

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         with hold_namespace():
             footprint = FootprintFile(args.run_dir)
-            trio.run(_clean_kernel, pick_iface(args), footprint.known.links)
+            if complaint := trio.run(_clean_kernel, pick_iface(args), footprint.known.links):
+                raise CommandError(complaint)
             _remove_subnet_file(args.subnet_file, footprint.known.subnet_file)
             if footprint.known.conflist:
                 _remove_file(Path(footprint.known.conflist))
@@ -63,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _clean_kernel(pick: Pick, links: Iterable[str]) -> None:
+async def _clean_kernel(pick: Pick, links: Iterable[str]) -> str:
+    """Take away all that is ours; why that can't be done, "" where it is."""
     from overlayd.core.dataplane import Scope
     from overlayd.core.kernel import KernelState
     from overlayd.core.plan import diff
@@ -76,9 +78,12 @@ async def _clean_kernel(pick: Pick, links: Iterable[str]) -> None:
         scope = Scope(frozenset({*links, *((underlay,) if underlay is not None else ())}))
         # What stood behind something of ours (a second route to one destination) shows once that is gone.
         for _ in range(ROUNDS):
-            plan = diff(KernelState(), await dataplane.observe(scope), sweep=True)
+            try:
+                plan = diff(KernelState(), await dataplane.observe(scope), sweep=True)
+            except PermissionError:
+                return "this process may not look at all that is ours: run it as root, or with CAP_NET_ADMIN"
             if not plan:
-                return
+                return ""
             failed = []
             for stage in plan.stages:
                 for operation, failure in zip(stage, await dataplane.apply(stage), strict=True):
@@ -87,8 +92,8 @@ async def _clean_kernel(pick: Pick, links: Iterable[str]) -> None:
                     else:
                         failed.append(f"{operation.item}: {failure.reason}")
             if failed:
-                raise CommandError("the kernel refused to remove " + "; ".join(failed))
-        raise CommandError("something puts back what is removed here: is another overlayd at work?")
+                return "the kernel refused to remove " + "; ".join(failed)
+        return "something puts back what is removed here: is another overlayd at work?"
 
 
 def _remove_subnet_file(path: Path, written: str) -> None:

@@ -113,3 +113,19 @@ def test_without_nft_what_is_asked_for_is_refused_at_start_and_what_is_not_is_to
     done = run_inside(lab, aside, "unshare", "-m", "sh", "-ec", script)
     assert f"firewall sources not checked: {missing}\n" in done.stdout
     assert done.stdout.startswith("healthy\n")
+
+
+def test_what_cleanup_can_not_do_it_says_in_a_sentence(lab: HeldLab, aside: str) -> None:
+    out(lab, aside, "nft add table inet overlayd")
+    done = run_inside(
+        lab, aside, "unshare", "-m", "sh", "-c", "mount --bind /dev/null $(command -v nft); overlayd cleanup"
+    )
+    assert done.returncode == 1
+    assert "the kernel refused to remove table inet overlayd" in done.stderr
+    assert "nft is not installed" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run_inside(lab, aside, "unshare", "--user", "overlayd", "cleanup")
+    assert done.returncode == 1
+    assert "run it as root, or with CAP_NET_ADMIN" in done.stderr
+    assert "Traceback" not in done.stderr
+    out(lab, aside, "overlayd cleanup")

@@ -171,7 +171,7 @@ async def _receive(sock: trio.socket.SocketType) -> list[Message]:
 @asynccontextmanager
 async def open_netlink(netns: str | None = None) -> AsyncGenerator[Netlink, None]:
     """A connection to this network namespace, or to another one (see `in_netns`)."""
-    with trio.socket.from_stdlib_socket(in_netns(netns, _open_socket)) as sock:
+    with trio.socket.from_stdlib_socket(in_netns(netns, open_socket)) as sock:
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             sock.setsockopt(_SOL_NETLINK, option, 1)
         await sock.bind((0, 0))
@@ -179,17 +179,20 @@ async def open_netlink(netns: str | None = None) -> AsyncGenerator[Netlink, None
 
 
 @asynccontextmanager
-async def open_notifications(netns: str | None, groups: Sequence[int]) -> AsyncGenerator[Notifications, None]:
-    """Changes from now on in these multicast groups (RTNLGRP_*)."""
-    with trio.socket.from_stdlib_socket(in_netns(netns, _open_socket)) as sock:
+async def open_notifications(
+    netns: str | None, groups: Sequence[int], protocol: int = socket.NETLINK_ROUTE
+) -> AsyncGenerator[Notifications, None]:
+    """Changes from now on in these multicast groups (RTNLGRP_*, or those of another protocol)."""
+    with trio.socket.from_stdlib_socket(in_netns(netns, lambda: open_socket(protocol))) as sock:
         await sock.bind((0, 0))
         for group in groups:
             sock.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         yield Notifications(sock)
 
 
-def _open_socket() -> socket.socket:
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+def open_socket(protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
+    """A netlink socket that is not bound yet, with room for many answers."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
     except PermissionError:

@@ -15,9 +15,15 @@ import trio
 from overlayd.core.dataplane import Failure, Hints, Operation, Scope, Verb
 from overlayd.core.kernel import Item, KernelState
 from overlayd.core.nftables import COUNTERS, FAMILY, TABLE, NftTable
-from overlayd.host.netlink.connection import Notifications
+from overlayd.host.netlink.connection import Notifications, open_notifications
 from overlayd.host.nft.listing import ListingError, parse_listing
-from overlayd.host.nft.netfilter import Netfilter, is_about_our_table, open_events, open_netfilter
+from overlayd.host.nft.netfilter import (
+    NETLINK_NETFILTER,
+    NFNLGRP_NFTABLES,
+    Netfilter,
+    is_about_our_table,
+    open_netfilter,
+)
 from overlayd.host.nft.program import failure, run_nft
 from overlayd.host.nft.script import Part, assemble, plan_parts
 
@@ -110,22 +116,29 @@ class NftDataplane:
 
     @asynccontextmanager
     async def changes(self) -> AsyncGenerator[Hints, None]:
-        with open_events(self._netns) as events:
+        if self._netfilter is None:
+            yield _Silence()
+            return
+        async with open_notifications(self._netns, (NFNLGRP_NFTABLES,), NETLINK_NETFILTER) as events:
             yield _NftHints(events)
 
 
 class _NftHints:
-    def __init__(self, events: Notifications | None) -> None:
+    def __init__(self, events: Notifications) -> None:
         self._events = events
 
     async def wait(self) -> None:
-        if self._events is None:
-            await trio.sleep_forever()
-        else:
-            while True:
-                messages = await self._events.receive()
-                if messages is None or any(map(is_about_our_table, messages)):
-                    return
+        while True:
+            messages = await self._events.receive()
+            if messages is None or any(map(is_about_our_table, messages)):
+                return
+
+
+class _Silence:
+    """The hints of a kernel that has no netfilter."""
+
+    async def wait(self) -> None:
+        await trio.sleep_forever()
 
 
 def _judge(wanted: Item, there: KernelState) -> Failure | None:

@@ -13,22 +13,17 @@ import struct
 from collections.abc import Generator
 from contextlib import contextmanager
 
-import trio
-
 from overlayd.core.nftables import TABLE
 from overlayd.host.netlink import wire
-from overlayd.host.netlink.connection import Notifications
+from overlayd.host.netlink.connection import open_socket
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.netlink.wire import Message, Request
 
-_NETLINK_NETFILTER = 12
-_SOL_NETLINK = 270
-_NETLINK_ADD_MEMBERSHIP = 1
-_SO_RCVBUFFORCE = 33
-"""linux/netlink.h, linux/socket.h, asm-generic/socket.h."""
+NETLINK_NETFILTER = 12
+NFNLGRP_NFTABLES = 7
+"""The protocol, and the group that hears of changes in nf_tables: linux/netlink.h, linux/netfilter/nfnetlink.h."""
 
 _NFNL_SUBSYS_NFTABLES = 10
-_NFNLGRP_NFTABLES = 7
 _NFPROTO_INET = 1
 """linux/netfilter/nfnetlink.h, linux/netfilter.h."""
 
@@ -46,8 +41,6 @@ _NFGENMSG = struct.Struct("!BBH")
 _ABSENT = {errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT}
 """How a kernel without nf_tables answers."""
 _ANSWER = 1 << 16
-_RECEIVE_BUFFER = 4 << 20
-"""Bytes; room for the events of some ten thousand elements."""
 _PATIENCE = 5.0
 """Seconds.  The kernel answers while it is being asked, so this is never waited for but in a broken one."""
 
@@ -120,37 +113,13 @@ def is_about_our_table(message: Message) -> bool:
 def open_netfilter(netns: str | None) -> Generator[Netfilter | None, None, None]:
     """None where the kernel has no netfilter at all."""
     try:
-        sock = in_netns(netns, _open_socket)
+        sock = in_netns(netns, lambda: open_socket(NETLINK_NETFILTER))
     except OSError as error:
         if error.errno != errno.EPROTONOSUPPORT:
             raise
         yield None
         return
     with sock:
+        sock.bind((0, 0))
         sock.settimeout(_PATIENCE)
         yield Netfilter(sock)
-
-
-@contextmanager
-def open_events(netns: str | None) -> Generator[Notifications | None, None, None]:
-    """What happens in nf_tables from now on; None where the kernel has no netfilter at all."""
-    try:
-        plain = in_netns(netns, _open_socket)
-    except OSError as error:
-        if error.errno != errno.EPROTONOSUPPORT:
-            raise
-        yield None
-        return
-    with trio.socket.from_stdlib_socket(plain) as sock:
-        plain.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NFNLGRP_NFTABLES)
-        yield Notifications(sock)
-
-
-def _open_socket() -> socket.socket:
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # as much as an ordinary user gets
-    sock.bind((0, 0))
-    return sock

@@ -9,7 +9,7 @@ EPISODES ?= 10000
 FUZZ_SECONDS ?= 60
 C_DATAPATH := backends/overlayd_backends/udp/c
 
-.PHONY: help demo test test-all simulate model man image-check fuzz lint clean
+.PHONY: help demo needs test test-all simulate model man image-check fuzz lint clean
 
 help:
 	@echo "make demo   watch a whole cluster come up, prove itself and go away again"
@@ -23,8 +23,11 @@ help:
 demo: $(VENV)/demo.stamp
 	@$(BIN)/overlayd lab demo
 
-test: $(VENV)/test.stamp lint
-	@tests/install-needs
+# First of all: without a compiler there would be no C datapath to test.
+needs:
+	@PYTHON=$(PYTHON) tests/install-needs
+
+test: needs $(VENV)/test.stamp lint
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 test-all: test

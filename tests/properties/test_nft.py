@@ -127,13 +127,16 @@ def test_newer_and_older_forms_mean_the_same() -> None:
 
 def test_a_rule_that_is_none_of_ours_is_shown_as_it_is() -> None:
     chain = {"name": "ip_masq", "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept"}
-    rule = {"chain": "ip_masq", "expr": [{"limit": {"rate": 3}}, {"drop": None}], "comment": "foo"}
+    inner = {"payload": {"tunnel": "vxlan", "protocol": "ip", "field": "saddr"}}
+    match = {"match": {"op": "!=", "left": inner, "right": 5}}
+    rule = {"chain": "ip_masq", "expr": [match, {"limit": {"rate": 3}}, {"drop": None}], "comment": "foo"}
     [found] = [
         item
         for item in parse_listing(listing(listed_set(), {"chain": chain}, {"rule": rule})).items
         if isinstance(item, NftChain)
     ]
-    assert found.rules == ('{"limit": {"rate": 3}} drop comment "foo"',)
+    shown = json.dumps(inner, sort_keys=True)
+    assert found.rules == (f'{shown} != 5 {{"limit": {{"rate": 3}}}} drop comment "foo"',)
 
 
 json_values = st.recursive(

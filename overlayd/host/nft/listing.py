@@ -130,7 +130,7 @@ def _statement(statement: dict[str, Any]) -> str:
             return f"{_expression(left)}{comparison} {_value(right)}"
         case {"counter": str() as name}:
             return f"counter name {name}"
-        case {"masquerade": {"flags": _} as masquerade} if len(masquerade) == 1:
+        case {"masquerade": {"flags": _, **rest} as masquerade} if not rest:
             return f"masquerade {','.join(_flags(masquerade))}"
         case {"accept": None} | {"drop": None} | {"return": None}:
             ((verdict, _),) = statement.items()
@@ -140,11 +140,11 @@ def _statement(statement: dict[str, Any]) -> str:
 
 def _expression(expression: Any) -> str:
     match expression:
-        case {"payload": {"protocol": protocol, "field": name}}:
+        case {"payload": {"protocol": protocol, "field": name, **rest}} if not rest:
             return f"{protocol} {name}"
-        case {"payload": {"base": base, "offset": offset, "len": length}}:
+        case {"payload": {"base": base, "offset": offset, "len": length, **rest}} if not rest:
             return f"@{base},{offset},{length}"
-        case {"meta": {"key": key}}:
+        case {"meta": {"key": key, **rest}} if not rest:
             return f"meta {key}"
         case {"concat": [first, second]}:
             return f"{_expression(first)} . {_as_written(second)}"

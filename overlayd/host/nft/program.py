@@ -25,10 +25,6 @@ _REFUSAL = re.compile(r"^/dev/stdin:(\d+):\d+-\d+: Error: (?:Could not process r
 _ERRNO = {os.strerror(number): number for number in errno.errorcode}
 
 
-class NftMissingError(OSError):
-    """The program is not installed."""
-
-
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What came of a run: `refusals` are nft's words by the line of the script, `trouble` those about no line.
@@ -47,11 +43,11 @@ def find_nft() -> str | None:
 async def run_nft(netns: str | None, *arguments: str, script: str = "") -> Ran:
     """Run it in this network namespace, or in another one, where `script` is its standard input.
 
-    Raises NftMissingError, and OSError where it can't be run or does not end.
+    Raises OSError where it is not installed, can't be run or does not end.
     """
     program = find_nft()
     if program is None:
-        raise NftMissingError(errno.ENOENT, f"nft is not installed: it is in the package {PACKAGE}")
+        raise FileNotFoundError(errno.ENOENT, f"nft is not installed: it is in the package {PACKAGE}")
     command = [program, *arguments]
     if netns is not None:
         command = ["nsenter", f"--net={NAMED / netns}", *command]

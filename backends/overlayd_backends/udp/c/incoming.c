@@ -1,8 +1,6 @@
 /* See incoming.h. */
 #include "incoming.h"
 
-#include <stdlib.h>
-
 void incoming_init(struct incoming *incoming, bool tun_offload, bool coalesce_tcp, bool coalesce_udp)
 {
     memset(incoming, 0, sizeof *incoming);

@@ -2,7 +2,6 @@
 #include "loop.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <poll.h>
@@ -19,10 +18,11 @@
 #define UDP_GRO 104 /* linux/udp.h */
 #endif
 
-/* The reads of the TUN lie one behind the other, so that packets of one train are one piece of memory.  A train can
- * begin in a superpacket and refers to at most 65,000 bytes beyond it; so when the reads begin anew at the front,
- * with at least one packet's room behind, what waits is never overwritten by the next read. */
+/* The reads of the TUN lie one behind the other, so that the packets of a train are one piece of memory, and begin
+ * anew at the front when less than a packet's room is left behind them.  What waits then must not be overwritten by
+ * the next read: it begins in a superpacket at worst, and reaches a train's bytes beyond it at most. */
 #define ARENA (4 * 65536)
+_Static_assert(ARENA >= 3 * IPV4_MAX_PACKET + TRAIN_BYTES, "room for a read, what waits, and the rest behind it");
 #define READS_BETWEEN_GLANCES 256 /* how long a busy direction may not notice that it should stop */
 /* Datagrams, or trains that UDP_GRO joined, that one system call reads: where nothing joined them on the way, as
  * many as make a whole superpacket. */
@@ -236,7 +236,8 @@ static int drain_tun(struct direction *direction, const struct outgoing_edge *ed
             {.iov_base = vnet, .iov_len = VNET_HEADER},
             {.iov_base = packet, .iov_len = IPV4_MAX_PACKET},
         };
-        int skip = outgoing->tun_offload ? 0 : 1;
+        size_t header = outgoing->tun_offload ? VNET_HEADER : 0;
+        int skip = header != 0 ? 0 : 1;
         ssize_t length = readv(direction->loop->tun_fd, pieces + skip, 2 - skip);
         if (length < 0 && errno == EAGAIN)
             return 0;
@@ -245,10 +246,8 @@ static int drain_tun(struct direction *direction, const struct outgoing_edge *ed
         if (length < 0)
             return errno;
         outgoing_take_up(outgoing);
-        if (!outgoing->tun_offload)
-            *end += outgoing_packet(outgoing, edge, NULL, packet, (size_t)length);
-        else if (length >= VNET_HEADER)
-            *end += outgoing_packet(outgoing, edge, vnet, packet, (size_t)length - VNET_HEADER);
+        size_t packet_length = (size_t)length > header ? (size_t)length - header : 0;
+        *end += outgoing_packet(outgoing, edge, header != 0 ? vnet : NULL, packet, packet_length);
         if (direction->dead != 0)
             return direction->dead;
     }

@@ -1,8 +1,6 @@
 /* See outgoing.h. */
 #include "outgoing.h"
 
-#include <stdlib.h>
-
 #include "checksum.h"
 #include "segment.h"
 

@@ -229,6 +229,8 @@ class FakeKernel:
             return _no_link(item.link)
         if isinstance(item, Encap) and item.link not in self.datapaths:
             return Failure(errno.ENOTCONN, f"no datapath runs on {item.link}")
+        if isinstance(item, Datapath | Encap) and (overlap := self._find_overlap(item)):
+            return Failure(errno.EINVAL, overlap)
         match item:
             case Address():
                 self.addresses.add(item)
@@ -305,6 +307,20 @@ class FakeKernel:
         ]
         for tunnel in above:
             self._delete_link(tunnel)
+
+    def _find_overlap(self, item: Datapath | Encap) -> str | None:
+        """What in the table of its datapath keeps this item out of it."""
+        prefixes = item.own if isinstance(item, Datapath) else (item.prefix,)
+        others = [
+            entry.prefix for entry in self.encaps.values() if entry.link == item.link and entry.key != item.key
+        ]
+        if isinstance(item, Encap):
+            others += self.datapaths[item.link].own
+        for prefix in prefixes:
+            for other in others:
+                if prefix.version == other.version and prefix.overlaps(other):
+                    return f"{prefix} and {other} overlap: an address would have two places"
+        return None
 
     def _stop_datapath(self, name: str) -> None:
         self.datapaths.pop(name, None)

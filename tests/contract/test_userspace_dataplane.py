@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 import pytest
@@ -85,6 +85,19 @@ async def test_an_entry_needs_a_datapath(dataplane: Dataplane) -> None:
     assert refused is not None
     assert "no datapath runs on ovl.udp" in refused.reason
     assert await observed(dataplane) == set()
+
+
+async def test_an_address_has_one_place(dataplane: Dataplane) -> None:
+    await done(dataplane, *adding([DATAPATH, encap(2)]))
+    within = dataclasses.replace(encap(2), prefix=IPv4Network("10.244.2.128/25"))
+    [refused] = await dataplane.apply(adding([within]))
+    assert refused is not None
+    greedy = dataclasses.replace(DATAPATH, own=(IPv4Network("10.244.0.0/22"),))
+    [too] = await dataplane.apply([Operation(Verb.CHANGE, greedy, was=DATAPATH)])
+    assert too is not None
+    assert "overlap" in refused.reason
+    assert "overlap" in too.reason
+    assert await observed(dataplane) == {DATAPATH, encap(2)}
 
 
 async def test_a_state_is_reached_from_any_other(dataplane: Dataplane) -> None:

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 import trio
 
 from overlayd.core.dataplane import Operation
-from overlayd.core.kernel import FdbEntry, Item, Link, Neighbour, Route
+from overlayd.core.kernel import Datapath, Encap, FdbEntry, Item, Link, Neighbour, Route
 from overlayd.core.model import Attributes, Mac, Subnet
 from overlayd.core.records import encode_attributes, format_subnet_name
 from overlayd.core.store import CONFIG, FROZEN, Field, Guard, Put, StoreRefused, Transaction
@@ -34,8 +34,10 @@ async def strike(world: World, fault: Fault) -> None:
 
 
 def config_of(episode: Episode, variant: int = 0) -> bytes:
-    """A network with as many subnets as the episode says; variants differ in network, length and VNI."""
-    backend = {"Type": "host-gw"} if variant % 5 == 4 else {"Type": "vxlan", "VNI": 1 + variant % 2}
+    """A network with as many subnets as the episode says; variants differ in network, length, backend and VNI."""
+    backend: dict[str, object] = {"Type": "vxlan", "VNI": 1 + variant % 2}
+    if variant % 5 > 2:
+        backend = {"Type": "host-gw"} if variant % 5 == 4 else {"Type": "udp"}
     second = 244 + (variant // 2) % 2
     config: dict[str, object] = {"Network": f"10.{second}.0.0/16", "Backend": backend}
     length = 25 if variant % 3 == 1 else 24
@@ -220,20 +222,21 @@ async def _device_deleted(world: World, fault: Fault, host: SimulatedHost, chanc
         with world.trouble(host.number, "device deleted"):
             host.kernel.delete_link(devices[0].name)
             if chance.random() < 0.5:
-                host.kernel.add_link(Link(devices[0].name, devices[0].kind, Mac(b"\x02alien"), 1300, up=False))
+                mac = Mac(b"\x02alien") if devices[0].mac is not None else None
+                host.kernel.add_link(Link(devices[0].name, devices[0].kind, mac, 1300, up=False))
 
 
 async def _mac_changed(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     for name, link in sorted(host.kernel.links.items()):
-        if isinstance(link, Link) and name.startswith("ovl."):
+        if isinstance(link, Link) and name.startswith("ovl.") and link.mac is not None:
             with world.trouble(host.number, "MAC changed"):
                 host.kernel.set_link(name, mac=Mac(b"\x02alien"))
 
 
 async def _entry_deleted(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    items: list[Item] = [
-        item for item in await host.kernel.observe(SCOPE) if isinstance(item, Route | FdbEntry | Neighbour)
-    ]
+    """With a datapath, which dies, all of its entries go."""
+    kinds = Route | FdbEntry | Neighbour | Datapath
+    items: list[Item] = [item for item in await host.kernel.observe(SCOPE) if isinstance(item, kinds)]
     if items:
         item = chance.choice(items)
         with world.trouble(host.number, f"deleted: {item}"):
@@ -268,7 +271,13 @@ async def _one_bad_entry(world: World, fault: Fault, host: SimulatedHost, chance
     until = trio.current_time() + fault.lasts
 
     def is_refused(operation: Operation) -> bool:
-        same = isinstance(operation.item, FdbEntry) and operation.item.mac == peer.mac
+        match operation.item:
+            case FdbEntry(mac=mac):
+                same = mac == peer.mac
+            case Encap(destination=destination):
+                same = destination == peer.address
+            case _:
+                same = False
         return same and trio.current_time() < until
 
     with world.trouble(host.number, f"kernel refuses {peer.name}"):

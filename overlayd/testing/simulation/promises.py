@@ -279,9 +279,9 @@ def _held(keeper: KeeperState | None, now: float) -> object:
 
 
 def _routes(host: SimulatedHost) -> list[tuple[IPNetwork, IPAddress]]:
-    """Where our routes lead in the end: destination and underlay address."""
-    found: list[tuple[IPNetwork, IPAddress]] = []
+    """Where our routes and our datapath's entries lead in the end: destination and underlay address."""
     kernel = host.kernel
+    found = [(encap.prefix, encap.destination) for encap in kernel.encaps.values()]
     for destination, [first, *_] in kernel.routes.items():
         if first.protocol != ROUTE_PROTOCOL or first.gateway is None or first.link == "eth1":
             continue

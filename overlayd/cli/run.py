@@ -80,6 +80,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
     )
     add_state_dir_option(parser)
+    add_option(
+        parser,
+        "--identity",
+        parse=_one_of("durable", "volatile"),
+        default="durable",
+        help="whether the state directory is meant to outlive a reboot; volatile for hosts without a disk",
+        metavar="HOW",
+    )
     add_run_dir_option(parser)
     add_option(
         parser,
@@ -240,7 +248,7 @@ async def _run(args: argparse.Namespace) -> None:
             first_config=args.network_config,
             cni=ConflistFile(args.cni_conf_dir, args.cni_bin_dir) if args.cni_conf_dir is not None else None,
         )
-        with hold_identity(args.state_dir) as identity:
+        with hold_identity(args.state_dir, may_be_volatile=args.identity == "volatile") as identity:
             footprint = FootprintFile(args.run_dir)
             host = Host(
                 dataplane,

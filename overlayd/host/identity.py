@@ -18,7 +18,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -29,6 +29,8 @@ from overlayd.host.files import find_text, write_atomically
 
 MACHINE_ID = Path("/etc/machine-id")
 """machine-id(5); absent in some containers, and then not compared."""
+_MOUNTS = Path("/proc/self/mountinfo")
+_VOLATILE = ("tmpfs", "ramfs")
 ABSTRACT_LOCK = "\0overlayd"
 """An abstract unix socket (unix(7)) belongs to one network namespace, just as the kernel state that a daemon
 programs: the name is free again when its holder ends, however it ends."""
@@ -55,8 +57,11 @@ class NodeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @contextmanager
-def hold_identity(state_dir: Path) -> Iterator[Identity]:
-    """The node's identity, locked for as long as the context is open; raises IdentityError."""
+def hold_identity(state_dir: Path, *, may_be_volatile: bool = False) -> Iterator[Identity]:
+    """The node's identity, locked for as long as the context is open; raises IdentityError.
+
+    A problem is a directory that forgets it at the next boot, unless it `may_be_volatile`.
+    """
     with hold_namespace():
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
@@ -66,7 +71,9 @@ def hold_identity(state_dir: Path) -> Iterator[Identity]:
             return
         try:
             _lock(lock, state_dir)
-            yield _load_or_make(state_dir)
+            identity = _load_or_make(state_dir)
+            volatile = () if may_be_volatile else _judge_durability(state_dir)
+            yield replace(identity, problems=(*identity.problems, *volatile))
         finally:
             os.close(lock)
 
@@ -129,6 +136,30 @@ def _load_or_make(state_dir: Path) -> Identity:
         "Nothing to do, unless this machine is meant to be that node: its old subnet comes free by itself",
     )
     return Identity(fresh.node_id, fresh.mac, (problem,))
+
+
+def _judge_durability(state_dir: Path) -> tuple[Problem, ...]:
+    kind = _filesystem(state_dir.stat().st_dev)
+    if kind not in _VOLATILE:
+        return ()
+    return (
+        Problem(
+            "identity-volatile",
+            f"{state_dir} is on a {kind}, which is empty after a reboot: this node will then have another "
+            "identity, and another subnet",
+            "Choose a directory on a disk (--state-dir), or say that it is meant so: --identity volatile",
+        ),
+    )
+
+
+def _filesystem(device: int) -> str:
+    """The type of the mounted file system with this device number, "" if it can't be told (proc(5), mountinfo)."""
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in (find_text(_MOUNTS) or "").splitlines():
+        place, _, what = line.partition(" - ")
+        if place.split()[2] == wanted:
+            return what.split()[0]
+    return ""
 
 
 def _new() -> Identity:

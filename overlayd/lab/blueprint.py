@@ -175,6 +175,7 @@ def daemon_command(node: Node, spec: LabSpec) -> list[str]:
         *("--subnet-file", str(node.subnet_file)),
         *("--run-dir", str(node.run_dir)),
         *("--state-dir", str(node.state_dir)),
+        *("--identity", "volatile"),
         *("--lease-ttl", str(LEASE_TTL)),
         *(("--datapath", datapath) if datapath is not None else ()),
         *(("--cni-conf-dir", str(node.cni_dir), "--cni-bin-dir", str(find_plugins())) if spec.cni else ()),

@@ -141,3 +141,18 @@ def test_a_killed_daemon_leaves_no_lock_behind(tmp_path: Path) -> None:
             holder.kill()
     with hold_identity(tmp_path):
         pass
+
+
+def test_a_directory_that_a_reboot_empties_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = os.stat(tmp_path).st_dev
+    mounts = tmp_path / "mountinfo"
+    monkeypatch.setattr("overlayd.host.identity._MOUNTS", mounts)
+    for kind, codes in (("ext4", []), ("tmpfs", ["identity-volatile"])):
+        mounts.write_text(
+            "21 1 0:99 / /other rw shared:1 - ramfs none rw\n"
+            f"22 1 {os.major(device)}:{os.minor(device)} / /x rw,relatime shared:2 - {kind} none rw\n"
+        )
+        with hold_identity(tmp_path / "state") as identity:
+            assert [problem.code for problem in identity.problems] == codes
+        with hold_identity(tmp_path / "state", may_be_volatile=True) as identity:
+            assert identity.problems == ()

@@ -145,7 +145,7 @@ def test_a_level_of_offload_is_used_and_none_above_it(
     assert (datagrams[1].get("rx_superpackets", 0) > 0) == udp
     for sent, received in (stream, datagrams):
         assert (sent.get("tx_trains", 0) > 0) == wanted.udp_segment
-        assert wanted.udp_segment or sent["tx_sends"] == sent["tx_packets"]
+        assert wanted.udp_segment or sent["tx_sends"] >= sent["tx_packets"]
         if wanted.udp_segment or not wanted.udp_gro:  # else the kernel might join what was sent one by one
             assert (received.get("rx_trains", 0) > 0) == wanted.udp_gro
     assert not any(sender.deaths + receiver.deaths)

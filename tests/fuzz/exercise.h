@@ -1,4 +1,4 @@
-/* One engine under test: frames, datagrams and tables go in, and what comes out is held to what may never be broken.
+/* One engine under test: frames, datagrams and tables go in, and what comes out is held to what must never break.
  *
  * A violated rule aborts, as a sanitizer's finding does.  Every buffer is allocated at its exact length, so that a
  * byte too far is found.

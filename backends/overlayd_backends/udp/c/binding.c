@@ -1,7 +1,7 @@
 /* The Python module overlayd_backends.udp._datapath: the types Engine and Loop.
  *
- * It converts, holds references and releases the GIL; every rule is elsewhere.  Only the limited API of Python 3.11
- * is used, so that one build serves every later version.
+ * It converts, holds references and releases the GIL; every rule is elsewhere.  Only the limited API of Python
+ * 3.11 is used, so that one build serves every later version.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

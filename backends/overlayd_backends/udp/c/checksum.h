@@ -1,8 +1,8 @@
 /* The Internet checksum (RFC 1071).
  *
- * A `sum` is an unfolded ones' complement sum of 16-bit words in the machine's byte order.  The sum does not depend
- * on the byte order as long as the words are read and the result is written in the same one, so words are taken and
- * put by memcpy, and only numbers that were not read from a packet have to be turned (`sum_number`).
+ * A `sum` is an unfolded ones' complement sum of 16-bit words in the machine's byte order.  The sum does not
+ * depend on the byte order as long as the words are read and the result is written in the same one, so words are
+ * taken and put by memcpy, and only numbers that were not read from a packet have to be turned (`sum_number`).
  */
 #ifndef OVERLAYD_CHECKSUM_H
 #define OVERLAYD_CHECKSUM_H

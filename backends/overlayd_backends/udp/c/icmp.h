@@ -24,8 +24,8 @@ enum unreachable {
 /* RFC 1122 section 3.2.2: never about an ICMP error, a later fragment, or what is not between two hosts. */
 bool icmp_may_tell(const uint8_t *packet, const struct ipv4 *ip);
 
-/* Writes the message about this packet and returns its length.  `mtu` in bytes is what the next hop takes (RFC 1191
- * section 4), 0 for the codes that have none. */
+/* Writes the message about this packet and returns its length.  `mtu` in bytes is what the next hop takes (RFC
+ * 1191 section 4), 0 for the codes that have none. */
 size_t icmp_unreachable(uint8_t message[ICMP_MAX_PACKET], const uint8_t *packet, const struct ipv4 *ip,
                         enum unreachable code, uint16_t mtu);
 

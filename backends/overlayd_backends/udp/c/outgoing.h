@@ -47,8 +47,8 @@ void outgoing_destroy(struct outgoing *outgoing);
 /* Takes up the table that was posted, if any. */
 void outgoing_take_up(struct outgoing *outgoing);
 
-/* One frame: its offload header (NULL without tun_offload) and its packet, whose checksum may be finished in place.
- * Returns how many bytes of the packet must stay where they are as long as the train has packets. */
+/* One frame: its offload header (NULL without tun_offload) and its packet, whose checksum may be finished in
+ * place.  Returns how many bytes of the packet must stay where they are as long as the train has packets. */
 size_t outgoing_packet(struct outgoing *outgoing, const struct outgoing_edge *edge, const uint8_t *vnet,
                        uint8_t *packet, size_t length);
 

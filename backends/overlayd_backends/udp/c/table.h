@@ -1,4 +1,4 @@
-/* The forwarding table, unpacked for one thread: which addresses are own, and which peer each other one belongs to.
+/* The forwarding table, unpacked for one thread: which addresses are own, and which peer each other belongs to.
  *
  * All ranges are disjoint, so an address has one place or none.  The packed form, and what makes it malformed, are
  * described in table.py.  Addresses are integers in the machine's byte order.

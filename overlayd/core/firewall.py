@@ -11,9 +11,10 @@ from that peer's subnet, or from the peer's own underlay address, with which a n
 destination must be in our own subnet.  Who forges the outer source of a real peer together with that peer's
 inner source passes: only encryption below could tell.
 
-Both are wished for once this node has a subnet, and the source check once the peers are known, too: with no
-senders it would drop everything.  A userspace datapath checks sources by itself; the check is for the kernel's
-VXLAN alone.
+Masquerading is wished for once this node has a subnet, the check once the peers are known: before that, with no
+senders, it would drop everything.  While the node has no subnet the check says nothing of destinations: a daemon
+that was restarted knows its peers a moment before it knows its own lease again.  A userspace datapath checks
+sources by itself; the check is for the kernel's VXLAN alone.
 """
 
 from __future__ import annotations
@@ -87,11 +88,9 @@ def decide(masquerade: bool, source_check: bool | None, obstacle: str) -> Firewa
 def with_firewall(wish: Wish, firewall: Firewall, view: NetworkView, needs: Needs) -> Wish:
     """The backend's wish and, on top, what is asked of nft: for the node, and for each peer that is served."""
     own = view.lease.subnet.ipv4 if view.lease is not None else None
-    if own is None:
-        return wish
     base: list[Item] = []
     peers = dict(wish.peers)
-    if firewall.masquerade:
+    if firewall.masquerade and own is not None:
         base.append(masquerade(view.config.ranges[0].network, own))
     if firewall.source_check and needs.vni is not None and needs.port is not None and view.in_sync:
         base.append(source_check(needs.port, needs.vni, own))
@@ -126,24 +125,22 @@ def masquerade(network: IPNetwork, own: IPv4Network) -> NftChain:
     )
 
 
-def source_check(port: int, vni: int, own: IPv4Network) -> NftChain:
-    """The rules for VXLAN packets with this VNI to this UDP port, of a node whose subnet is `own`.
+def source_check(port: int, vni: int, own: IPv4Network | None) -> NftChain:
+    """The rules for VXLAN packets with this VNI to this UDP port, of a node whose subnet is `own`, if it has one.
 
     Positions are in bits: from the UDP header the VNI is at 96, the inner EtherType at 224, inner source and
     destination at 336 and 368; from the outer IP header the outer source is at 96.
     """
     ours = f"udp dport {port} @th,96,24 {vni}"
-    mask, first = int(own.netmask), int(own.network_address)
-    return NftChain(
-        SOURCE_CHECK,
-        _SOURCE_CHECK_HEAD,
-        (
-            f"{ours} ip saddr . @nh,96,32 != @{SENDERS} counter name {UNKNOWN_SENDER} drop",
-            f"{ours} @th,224,16 != {_ETHERTYPE_IPV4} counter name {BAD_SOURCE} drop",
-            f"{ours} {SENDERS_TYPE} != @{SENDERS} counter name {BAD_SOURCE} drop",
-            f"{ours} @th,368,32 & {mask} != {first} counter name {NOT_OURS} drop",
-        ),
-    )
+    rules = [
+        f"{ours} ip saddr . @nh,96,32 != @{SENDERS} counter name {UNKNOWN_SENDER} drop",
+        f"{ours} @th,224,16 != {_ETHERTYPE_IPV4} counter name {BAD_SOURCE} drop",
+        f"{ours} {SENDERS_TYPE} != @{SENDERS} counter name {BAD_SOURCE} drop",
+    ]
+    if own is not None:
+        mask, first = int(own.netmask), int(own.network_address)
+        rules.append(f"{ours} @th,368,32 & {mask} != {first} counter name {NOT_OURS} drop")
+    return NftChain(SOURCE_CHECK, _SOURCE_CHECK_HEAD, tuple(rules))
 
 
 def senders(peer: Lease) -> list[Sender]:

@@ -88,9 +88,12 @@ def test_a_peer_that_is_not_served_lets_nobody_in() -> None:
     assert {item.address for item in found.kernel.items if isinstance(item, Sender)} == {IPv4Address("10.99.0.2")}
 
 
-def test_without_a_subnet_nothing_is_asked_for() -> None:
-    seen = view((lease(2),))
-    assert wish(BOTH, seen) == VXLAN.desired(seen)
+def test_without_a_subnet_sources_are_checked_and_destinations_are_not() -> None:
+    found = nft_items(wish(BOTH, view((lease(2),))).kernel)
+    assert [item.split()[0] for item in found] == ["table", "sender", "sender", "chain"]
+    assert "source_check" in found[-1]
+    assert "bad_source" in found[-1]
+    assert "not_ours" not in found[-1]
 
 
 def test_before_the_first_snapshot_sources_are_left_as_they_are() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import trio
 import trio.testing
 
+from overlayd.core.dataplane import Verb
 from overlayd.core.firewall import Firewall
 from overlayd.core.nftables import SOURCE_CHECK, Sender
 from overlayd.core.status import PeerState, Verdict
@@ -20,10 +21,14 @@ FIREWALL = Firewall(masquerade=True, source_check=True)
 
 
 @asynccontextmanager
-async def guarded(home: Path, count: int) -> AsyncGenerator[tuple[SimulatedStore, list[SimulatedNode]]]:
+async def guarded(
+    home: Path, count: int, **settings: bool
+) -> AsyncGenerator[tuple[SimulatedStore, list[SimulatedNode]]]:
     """So many nodes with everything that nft can do for them; the life of the first is the test's to begin."""
     async with cluster(home, 0) as (store, _, nursery):
-        nodes = [SimulatedNode(n, store, home, nursery, firewall=FIREWALL) for n in range(1, count + 1)]
+        nodes = [
+            SimulatedNode(n, store, home, nursery, firewall=FIREWALL, **settings) for n in range(1, count + 1)
+        ]
         for node in nodes[1:]:
             nursery.start_soon(node.run)
         yield store, nodes
@@ -107,6 +112,38 @@ async def test_a_flush_while_the_store_is_away_is_mended_by_the_daemon_that_know
         node.kernel.flush_nft()
         await trio.sleep(1)
         assert set(node.kernel.nft.items) == before
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_restart_takes_nothing_away_on_the_way(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with guarded(tmp_path, 2) as (_, [node, _peer]), trio.open_nursery() as nursery:
+        life = await nursery.start(node.run)
+        await trio.sleep(10)
+        life.cancel()
+        before = set(node.kernel.nft.items)
+        node.kernel.applied.clear()
+        nursery.start_soon(node.run)
+        await trio.sleep(10)
+        assert set(node.kernel.nft.items) == before
+        removed = {o.item for o, _ in node.kernel.applied if o.verb is Verb.REMOVE}
+        assert not removed & before
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_fenced_off_lets_nobody_in(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
+    async with guarded(tmp_path, 2, strict_fence=True) as (_, [node, peer]), trio.open_nursery() as nursery:
+        nursery.start_soon(node.run)
+        await trio.sleep(10)
+        assert let_in(node) == {str(peer.address)}
+        node.line.sever(Cut.REFUSED)
+        await trio.sleep(100)
+        assert is_checked(node)
+        assert let_in(node) == set()
+        node.line.mend()
+        await trio.sleep(100)
+        assert let_in(node) == {str(peer.address)}
         nursery.cancel_scope.cancel()
 
 

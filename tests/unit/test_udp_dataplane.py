@@ -111,6 +111,13 @@ async def test_stopping_ends_the_threads_before_the_files(node: Node) -> None:
     assert node.dataplane.report() is None
 
 
+async def test_the_end_of_the_daemon_is_no_death(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_fake_datapath() as (dataplane, attachment):
+        await dataplane.apply(adding([DATAPATH]))
+    assert attachment.last.closed
+    assert caplog.records == []
+
+
 async def test_no_file_and_no_thread_is_left(node: Node) -> None:
     async def cycle() -> None:
         await node.put(DATAPATH)

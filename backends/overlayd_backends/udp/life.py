@@ -36,6 +36,7 @@ class Life:
             self._resources = stack.pop_all()
         self.began = trio.current_time()
         self._scope = trio.CancelScope()
+        self._is_ending = False
 
     @property
     def offloads(self) -> tuple[str, ...]:
@@ -56,11 +57,12 @@ class Life:
                 try:
                     await trio.sleep_forever()
                 finally:  # also when one of the two died: the other has to end as well
+                    self._is_ending = True
                     os.eventfd_write(self._stop_fd, 1)
 
     async def _run_thread(self, call: Callable[[], None], name: str) -> None:
         await trio.to_thread.run_sync(call, limiter=trio.CapacityLimiter(1), thread_name=f"datapath {name}")
-        if not self._scope.cancel_called:
+        if not self._is_ending:
             raise ThreadEnded(f"its {name} thread ended by itself")
 
     def stop(self) -> None:

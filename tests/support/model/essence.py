@@ -27,7 +27,6 @@ from overlayd.core.keeper import (
 from overlayd.core.model import Attributes, Hold, Lease, Subnet
 from overlayd.core.store import CONFIG, Committed, Field, Guard, Put, Refused, Transaction
 from overlayd.core.subnets import find_misfit, subnet_at
-from support.model.naming import Names, bits, names_in
 from support.model.store import AbstractStore
 from support.model.world import FAULTS, TICK, Budget, Node, Scenario
 
@@ -48,8 +47,8 @@ def careful(node: Node, scenario: Scenario) -> Node:
     to any keeper, also one that lacks a precaution."""
     state = replace(
         node.keeper,
-        until=max(0.0, node.keeper.until) if node.keeper.lease_id else 0.0,
-        renew_at=max(0.0, math.ceil(node.keeper.renew_at / TICK) * TICK) if node.keeper.lease_id else 0.0,
+        until=node.keeper.until if node.keeper.lease_id else 0.0,
+        renew_at=math.ceil(node.keeper.renew_at / TICK) * TICK if node.keeper.lease_id else 0.0,
         failures=0,
         retry_at=0.0,
         complaint="",
@@ -153,9 +152,11 @@ def _is_behind(node: Node, revision: int) -> bool:
 def _no_newer(node: Node, kept: Sighting) -> Sighting:
     """A view's revision is compared with none but those that its node knows by then: it may as well be the highest
     of these that it was not older than."""
-    names = Names()
-    names_in(replace(node, kept=replace(kept, revision=0)), names)
-    return replace(kept, revision=max(known for known in bits(names.revisions | 1) if known <= kept.revision))
+    state, answer = node.keeper, node.answer
+    known = [0, state.need_revision, *(lease.mod_revision for lease in (state.held, state.last) if lease)]
+    if isinstance(answer, Decided) and isinstance(answer.outcome, Committed):
+        known.append(answer.outcome.revision)
+    return replace(kept, revision=max(revision for revision in known if revision <= kept.revision))
 
 
 def _recognisable(node: Node, lease: Lease) -> Lease:
@@ -208,6 +209,7 @@ def _is_safe(
         and any((one.subnet, one.create_revision) == (held.subnet, held.create_revision) for one in own)
         and find_misfit(sighting.config, held.subnet) is None
         and not rivals
+        and all(one.attributes.incarnation in ("", state.incarnation) for one in own)
         and all(hold.node_id and hold.incarnation == state.incarnation for hold in holds)
     )
 

@@ -103,14 +103,17 @@ class Parts:
     def _deliver(self, number: int, kind: str, seen: int = -1) -> tuple[int, ...]:
         """What the node may be after this event, one for each outcome of chance that makes a difference.
 
-        `seen` is the store at which it looks.  A pause before a retry is no time at all."""
+        `seen` is the store at which it looks.  A pause before a retry is no time at all, and how long ago
+        something was due is all the same."""
         node = self.nodes.values[number]
         event = self._event(node, kind, seen)
         kept = None if kind == "kept" else node.kept
         afters: dict[int, None] = {}
         for chance in (0.0, 0.5):
             state, _ = self.rules.step(node.keeper, event, 0.0, chance)
-            afters[self.nodes.number(Node(replace(state, retry_at=0.0), changed=node.changed, kept=kept))] = None
+            until, renew_at = max(0.0, state.until), max(0.0, state.renew_at)
+            state = replace(state, until=until, renew_at=renew_at, retry_at=0.0)
+            afters[self.nodes.number(Node(state, changed=node.changed, kept=kept))] = None
         return tuple(afters)
 
     def _event(self, node: Node, kind: str, seen: int) -> Event:

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from overlayd.lab.control import Ask
+from overlayd.lab.suite.catalogue import CHECKS
 from support.lab import Labs
 from support.udp_lab import DEVICE, UdpLab, until
 
@@ -28,6 +29,15 @@ def test_status_says_which_datapath_runs_and_why(lab: UdpLab) -> None:
         assert {"checksum", "tso", "udp_segment", "udp_gro"} <= set(datapath.offloads)
         assert datapath.counters["tx_packets"] > 0
         assert datapath.counters["rx_packets"] > 0
+
+
+def test_every_check_of_the_suite_passes_between_c_and_python(lab: UdpLab) -> None:
+    done = lab.run(None, sys.executable, "-m", "overlayd.lab.suite", "--json")
+    found = {
+        check["name"]: [pair["passed"] for pair in check["pairs"]] for check in json.loads(done.stdout)["checks"]
+    }
+    assert found.keys() == {check.name for check in CHECKS}
+    assert all(passed and all(passed) for passed in found.values()), done.stdout
 
 
 ECHO = "import socket\nc, _ = socket.create_server(('', 7000)).accept()\nwhile d := c.recv(9): c.sendall(d)"

@@ -215,6 +215,19 @@ async def test_what_cannot_be_attached_is_refused_with_the_reason(node: Node, er
     assert not await node.runs()
 
 
+async def test_entries_from_before_a_start_that_failed_are_not_served_after_it(node: Node) -> None:
+    await node.put(DATAPATH)
+    await node.put(ENCAP)
+    node.attachment.refuse = OSError(errno.EADDRINUSE, "cannot use")
+    moved = Datapath(TUN, DATAPATH.local, 9000, DATAPATH.own)
+    [refused] = await node.dataplane.apply([Operation(Verb.CHANGE, moved, was=DATAPATH)])
+    assert refused is not None
+    node.attachment.refuse = None
+    assert await node.put(moved) == (None,)
+    assert (await node.dataplane.observe(Scope())).items == {moved}
+    assert node.attachment.last.tables == [Table((IPv4Network("10.244.1.0/24"),)).packed()]
+
+
 def test_an_implementation_is_chosen_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_implementation("python").reason == "it was asked for"
     monkeypatch.setattr(implementation, "_EXTENSION", "overlayd_backends.udp.absent")

@@ -97,16 +97,19 @@ class _Dataplane:
             self._life.replace(table)
             return None
         await self._stop()
-        return self._start(datapath, table)
+        failure = self._start(datapath)
+        if failure is not None:  # by the next attempt they may be another's
+            self._encaps = {}
+        return failure
 
-    def _start(self, datapath: Datapath, table: Table) -> Failure | None:
+    def _start(self, datapath: Datapath) -> Failure | None:
         if trio.current_time() < self._lives.next_at:
             return Failure(errno.EAGAIN, f"it stopped ({self._lives.trouble}) and is to be started again soon")
         try:
             life = Life(datapath, self._attach)
         except OSError as error:
             return Failure(error.errno or errno.EIO, _reason(error, datapath))
-        life.replace(table)
+        life.replace(Table.of(datapath, self._encaps.values()))
         self._life, self._ended = life, trio.Event()
         self._nursery.start_soon(self._live, life)
         return None

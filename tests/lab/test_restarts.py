@@ -44,6 +44,7 @@ def two_nodes(request: pytest.FixtureRequest, labs: Labs) -> HeldLab:
     return labs.get(LabSpec(nodes=2, backend=request.param))
 
 
+@pytest.mark.long
 def test_restarting_every_daemon_breaks_nothing(two_nodes: HeldLab, capsys: pytest.CaptureFixture[str]) -> None:
     lab, backend = two_nodes, two_nodes.facts.spec.backend
     sender, receiver = lab.facts.spec.all_pods

@@ -38,10 +38,11 @@ ACK, PSH = 0x10, 0x08
 _FLAGS = IPV4_HEADER + 13
 
 _U16 = struct.Struct("!H")
-_TCP = struct.Struct("!IIBB")
-"""From the sequence number on: it, the acknowledgement, data offset, flags (RFC 9293 section 3.1)."""
-_UDP = struct.Struct("!HH")
-"""From the length on: it, the checksum (RFC 768)."""
+_TCP = struct.Struct("!xB4xI2xQIIIBBH2xH")
+"""From the IPv4 header on (RFC 791, RFC 9293): TOS; fragment field, TTL and protocol; addresses; ports; sequence,
+acknowledgement, data offset, flags, window, urgent pointer."""
+_UDP = struct.Struct("!xB4xI2xQIHH")
+"""The same up to the ports (RFC 768), then length and checksum."""
 
 
 class Joinable(NamedTuple):
@@ -49,7 +50,7 @@ class Joinable(NamedTuple):
 
     header: Header
     packet: bytes
-    likeness: bytes
+    likeness: tuple[object, ...]
     headers_end: int
     sequence: int
     ends: bool
@@ -68,11 +69,11 @@ def coalesce(arrivals: Iterable[tuple[Header, bytes]], tcp: bool, udp: bool) -> 
     writes: list[Write] = []
     run: list[Joinable] = []
     for header, packet in arrivals:
-        joinable = (
-            _find_joinable(header, packet)
-            if (header.protocol == TCP and tcp) or (header.protocol == UDP and udp)
-            else None
-        )
+        protocol, joinable = header.protocol, None
+        if protocol == TCP and tcp:
+            joinable = _find_joinable_tcp(header, packet)
+        elif protocol == UDP and udp:
+            joinable = _find_joinable_udp(header, packet)
         if run and (joinable is None or not _continues(run, joinable)):
             writes.append(_join(run))
             run = []
@@ -85,42 +86,44 @@ def coalesce(arrivals: Iterable[tuple[Header, bytes]], tcp: bool, udp: bool) -> 
     return writes
 
 
-def _find_joinable(header: Header, packet: bytes) -> Joinable | None:
-    if header.size != IPV4_HEADER or header.fragment & ~DONT_FRAGMENT:
-        return None
-    if header.protocol == TCP:
-        return _find_joinable_tcp(header, packet)
-    return _find_joinable_udp(header, packet)
-
-
 def _find_joinable_tcp(header: Header, packet: bytes) -> Joinable | None:
-    if header.length < IPV4_HEADER + TCP_HEADER:
+    if not _is_plain(header, TCP_HEADER):
         return None
-    sequence, _, offset, flags = _TCP.unpack_from(packet, IPV4_HEADER + 4)
+    tos, rest, addresses, ports, sequence, acknowledgement, offset, flags, window, urgent = _TCP.unpack_from(
+        packet
+    )
     end = IPV4_HEADER + (offset >> 4) * 4
     if end < IPV4_HEADER + TCP_HEADER or end >= header.length or offset & 0x0F:
         return None
     if flags & ~PSH != ACK or not _is_sound(header, packet):
         return None
-    likeness = packet[1:2] + packet[6:10] + packet[12:24] + packet[28:33] + packet[34:36] + packet[38:end]
-    return Joinable(header, packet, likeness, end, sequence, bool(flags & PSH))
+    options = packet[IPV4_HEADER + TCP_HEADER : end]
+    likeness = (tos, rest, addresses, ports, acknowledgement, offset, window, urgent, options)
+    return Joinable(header, packet, likeness, end, sequence, flags & PSH != 0)
 
 
 def _find_joinable_udp(header: Header, packet: bytes) -> Joinable | None:
     end = IPV4_HEADER + UDP_HEADER
-    if header.length <= end:
+    if not _is_plain(header, UDP_HEADER) or header.length == end:
         return None
-    length, checksum = _UDP.unpack_from(packet, IPV4_HEADER + 4)
+    tos, rest, addresses, ports, length, checksum = _UDP.unpack_from(packet)
     if length != header.length - IPV4_HEADER or checksum == 0 or not _is_sound(header, packet):
         return None
-    return Joinable(header, packet, packet[1:2] + packet[6:10] + packet[12:24], end, 0, False)
+    return Joinable(header, packet, (tos, rest, addresses, ports), end, 0, False)
+
+
+def _is_plain(header: Header, transport: int) -> bool:
+    """Neither IP options nor a fragment, and room for a transport header."""
+    return (
+        header.first == 0x45 and header.fragment in (0, DONT_FRAGMENT) and header.length >= IPV4_HEADER + transport
+    )
 
 
 def _is_sound(header: Header, packet: bytes) -> bool:
-    """Whether the transport checksum is right."""
+    """Whether the transport checksum is right.  The IP header may be summed up along: its own is, so it adds 0."""
     length = header.length - IPV4_HEADER
-    own = total(packet[IPV4_HEADER:])
-    return fold(own + pseudo_header(header.source, header.destination, header.protocol, length)) == WORD
+    pseudo = pseudo_header(header.source, header.destination, header.protocol, length)
+    return (total(packet) + pseudo) % WORD == 0
 
 
 def _continues(run: list[Joinable], new: Joinable) -> bool:

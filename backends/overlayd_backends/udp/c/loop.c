@@ -24,9 +24,10 @@
 #define ARENA (4 * 65536)
 _Static_assert(ARENA >= 3 * IPV4_MAX_PACKET + TRAIN_BYTES, "room for a read, what waits, and the rest behind it");
 #define READS_BETWEEN_GLANCES 256 /* how long a busy direction may not notice that it should stop */
-/* Datagrams, or trains that UDP_GRO joined, that one system call reads: where nothing joined them on the way, as
- * many as make a whole superpacket. */
+/* Datagrams that one system call reads: as many as make a whole superpacket.  Where they arrive as trains, joined by
+ * UDP_GRO, a few do, and more would only push one another out of the caches. */
 #define BATCH 64
+#define BATCH_OF_TRAINS 16
 /* Room for each.  What is beyond 64 KiB keeps their beginnings from meeting in the same sets of the caches. */
 #define DATAGRAM (65536 + 1664)
 #define PATIENCE 3      /* waits for room in the socket's buffer, */
@@ -306,6 +307,7 @@ static bool edge_write(void *context, const struct iovec *pieces, size_t count)
 }
 
 struct inbox {
+    unsigned wanted; /* how many to read next, by what the last ones were */
     struct mmsghdr messages[BATCH];
     struct iovec pieces[BATCH];
     struct sockaddr_in senders[BATCH];
@@ -349,7 +351,7 @@ static int drain_udp(struct direction *direction, const struct incoming_edge *ed
 {
     struct incoming *incoming = &direction->loop->engine->incoming;
     for (unsigned reads = 0; reads < READS_BETWEEN_GLANCES; reads += BATCH) {
-        int received = recvmmsg(direction->loop->udp_fd, inbox->messages, BATCH, MSG_DONTWAIT, NULL);
+        int received = recvmmsg(direction->loop->udp_fd, inbox->messages, inbox->wanted, MSG_DONTWAIT, NULL);
         if (received < 0 && errno == EINTR)
             continue;
         if (received < 0 && (is_dead(errno) || errno == EINVAL))
@@ -357,10 +359,13 @@ static int drain_udp(struct direction *direction, const struct incoming_edge *ed
         if (received <= 0)
             return 0; /* empty, or an error that an earlier datagram met, which is cleared by now */
         incoming_take_up(incoming);
+        inbox->wanted = BATCH;
         for (int i = 0; i < received; i++) {
             size_t segment_size = find_segment_size(&inbox->messages[i].msg_hdr);
             incoming_datagram(incoming, edge, ntohl(inbox->senders[i].sin_addr.s_addr), segment_size,
                               inbox->datagrams[i], inbox->messages[i].msg_len);
+            if (segment_size != 0)
+                inbox->wanted = BATCH_OF_TRAINS;
         }
         incoming_flush(incoming, edge);
         make_ready(inbox, received);
@@ -374,6 +379,7 @@ static int carry_in(struct direction *direction, struct inbox *inbox)
 {
     struct loop *loop = direction->loop;
     const struct incoming_edge edge = {.write = edge_write, .context = direction};
+    inbox->wanted = BATCH;
     make_ready(inbox, BATCH);
     for (;;) {
         int state = drain_udp(direction, &edge, inbox);

@@ -115,6 +115,19 @@ def test_the_datapath_follows_the_underlays_mtu(lab: UdpLab, node: str) -> None:
         assert lab.works()
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("node", [C, PYTHON])
+def test_a_node_that_gets_another_underlay_address_is_reached_there(lab: UdpLab, node: str) -> None:
+    """It takes its time, as the connection to etcd had the old one."""
+    other = PYTHON if node == C else C
+    old, new = f"10.99.0.{node[-1]}", f"10.99.7.{node[-1]}"
+    for before, after in ((old, new), (new, old)):
+        lab.shell(node, f"ip address add {after}/16 dev eth0; ip address delete {before}/16 dev eth0")
+        lab.shell(node, f"ip address show dev eth0 | grep -q {after} || ip address add {after}/16 dev eth0")
+        until(lambda after=after: after in {p.public_ip for p in lab.answer(other).status.peers})  # type: ignore[misc]
+        until(lab.works)
+
+
 BOUNCE = """
 import socket, sys
 from overlayd.lab.suite.bounce import IP_RECVERR, find_bounce

@@ -111,9 +111,9 @@ void outgoing_flush(struct outgoing *outgoing, const struct outgoing_edge *edge)
     if (outgoing->train.packets == 0)
         return;
     struct send send = train_send(&outgoing->train);
+    enum sent sent = edge->send(edge->context, &send);
     count(&outgoing->counters, TX_SENDS, 1);
     count(&outgoing->counters, TX_TRAINS, send.segment_size != 0);
-    enum sent sent = edge->send(edge->context, &send);
     if (sent == SENT) {
         count_sent(outgoing, &send);
     } else {

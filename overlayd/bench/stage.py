@@ -1,4 +1,8 @@
-"""Where a mode plays: a lab of two nodes with a pod each, and programs run in it."""
+"""Where a mode plays: a lab of two nodes with a pod each, and programs run in it.
+
+Each program has a session of its own, as a lab's daemons have.  The kernel may schedule by session (sched(7),
+autogroup), and a mode whose programs shared one would be scheduled otherwise than one whose programs don't.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +67,7 @@ class Stage:
                 text=True,
                 check=False,
                 timeout=seconds + PATIENCE,
+                start_new_session=True,
             )
         except subprocess.TimeoutExpired:
             raise self._failure(place, command, f"it did not end within {seconds + PATIENCE:.0f} s") from None
@@ -86,6 +91,7 @@ class Stage:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         ) as process:
             server = Server(process)
             try:

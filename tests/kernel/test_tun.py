@@ -31,6 +31,7 @@ async def test_the_device_carries_bare_packets_and_stays(world: RealWorld) -> No
     assert shown["inet6_addr_gen_mode"] == "none"
     data = shown["linkinfo"]["info_data"]
     assert (data["type"], data["persist"], data["multi_queue"]) == ("tun", True, False)
+    assert shown["txqlen"] == host_tun.QUEUE
 
 
 async def test_it_is_the_same_device_for_every_daemon(world: RealWorld) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from overlayd_backends.udp.coalescing import Write, coalesce
+from overlayd_backends.udp.coalescing import Coalescer, Write
 from overlayd_backends.udp.icmp import SMALLEST_MTU, Allowance, Code, may_be_told, unreachable
 from overlayd_backends.udp.packet import (
     DONT_FRAGMENT,
@@ -94,8 +94,8 @@ class PythonEngine:
     def __init__(self, tun_offload: bool, udp_segment: bool, coalesce_tcp: bool, coalesce_udp: bool) -> None:
         self._tun_offload = tun_offload
         self._udp_segment = udp_segment
-        self._coalesce_tcp = coalesce_tcp
-        self._coalesce_udp = coalesce_udp
+        self._coalesce_tcp = tun_offload and coalesce_tcp
+        self._coalesce_udp = tun_offload and coalesce_udp
         self._table = Lookup(EMPTY)
         self._allowance = Allowance()
         # One for each thread: `+=` on a shared one would lose counts.
@@ -212,25 +212,22 @@ class PythonEngine:
 
     def arrive(self, datagrams: Sequence[Datagram]) -> list[Write]:
         """What to write to the TUN for a batch that was received."""
-        arrivals = self._arrivals(datagrams, self._table)
-        if self._tun_offload:
-            writes = coalesce(arrivals, self._coalesce_tcp, self._coalesce_udp)
-        else:
-            writes = [Write(packet, 1, header.length) for header, packet in arrivals]
-        self._rx["rx_writes"] += len(writes)
-        return writes
-
-    def _arrivals(self, datagrams: Sequence[Datagram], table: Lookup) -> Iterator[tuple[Header, bytes]]:
-        """Every packet that may come in, cut to its length."""
+        table = self._table
+        coalescer = Coalescer(NO_OFFLOAD * self._tun_offload, self._coalesce_tcp, self._coalesce_udp)
         for sender, segment_size, payload in datagrams:
             packets = take_apart(segment_size, payload)
             self._rx["rx_trains"] += len(packets) > 1
             for packet in packets:
+                if coalescer.takes_next(sender, packet):
+                    continue
                 header = judge_arrival(packet, sender, table)
                 if isinstance(header, Drop):
                     self._rx[f"drop_{header.value}"] += 1
                 else:
-                    yield header, packet[: header.length]
+                    coalescer.add(sender, header, packet[: header.length])
+        coalescer.flush()
+        self._rx["rx_writes"] += len(coalescer.writes)
+        return coalescer.writes
 
     def count_written(self, write: Write) -> None:
         self._rx["rx_packets"] += write.packets

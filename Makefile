@@ -52,7 +52,7 @@ fuzz:
 	@mkdir -p build/fuzz/corpus
 	clang -D_GNU_SOURCE -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	    -I$(C_DATAPATH) -o build/fuzz/libfuzzer tests/fuzz/libfuzzer.c tests/fuzz/exercise.c \
-	    $(filter-out %/binding.c %/loop.c,$(wildcard $(C_DATAPATH)/*.c))
+	    $(filter-out %/binding.c %/binding_engine.c %/binding_loop.c %/loop.c,$(wildcard $(C_DATAPATH)/*.c))
 	build/fuzz/libfuzzer -max_total_time=$(FUZZ_SECONDS) -max_len=8192 build/fuzz/corpus
 
 lint: $(VENV)/test.stamp

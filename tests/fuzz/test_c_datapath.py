@@ -30,7 +30,7 @@ def build(tmp_path: Path, sanitizers: str, *sources: str) -> Path:
     empty.write_text("int main(void) { return 0; }\n")
     if subprocess.run([compiler, *flags, empty, "-o", program], capture_output=True, check=False).returncode:
         pytest.skip(f"needs a C compiler with -fsanitize={sanitizers}: apt-get install gcc")
-    datapath = [path for path in sorted(SOURCES.glob("*.c")) if path.name != "binding.c"]
+    datapath = [path for path in sorted(SOURCES.glob("*.c")) if not path.name.startswith("binding")]
     files = [*(HERE / name for name in sources), *datapath]
     strict = ["-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]
     subprocess.run([compiler, *flags, *strict, *files, "-pthread", "-o", program], check=True, timeout=TIMEOUT)

@@ -93,6 +93,9 @@ def _add_spec_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cni", action="store_true", help="let the CNI plugins make the pods, as the daemon's configuration says"
     )
+    parser.add_argument(
+        "--ip-masq", action="store_true", help="let the nodes masquerade what pods send out of the network"
+    )
 
 
 def _datapaths(text: str) -> tuple[str, ...]:
@@ -209,8 +212,17 @@ def demo(args: argparse.Namespace) -> int:
 
 
 def _spec(args: argparse.Namespace) -> LabSpec:
-    members, backend = args.etcd_members, args.backend
-    spec = LabSpec(args.name, args.nodes, args.pods, backend, args.network, members, args.datapath, args.cni)
+    spec = LabSpec(
+        args.name,
+        args.nodes,
+        args.pods,
+        args.backend,
+        args.network,
+        args.etcd_members,
+        args.datapath,
+        args.cni,
+        args.ip_masq,
+    )
     try:
         check_spec(spec)
         if spec.cni:

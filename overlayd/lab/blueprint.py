@@ -179,6 +179,7 @@ def daemon_command(node: Node, spec: LabSpec) -> list[str]:
         *("--lease-ttl", str(LEASE_TTL)),
         *(("--datapath", datapath) if datapath is not None else ()),
         *(("--cni-conf-dir", str(node.cni_dir), "--cni-bin-dir", str(find_plugins())) if spec.cni else ()),
+        *(("--ip-masq",) if spec.ip_masq else ()),
     ]
 
 

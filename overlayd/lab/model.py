@@ -29,6 +29,8 @@ class LabSpec:
     """Which datapath of the udp backend's each node runs, dealt out in turn; none: each node chooses itself."""
     cni: bool = False
     """Whether the pods get their network from the CNI plugins, as the daemon's configuration says."""
+    ip_masq: bool = False
+    """Whether the nodes masquerade what pods send out of the network."""
 
     @cached_property
     def all_nodes(self) -> tuple[Node, ...]:

@@ -34,7 +34,7 @@ _IFREQ_INT = struct.Struct("16si20x")
 """struct ifreq with its ifr_qlen."""
 QUEUE = 1000
 """Packets that may wait to be read, as many as for an Ethernet device.  With the 500 that TUN devices are born
-with (drivers/net/tun.c, TUN_READQ_SIZE), a quarter of a flood of small packets is lost while their reader waits."""
+with (drivers/net/tun.c, TUN_READQ_SIZE), a quarter of a flood of small packets is lost while the reader waits."""
 
 _IFLA_TUN_OWNER = 1
 _IFLA_TUN_GROUP = 2

@@ -21,12 +21,12 @@ from support.packets import SENDERS, Packet, datagram_batches, frame_batches, st
 
 Call = Callable[[Engine], object]
 
-switches = st.sampled_from([(True, True, True, True), *product([False, True], repeat=4)])
+switches = st.sampled_from([*[(True, True, True, True)] * 16, *product([False, True], repeat=4)])
 moments = st.sampled_from([0.0, 0.5, 1.0])
 tables = st.sampled_from(
     [
-        table_of(1),
-        table_of(2),
+        *[table_of(1)] * 3,
+        *[table_of(2)] * 5,
         Table(),
         Table(
             (IPv4Network("10.244.1.0/25"), IPv4Network("10.244.2.0/24")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -399,6 +400,54 @@ def test_what_is_never_joined(implementation: str, case: str) -> None:
     packets = NEVER_JOINED[case]
     frames = engine_of(2, implementation).incoming([(A, 0, packet) for packet in packets])
     assert frames == [NO_OFFLOAD + packet for packet in packets]
+
+
+LOOKS_LIKE_THE_NEXT: dict[str, tuple[Packet, bytes, Callable[[Packet], bytes], str | None, list[int]]] = {
+    "a wrong checksum": (INSIDE, A, lambda one: bytes(replace(one, checksum_off_by=1)), None, [2, 1, 1]),
+    "a wrong header checksum": (INSIDE, A, lambda one: bytes(replace(one, header_off_by=1)), "bad_header", [2, 1]),
+    "another sender": (INSIDE, C, bytes, "bad_source", [2, 1]),
+    "a stranger": (INSIDE, STRANGER, bytes, "unknown_sender", [2, 1]),
+    "a wrong checksum of a datagram": (
+        DATAGRAM,
+        A,
+        lambda one: bytes(replace(one, checksum_off_by=1)),
+        None,
+        [2, 1, 1],
+    ),
+    "a datagram without a checksum": (
+        DATAGRAM,
+        A,
+        lambda one: bytes(replace(one, udp_checksum=False)),
+        None,
+        [2, 1, 1],
+    ),
+    "one whose checksum would be 0": (DATAGRAM, A, lambda one: without_checksum_by_chance(), None, [2, 1, 1]),
+    "one that says that it is shorter": (DATAGRAM, A, lambda one: rewritten(one, 24, 40), None, [2, 1, 1]),
+    "the same again": (INSIDE, A, lambda one: bytes(replace(one, sequence=7)), None, [2, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("case", LOOKS_LIKE_THE_NEXT)
+def test_what_only_looks_like_the_next(implementation: str, case: str) -> None:
+    """The third of four is not what it seems; how many packets each frame has in the end."""
+    first, sender, spoil, reason, frames = LOOKS_LIKE_THE_NEXT[case]
+    packets = stream(first, 60, 4)
+    arriving = [(A, 0, bytes(packet)) for packet in packets]
+    arriving[2] = (sender, 0, spoil(packets[2]))
+    engine = engine_of(2, implementation)
+    got = [(len(frame) - 10 - first.headers) // 60 for frame in engine.incoming(arriving)]
+    assert got == frames
+    assert sum(count for name, count in counted(engine).items() if name.startswith("drop_")) == (
+        reason is not None
+    )
+    assert reason is None or counted(engine)[f"drop_{reason}"] == 1
+
+
+def test_a_superpacket_has_64_packets_and_65535_bytes_at_most(implementation: str) -> None:
+    for size, count, frames in ((1, 70, [64, 6]), (13_099, 6, [5, 1]), (13_100, 6, [4, 2])):
+        arriving = [(A, 0, bytes(packet)) for packet in stream(INSIDE, size, count)]
+        got = engine_of(2, implementation).incoming(arriving)
+        assert [(len(frame) - 50) // size for frame in got] == frames
 
 
 # The table -----------------------------------------------------------------------------------------------------

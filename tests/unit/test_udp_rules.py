@@ -405,6 +405,13 @@ def test_what_is_never_joined(implementation: str, case: str) -> None:
 LOOKS_LIKE_THE_NEXT: dict[str, tuple[Packet, bytes, Callable[[Packet], bytes], str | None, list[int]]] = {
     "a wrong checksum": (INSIDE, A, lambda one: bytes(replace(one, checksum_off_by=1)), None, [2, 1, 1]),
     "a wrong header checksum": (INSIDE, A, lambda one: bytes(replace(one, header_off_by=1)), "bad_header", [2, 1]),
+    "two wrong checksums that make up for one another": (
+        INSIDE,
+        A,
+        lambda one: bytes(replace(one, header_off_by=1, checksum_off_by=-1)),
+        "bad_header",
+        [2, 1],
+    ),
     "another sender": (INSIDE, C, bytes, "bad_source", [2, 1]),
     "a stranger": (INSIDE, STRANGER, bytes, "unknown_sender", [2, 1]),
     "a wrong checksum of a datagram": (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -17,11 +18,12 @@ from pathlib import Path
 import trio
 
 from overlayd import __version__
-from overlayd.core.backend import Backend
+from overlayd.core.backend import Backend, Wish
 from overlayd.core.config import ConfigError, NetworkConfig, check_backend, parse_config
 from overlayd.core.datapath import DatapathReport
 from overlayd.core.dataplane import Dataplane, Scope
-from overlayd.core.firewall import NO_FIREWALL, Firewall, describe, with_firewall
+from overlayd.core.firewall import NO_FIREWALL, Firewall, describe, with_firewall, with_forward_rules
+from overlayd.core.foreign_firewall import OtherFirewalls, flows, judge
 from overlayd.core.keeper import Belief, KeeperState, Sighted, Sighting, Waiting, belief
 from overlayd.core.leases import LeaseBook, absorb_changes, absorb_snapshot
 from overlayd.core.model import Attributes, Family, Lease, NetworkView, Subnet, Underlay
@@ -39,6 +41,7 @@ from overlayd.feed import follow
 from overlayd.founding import FirstConfig, Founding
 from overlayd.host.conflist import ConflistFile
 from overlayd.host.footprint import FootprintFile
+from overlayd.host.foreign_firewall import nobody_else
 from overlayd.host.handover import Handover
 from overlayd.host.identity import Identity
 from overlayd.host.subnet_file import SubnetFile
@@ -56,6 +59,7 @@ class Settings:
     `strict_fence`: stop forwarding, too, once the lease may have run out.  `exit_on_new_subnet`: end with
     SubnetChanged when the subnet was lost and another one leased.  `first_config` is written to a store that has
     no network config yet.  `cni` is where to write the CNI configuration, and where the plugins are.
+    `forward_rules`: keep the two rules in iptables by which FORWARD accepts what pods send and get.
     """
 
     node_name: str
@@ -67,6 +71,7 @@ class Settings:
     firewall: Firewall = NO_FIREWALL
     first_config: FirstConfig | None = None
     cni: ConflistFile | None = None
+    forward_rules: bool = True
 
 
 class SubnetChanged(Exception):
@@ -95,7 +100,8 @@ class Host:
     `underlay` raises UnderlayError; `preflight` says what keeps an intent from being carried out;
     `inhabitants` are the addresses in use on this host; `clock` tells the seconds of CLOCK_BOOTTIME;
     `datapath` is what the userspace datapath says of itself, None where none is asked for; `drops` are the packets
-    that the kernel's filter has dropped for us, by reason, and raises OSError.
+    that the kernel's filter has dropped for us, by reason, and raises OSError; so does `others`, which says which
+    firewalls somebody else has here.
     """
 
     dataplane: Dataplane
@@ -106,6 +112,7 @@ class Host:
     footprint: FootprintFile
     datapath: Callable[[], DatapathReport | None] = lambda: None
     drops: Callable[[], Mapping[str, int]] = dict
+    others: Callable[[], Awaitable[OtherFirewalls]] = nobody_else
 
 
 class Daemon:
@@ -140,6 +147,8 @@ class Daemon:
         self._report: Report | None = None
         self._looked_at = host.clock()
         self._firewall: FirewallStatus | None = None
+        self._others = OtherFirewalls()
+        """The firewalls of somebody else's, as they were seen last."""
         self._belief = Belief.UNCLAIMED
         self._leased_since = 0.0
         self._first_subnet: Subnet | None = None
@@ -317,7 +326,18 @@ class Daemon:
         self._aimed_for = view.lease.subnet if view.lease is not None else None
         needs = network.backend.needs()
         wish = with_firewall(network.backend.desired(view), self._settings.firewall, view, needs)
+        wish = await self._heed_others(wish, view)
         return Aim(wish, Scope(self._links(underlay)), sweep=view.in_sync and self._has_decided())
+
+    async def _heed_others(self, wish: Wish, view: NetworkView) -> Wish:
+        """Have others' firewalls let the pods' packets pass, or say which of them does not."""
+        with suppress(OSError):  # the reconciler asks the same kernel, and speaks up
+            self._others = await self._host.others()
+        network, ours = view.config.ranges[0].network, self._settings.forward_rules
+        examples = flows(view, wish, bridged=self._others.bridged)
+        troubles = judge(self._others, examples, network, ours)
+        self._problems.replace("others", [*self._others.problems, *troubles])
+        return with_forward_rules(wish, network, self._others.variants) if ours else wish
 
     def _links(self, underlay: Underlay) -> frozenset[str]:
         """The interfaces by which direct routes of ours may go: the underlay's, and what was it earlier."""

@@ -6,7 +6,7 @@ all items of its kinds.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -16,9 +16,12 @@ import trio
 from overlayd.backends import load_datapaths
 from overlayd.core.datapath import DatapathReport, UserspaceDataplane
 from overlayd.core.dataplane import Dataplane, Failure, Hints, Operation, Scope
+from overlayd.core.foreign_firewall import OtherFirewalls
+from overlayd.core.iptables import ForwardRules
 from overlayd.core.kernel import Datapath, Encap, Item, KernelState
 from overlayd.core.nftables import NftChain, NftTable, Sender
 from overlayd.host.dataplane import open_dataplane
+from overlayd.host.foreign_firewall import nobody_else, open_foreign_firewalls
 from overlayd.host.nft.dataplane import open_nft
 from overlayd.remembered_datapath import RememberedDatapath
 
@@ -41,14 +44,16 @@ async def open_joined_dataplane(
                 await remembered.resume()
                 datapaths[link] = remembered
         nft = stack.enter_context(open_nft())
-        filters = {NftTable: nft, NftChain: nft, Sender: nft}
+        iptables, others = stack.enter_context(open_foreign_firewalls())
+        filters: dict[type[Item], Dataplane] = {NftTable: nft, NftChain: nft, Sender: nft, ForwardRules: iptables}
         kernel = await stack.enter_async_context(open_dataplane())
-        yield JoinedDataplane(kernel, datapaths, filters, nft.read_drops)
+        yield JoinedDataplane(kernel, datapaths, filters, nft.read_drops, others.look)
 
 
 class JoinedDataplane:
     """`datapaths` by the device that each of them has, `filters` by the kinds of items; `read_drops` tells how
-    many packets the kernel's filter has dropped for us, by reason, and raises OSError."""
+    many packets the kernel's filter has dropped for us, by reason, and `look_at_others` who else has a firewall
+    here; both raise OSError."""
 
     def __init__(
         self,
@@ -56,11 +61,13 @@ class JoinedDataplane:
         datapaths: Mapping[str, UserspaceDataplane],
         filters: Mapping[type[Item], Dataplane] = MappingProxyType({}),
         read_drops: Callable[[], Mapping[str, int]] = dict,
+        look_at_others: Callable[[], Awaitable[OtherFirewalls]] = nobody_else,
     ) -> None:
         self._kernel = kernel
         self._datapaths = datapaths
         self._filters = filters
         self.read_drops = read_drops
+        self.look_at_others = look_at_others
 
     async def observe(self, scope: Scope) -> KernelState:
         """A datapath whose device is gone is not attached to anything, even if it hasn't noticed yet."""

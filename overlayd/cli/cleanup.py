@@ -23,6 +23,7 @@ from overlayd.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from overlayd.core.problem import Problem
     from overlayd.core.underlay import Pick
 
 ROUNDS = 8
@@ -83,7 +84,7 @@ async def _clean_kernel(pick: Pick, links: Iterable[str]) -> str:
             except PermissionError:
                 return "this process may not look at all that is ours: run it as root, or with CAP_NET_ADMIN"
             if not plan:
-                return ""
+                return _unseen((await dataplane.look_at_others()).problems)
             failed = []
             for stage in plan.stages:
                 for operation, failure in zip(stage, await dataplane.apply(stage), strict=True):
@@ -94,6 +95,10 @@ async def _clean_kernel(pick: Pick, links: Iterable[str]) -> str:
             if failed:
                 return "the kernel refused to remove " + "; ".join(failed)
         return "something puts back what is removed here: is another overlayd at work?"
+
+
+def _unseen(problems: Iterable[Problem]) -> str:
+    return "; ".join(f"{problem}: rules of overlayd's may be left there" for problem in problems)
 
 
 def _remove_subnet_file(path: Path, written: str) -> None:

@@ -148,6 +148,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_option(
         parser,
+        "--iptables-forward-rules",
+        parse=parse_switch,
+        default="true",
+        help="have FORWARD accept what pods send and get, where iptables is in use",
+        metavar="true|false",
+        bare="true",
+    )
+    add_option(
+        parser,
         "--listen",
         parse=parse_listen,
         default=None,
@@ -247,6 +256,7 @@ async def _run(args: argparse.Namespace) -> None:
             firewall=await _decide_firewall(args.ip_masq, args.source_check),
             first_config=args.network_config,
             cni=ConflistFile(args.cni_conf_dir, args.cni_bin_dir) if args.cni_conf_dir is not None else None,
+            forward_rules=args.iptables_forward_rules,
         )
         with hold_identity(args.state_dir, may_be_volatile=args.identity == "volatile") as identity:
             footprint = FootprintFile(args.run_dir)
@@ -259,6 +269,7 @@ async def _run(args: argparse.Namespace) -> None:
                 footprint,
                 dataplane.report,
                 dataplane.read_drops,
+                dataplane.look_at_others,
             )
             daemon = Daemon(settings, identity, store, host, load_backends(), random.Random(os.urandom(16)))
             async with trio.open_nursery() as nursery:

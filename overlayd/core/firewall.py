@@ -19,11 +19,12 @@ sources by itself; the check is for the kernel's VXLAN alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from overlayd.core.backend import Needs, Wish
+from overlayd.core.iptables import Variant, forward_rules
 from overlayd.core.kernel import Item, KernelState
 from overlayd.core.model import Family, IPNetwork, Lease, NetworkView
 from overlayd.core.nftables import (
@@ -100,6 +101,11 @@ def with_firewall(wish: Wish, firewall: Firewall, view: NetworkView, needs: Need
     if not base:
         return wish
     return replace(wish, base=wish.base | KernelState.of([NftTable(), *base]), peers=peers)
+
+
+def with_forward_rules(wish: Wish, network: IPNetwork, variants: Collection[Variant]) -> Wish:
+    """The wish and, on top, the two rules in each of these variants of iptables."""
+    return replace(wish, base=wish.base | KernelState.of(forward_rules(each, network) for each in variants))
 
 
 def describe(firewall: Firewall, needs: Needs, drops: Mapping[str, int]) -> FirewallStatus:

@@ -15,6 +15,7 @@ from dataclasses import InitVar, dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 
+from overlayd.core.iptables import ForwardRules
 from overlayd.core.model import Family, IPAddress, IPNetwork, Mac
 from overlayd.core.nftables import NftChain, NftItem, NftTable, Sender
 
@@ -200,11 +201,12 @@ class Forwarding:
         return f"forwarding {self.family.name.lower()} on"
 
 
-Item = Forwarding | NftItem | Link | Address | Datapath | FdbEntry | Encap | Neighbour | Route
+Item = Forwarding | ForwardRules | NftItem | Link | Address | Datapath | FdbEntry | Encap | Neighbour | Route
 
 _RANK: Mapping[type[Item], int] = MappingProxyType(
     {
         Forwarding: 0,
+        ForwardRules: 0,
         NftTable: 1,
         Sender: 2,
         NftChain: 3,
@@ -220,9 +222,9 @@ _RANK: Mapping[type[Item], int] = MappingProxyType(
 
 
 def rank(item: Item) -> int:
-    """The order of adding: forwarding; table, sender, chain, so that no chain drops what comes from a sender that
-    is about to be let in; link, address, datapath, FDB entry or encap, neighbour, route.  Removing is the
-    reverse."""
+    """The order of adding: forwarding, and the rules that let it be; table, sender, chain, so that no chain drops
+    what comes from a sender that is about to be let in; link, address, datapath, FDB entry or encap, neighbour,
+    route.  Removing is the reverse."""
     return _RANK[type(item)]
 
 

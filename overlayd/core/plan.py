@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from overlayd.core.dataplane import Operation, Verb
+from overlayd.core.iptables import ForwardRules
 from overlayd.core.kernel import (
     Address,
     Datapath,
@@ -115,7 +116,7 @@ def _is_on(item: Item, links: set[str]) -> bool:
             | Route(link=link)
         ):
             return link in links
-        case Forwarding() | NftTable() | NftChain() | Sender():
+        case Forwarding() | ForwardRules() | NftTable() | NftChain() | Sender():
             return False
 
 
@@ -137,6 +138,6 @@ def _needs(item: Item, desired: KernelState) -> frozenset[Key]:
                 keys.append(("fdb", link, vtep.mac))
         case NftChain() | Sender():
             keys = [NftTable().key]
-        case Link() | Forwarding() | NftTable():
+        case Link() | Forwarding() | ForwardRules() | NftTable():
             pass
     return frozenset(key for key in keys if key in desired.by_key)

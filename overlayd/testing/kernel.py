@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from overlayd.core.dataplane import Failure, Hints, Operation, Scope, Verb
+from overlayd.core.iptables import ForwardRules, Variant
 from overlayd.core.kernel import (
     ROUTE_PROTOCOL,
     Address,
@@ -70,6 +71,7 @@ class FakeKernel:
     datapaths: dict[str, Datapath] = field(default_factory=dict)
     encaps: dict[tuple[str, IPNetwork], Encap] = field(default_factory=dict)
     nft: FakeNft = field(default_factory=FakeNft)
+    forward_rules: dict[Variant, ForwardRules] = field(default_factory=dict)
     forwarding: bool = False
     applied: list[tuple[Operation, Failure | None]] = field(default_factory=list)
     _refusals: list[tuple[Callable[[Operation], bool], Failure]] = field(default_factory=list)
@@ -94,6 +96,7 @@ class FakeKernel:
         items += [entry for entry in self.fdb.values() if entry.link in ours]
         items += [neighbour for neighbour in self.neighbours.values() if neighbour.link in ours]
         items += [*self.datapaths.values(), *self.encaps.values(), *self.nft.items]
+        items += self.forward_rules.values()
         for first, *_ in self.routes.values():
             in_scope = first.gateway is not None and first.link in scope.underlay
             if first.protocol == ROUTE_PROTOCOL and (first.link in ours or in_scope):
@@ -193,6 +196,9 @@ class FakeKernel:
                 return self._apply_route(route, operation.was)
             case NftTable() | NftChain() | Sender() as item:
                 return self.nft.put(item)
+            case ForwardRules() as rules:
+                self.forward_rules[rules.variant] = rules
+                return None
             case item:
                 return self._put(item)
 
@@ -266,6 +272,8 @@ class FakeKernel:
                 self._remove_route(item)
             case NftTable() | NftChain() | Sender():
                 self.nft.remove(item)
+            case ForwardRules():
+                self.forward_rules.pop(item.variant, None)
             case Forwarding():
                 pass  # it stays on: others rely on it
         return None

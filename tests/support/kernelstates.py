@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import strategies as st
 
+from overlayd.core.iptables import ForwardRules, Variant
 from overlayd.core.kernel import (
     Address,
     Datapath,
@@ -53,10 +54,14 @@ nft_items = st.one_of(
     ),
     st.builds(Sender, public_ips, subnets),
 )
+forward_rules = st.builds(
+    ForwardRules, st.sampled_from(Variant), st.just(("-s 10.244.0.0/16",)), st.just("") | st.just("behind others")
+)
 items: st.SearchStrategy[Item] = st.one_of(
     nft_items,
     st.just(NftTable("holds chain foo")),
     st.just(Forwarding(Family.IPV4)),
+    forward_rules,
     links,
     st.builds(Link, st.just(TUN), st.sampled_from([Tun(), Tun(("multi_queue",))]), st.none(), mtus, st.booleans()),
     datapaths,
@@ -83,7 +88,7 @@ def _possible(state: KernelState) -> KernelState:
 
     def is_possible(item: Item) -> bool:
         match item:
-            case Forwarding() | Link() | NftTable():
+            case Forwarding() | ForwardRules() | Link() | NftTable():
                 return True
             case NftChain() | Sender():
                 return has_table

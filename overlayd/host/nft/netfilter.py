@@ -24,17 +24,21 @@ NFNLGRP_NFTABLES = 7
 """The protocol, and the group that hears of changes in nf_tables: linux/netlink.h, linux/netfilter/nfnetlink.h."""
 
 _NFNL_SUBSYS_NFTABLES = 10
-_NFPROTO_INET = 1
+NFPROTO_INET = 1
+NFPROTO_IPV4 = 2
 """linux/netfilter/nfnetlink.h, linux/netfilter.h."""
 
 _GET_TABLE = 1
+_TABLE_EVENTS = (0, 2)
+_CHAIN_AT = {3: 3, 5: 3, 6: 2, 8: 2}
+"""In the events of new and deleted chains and rules, the attribute that names the chain: NFTA_CHAIN_NAME,
+NFTA_RULE_CHAIN."""
 _NEW_GENERATION = 15
 _GET_GENERATION = 16
 _GET_OBJECT = 19
 _OBJECT_COUNTER = 1
 """linux/netfilter/nf_tables.h: NFT_MSG_*, NFT_OBJECT_COUNTER."""
 
-_NAME = TABLE.encode() + b"\0"
 _NFGENMSG = struct.Struct("!BBH")
 """struct nfgenmsg: family, version, resource."""
 
@@ -62,16 +66,16 @@ class Netfilter:
             raise
         return _number(answer, 1) if answer is not None else None  # NFTA_GEN_ID
 
-    def find_table_flags(self) -> int | None:
-        """NFT_TABLE_F_* of our table, 0 for one that is as it should be."""
-        answer = self._ask(_GET_TABLE, wire.attribute(1, _NAME))  # NFTA_TABLE_NAME
+    def find_table_flags(self, family: int = NFPROTO_INET, name: str = TABLE) -> int | None:
+        """NFT_TABLE_F_* of a table, ours if none is named; 0 for one that is as it should be."""
+        answer = self._ask(_GET_TABLE, wire.attribute(1, _text(name)), family)  # NFTA_TABLE_NAME
         return _number(answer, 2) if answer is not None else None  # NFTA_TABLE_FLAGS
 
     def find_packets(self, counter: str) -> int | None:
         """What a counter of our table has counted."""
         question = (
-            wire.attribute(1, _NAME)  # NFTA_OBJ_TABLE, _NAME, _TYPE
-            + wire.attribute(2, counter.encode() + b"\0")
+            wire.attribute(1, _text(TABLE))  # NFTA_OBJ_TABLE, _NAME, _TYPE
+            + wire.attribute(2, _text(counter))
             + wire.attribute(3, struct.pack("!I", _OBJECT_COUNTER))
         )
         answer = self._ask(_GET_OBJECT, question)
@@ -80,9 +84,9 @@ class Netfilter:
         data = wire.attributes(answer.body, _NFGENMSG.size)[4]  # NFTA_OBJ_DATA
         return int.from_bytes(wire.attributes(data, 0)[2])  # NFTA_COUNTER_PACKETS
 
-    def _ask(self, kind: int, attributes: bytes) -> Message | None:
+    def _ask(self, kind: int, attributes: bytes, family: int = NFPROTO_INET) -> Message | None:
         self._sequence += 1
-        body = _NFGENMSG.pack(_NFPROTO_INET, 0, 0) + attributes
+        body = _NFGENMSG.pack(family, 0, 0) + attributes
         self._sock.send(Request(_NFNL_SUBSYS_NFTABLES << 8 | kind, 0, body).frame(self._sequence))
         while True:
             for message in wire.messages(self._sock.recv(_ANSWER)):
@@ -103,10 +107,28 @@ def _number(message: Message, kind: int) -> int:
 def is_about_our_table(message: Message) -> bool:
     """Whether an event is about our table or something in it.  In all of them but the one that ends a transaction
     the first attribute is the name of the table."""
+    return _is_within(message, NFPROTO_INET, TABLE)
+
+
+def is_about_chain(message: Message, family: int, table: str, chain: str) -> bool:
+    """Whether an event is about this chain, a rule in it, or the whole table."""
+    if not _is_within(message, family, table):
+        return False
+    place = _CHAIN_AT.get(message.kind & 0xFF)
+    if place is None:
+        return message.kind & 0xFF in _TABLE_EVENTS
+    return bytes(wire.attributes(message.body, _NFGENMSG.size).get(place, b"")) == _text(chain)
+
+
+def _is_within(message: Message, family: int, table: str) -> bool:
     if message.kind >> 8 != _NFNL_SUBSYS_NFTABLES or message.kind & 0xFF == _NEW_GENERATION:
         return False
-    family, _, _ = _NFGENMSG.unpack_from(message.body)
-    return family == _NFPROTO_INET and bytes(wire.attributes(message.body, _NFGENMSG.size).get(1, b"")) == _NAME
+    said, _, _ = _NFGENMSG.unpack_from(message.body)
+    return said == family and bytes(wire.attributes(message.body, _NFGENMSG.size).get(1, b"")) == _text(table)
+
+
+def _text(name: str) -> bytes:
+    return name.encode() + b"\0"
 
 
 @contextmanager

@@ -5,22 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 
-import trio
-
 from overlayd.core.dataplane import Failure
-from overlayd.host.netlink.netns import NAMED
+from overlayd.host.program import find_program, run_program
 
 PACKAGE = "nftables"
 """Its name in all big distributions."""
-_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
-"""Where it is; a daemon's PATH need not have these."""
-TIMEOUT = 30.0
-"""Seconds.  Twenty thousand elements take a fifth of one."""
-
 _REFUSAL = re.compile(r"^/dev/stdin:(\d+):\d+-\d+: Error: (?:Could not process rule: )?(.*)$", re.MULTILINE)
 _ERRNO = {os.strerror(number): number for number in errno.errorcode}
 
@@ -37,7 +29,7 @@ class Ran:
 
 def find_nft() -> str | None:
     """The path of the program."""
-    return shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:{_PATH}")
+    return find_program("nft")
 
 
 async def run_nft(netns: str | None, *arguments: str, script: str = "") -> Ran:
@@ -48,20 +40,7 @@ async def run_nft(netns: str | None, *arguments: str, script: str = "") -> Ran:
     program = find_nft()
     if program is None:
         raise FileNotFoundError(errno.ENOENT, f"nft is not installed: it is in the package {PACKAGE}")
-    command = [program, *arguments]
-    if netns is not None:
-        command = ["nsenter", f"--net={NAMED / netns}", *command]
-    with trio.move_on_after(TIMEOUT):
-        done = await trio.run_process(
-            command,
-            stdin=script.encode(),
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-        return _understand(done)
-    raise OSError(errno.ETIMEDOUT, f"nft did not end within {TIMEOUT:g} s")
+    return _understand(await run_program(netns, program, *arguments, script=script))
 
 
 def _understand(done: subprocess.CompletedProcess[bytes]) -> Ran:

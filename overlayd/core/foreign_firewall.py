@@ -1,0 +1,280 @@
+"""Whether a firewall of somebody else's drops what pods send each other, and which of its rules it is.
+
+A packet passes only if each base chain at its hook lets it, so one chain of somebody else's is enough to cut the
+pods off, and nothing in a table of ours can help.  All that can be done is to name it, with the command that
+opens it.
+
+The judge walks through the chains with a new connection that may well exist.  Not everything about it is known,
+and not every condition is understood here; so a condition has three answers, true, false and *cannot tell* (None),
+and a walk has all the ends that it may have.  Only where every one of them is a drop something is said: a false
+alarm would be worse than silence.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+
+from overlayd.core.backend import Wish
+from overlayd.core.iptables import Variant
+from overlayd.core.kernel import Route
+from overlayd.core.model import IPNetwork, NetworkView
+from overlayd.core.problem import Problem
+
+_DEEPEST = 16
+"""Jumps within jumps that nf_tables allows (NFT_JUMP_STACK_SIZE, net/netfilter/nf_tables_core.c)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """The first packet of a connection from somewhere in `source` to somewhere in `destination`.  The interfaces
+    that it comes and leaves by are None where their names are not known."""
+
+    what: str
+    source: IPv4Network
+    destination: IPv4Network
+    comes_by: str | None = None
+    leaves_by: str | None = None
+
+
+class Subject(enum.Enum):
+    """What a condition is about."""
+
+    SOURCE = enum.auto()
+    DESTINATION = enum.auto()
+    COMES_BY = enum.auto()
+    LEAVES_BY = enum.auto()
+    STATE = enum.auto()
+    """Of the connection: new, established, …"""
+    STATUS = enum.auto()
+    """What has become of the connection: dnat, snat, …"""
+    FAMILY = enum.auto()
+    UNKNOWN = enum.auto()
+    """Something that is not understood here."""
+
+
+Span = tuple[int, int]
+"""The first and the last one of some IPv4 addresses, as numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """That the subject is, or with `negated` is not, one of these values: spans for addresses, else words; a name
+    of an interface may end with an asterisk.  Without `whole` there are more values, which are not known."""
+
+    subject: Subject
+    values: tuple[Span | str, ...] = ()
+    negated: bool = False
+    whole: bool = True
+
+    def holds(self, flow: Flow) -> bool | None:
+        answer = self._is_one(flow)
+        if answer is False and not self.whole:
+            return None
+        return answer if answer is None or not self.negated else not answer
+
+    def _is_one(self, flow: Flow) -> bool | None:
+        match self.subject:
+            case Subject.SOURCE:
+                return _is_within(flow.source, self.values)
+            case Subject.DESTINATION:
+                return _is_within(flow.destination, self.values)
+            case Subject.COMES_BY:
+                return _is_named(flow.comes_by, self.values)
+            case Subject.LEAVES_BY:
+                return _is_named(flow.leaves_by, self.values)
+            case Subject.STATE:
+                return "new" in self.values
+            case Subject.STATUS:
+                return False if {"dnat", "snat"}.issuperset(self.values) else None
+            case Subject.FAMILY:
+                return "ipv4" in self.values
+            case Subject.UNKNOWN:
+                return None
+
+
+def _is_within(network: IPv4Network, values: Iterable[Span | str]) -> bool | None:
+    low, high = int(network.network_address), int(network.broadcast_address)
+    spans = [value for value in values if not isinstance(value, str)]
+    if any(first <= low and high <= last for first, last in spans):
+        return True
+    return None if any(first <= high and low <= last for first, last in spans) else False
+
+
+def _is_named(name: str | None, values: Iterable[Span | str]) -> bool | None:
+    if name is None:
+        return None
+    return any(
+        name.startswith(value[:-1]) if value.endswith("*") else name == value
+        for value in values
+        if isinstance(value, str)
+    )
+
+
+class Verdict(enum.Enum):
+    ACCEPT = "accept"
+    DROP = "drop"
+    RETURN = "return"
+    JUMP = "jump"
+    GOTO = "goto"
+    NONE = "none"
+    """The packet goes on with the next rule."""
+    UNKNOWN = "unknown"
+    """Not understood here: anything may become of the packet."""
+
+
+ChainKey = tuple[str, str, str]
+"""Family, table, chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule with one verdict.  `name` tells an operator which one it is."""
+
+    conditions: tuple[Condition, ...]
+    verdict: Verdict
+    target: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A chain at the hook `forward`.  `drops`: its policy.  `variant`: of which iptables it is, if of any."""
+
+    chain: ChainKey
+    drops: bool
+    variant: Variant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """All that may become of forwarded packets, of one listing."""
+
+    bases: tuple[Base, ...] = ()
+    chains: Mapping[ChainKey, tuple[Rule, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherFirewalls:
+    """What others have on this host: variants of iptables that are in use, all rules at the hook, and what could
+    not be looked at.  `bridged`: what passes between two ports of a bridge is filtered, too (br_netfilter)."""
+
+    variants: frozenset[Variant] = frozenset()
+    rulesets: tuple[Ruleset, ...] = ()
+    bridged: bool = False
+    problems: tuple[Problem, ...] = ()
+
+
+def flows(view: NetworkView, wish: Wish, *, bridged: bool) -> Iterator[Flow]:
+    """Examples of what must pass on this node: to and from one of its peers, and among its own pods."""
+    own = view.lease.subnet.ipv4 if view.lease is not None else None
+    if own is None:
+        return
+    for peer in view.peers:
+        theirs, wanted = peer.subnet.ipv4, wish.peers.get(peer.subnet)
+        if theirs is None or wanted is None:
+            continue
+        link = next((item.link for item in wanted.items if isinstance(item, Route)), wish.device)
+        yield Flow(f"what its pods send to {theirs}", own, theirs, leaves_by=link)
+        yield Flow(f"what comes from {theirs}", theirs, own, comes_by=link)
+        break
+    if bridged:
+        yield Flow("what its pods send each other", own, own)
+
+
+def judge(others: OtherFirewalls, examples: Iterable[Flow], network: IPNetwork, ours: bool) -> tuple[Problem, ...]:
+    """A problem for each base chain that drops one of the flows for certain.  `ours`: overlayd keeps rules of its
+    own in iptables, so that those chains need no judge."""
+    examples = tuple(examples)
+    found = []
+    for ruleset in others.rulesets:
+        for base in ruleset.bases:
+            if ours and base.variant in others.variants:
+                continue
+            for flow in examples:
+                if (reason := why_dropped(ruleset, base, flow)) is not None:
+                    found.append(_problem(base, flow, reason, network))
+                    break
+    return tuple(found)
+
+
+def why_dropped(ruleset: Ruleset, base: Base, flow: Flow) -> str | None:
+    """What drops the flow, None where nothing does or where that can't be told."""
+    end = _Walk(ruleset, flow).through(base.chain, 0)
+    drops = end.drop
+    if Verdict.RETURN in end.ends and base.drops:
+        drops = "by its policy"
+    passes = Verdict.ACCEPT in end.ends or (Verdict.RETURN in end.ends and not base.drops)
+    return None if passes else drops
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a walk through a chain may end (ACCEPT, DROP, RETURN), and the last rule met that drops."""
+
+    ends: frozenset[Verdict]
+    drop: str = ""
+
+
+_ANY = _End(frozenset({Verdict.ACCEPT, Verdict.DROP, Verdict.RETURN}))
+
+
+class _Walk:
+    def __init__(self, ruleset: Ruleset, flow: Flow) -> None:
+        self._chains = ruleset.chains
+        self._flow = flow
+        self._known: dict[ChainKey, _End] = {}
+
+    def through(self, chain: ChainKey, depth: int) -> _End:
+        if depth > _DEEPEST or chain not in self._chains:
+            return _ANY
+        if chain not in self._known:
+            self._known[chain] = self._through(chain, depth)
+        return self._known[chain]
+
+    def _through(self, chain: ChainKey, depth: int) -> _End:
+        ends: set[Verdict] = set()
+        drop = ""
+        for rule in self._chains[chain]:
+            answers = [condition.holds(self._flow) for condition in rule.conditions]
+            if False in answers:
+                continue
+            here, goes_on = self._after(rule, chain, depth)
+            ends |= here.ends
+            drop = here.drop or drop
+            if not goes_on and None not in answers:
+                return _End(frozenset(ends), drop)
+        return _End(frozenset(ends | {Verdict.RETURN}), drop)
+
+    def _after(self, rule: Rule, chain: ChainKey, depth: int) -> tuple[_End, bool]:
+        """What a rule that is met may lead to, and whether the next one may be reached."""
+        match rule.verdict:
+            case Verdict.NONE:
+                return _End(frozenset()), True
+            case Verdict.UNKNOWN:
+                return _ANY, True
+            case Verdict.JUMP:
+                below = self.through((*chain[:2], rule.target), depth + 1)
+                return _End(below.ends - {Verdict.RETURN}, below.drop), Verdict.RETURN in below.ends
+            case Verdict.GOTO:
+                return self.through((*chain[:2], rule.target), depth + 1), False
+            case Verdict.DROP:
+                return _End(frozenset({Verdict.DROP}), f"by {rule.name} of chain {chain[2]}"), False
+            case verdict:
+                return _End(frozenset({verdict})), False
+
+
+def _problem(base: Base, flow: Flow, reason: str, network: IPNetwork) -> Problem:
+    family, table, chain = base.chain
+    if base.variant is not None:
+        whose = f"the chain {chain} of {base.variant.command}"
+        remedy = f"{base.variant.command} -I {chain} -s {network} -d {network} -j ACCEPT"
+    elif table == "firewalld":
+        whose = f"firewalld (chain {chain})"
+        remedy = f"firewall-cmd --permanent --zone=trusted --add-source={network} && firewall-cmd --reload"
+    else:
+        whose = f"the nftables chain {family} {table} {chain}"
+        remedy = f"nft insert rule {family} {table} {chain} ip saddr {network} ip daddr {network} accept"
+    return Problem("firewall-drops", f"{whose} drops {flow.what}, {reason}", f"Open it: {remedy}")

@@ -14,6 +14,7 @@ from overlayd.lab.suite.catalogue import CHECKS
 from support.netns import require_root
 
 TESTS = Path(__file__).parents[1]
+NEEDS_DAEMONS = ("masquerade-outside", "spoof-outer", "spoof-inner", "spoof-subnet", "leave")
 
 
 def in_static_lab(
@@ -37,7 +38,7 @@ ROOT_OF_A_USER_NAMESPACE = ("unshare", "--user", "--map-root-user")
     ("backend", "become"), [("vxlan", ROOT), ("host-gw", ROOT), ("vxlan", ROOT_OF_A_USER_NAMESPACE)]
 )
 def test_a_sound_overlay_passes_every_check(backend: str, become: tuple[str, ...]) -> None:
-    names = [check.name for check in CHECKS if check.name != "leave"]
+    names = [check.name for check in CHECKS if check.name not in NEEDS_DAEMONS]
     done = in_static_lab(backend, 3, 2, *suite("--json", *names), become=become)
     assert done.returncode == 0, done.stdout + done.stderr
     found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
@@ -56,6 +57,16 @@ def test_what_does_not_apply_says_what_would() -> None:
     alone = in_static_lab("host-gw", 2, 1, *suite("same-node"))
     assert alone.returncode == 2
     assert "nothing was checked" in alone.stdout
+
+
+def test_what_can_not_be_shown_is_not_green() -> None:
+    done = in_static_lab("vxlan", 2, 1, *suite("spoof-outer", "masquerade-outside"))
+    assert done.returncode == 2
+    assert "not applicable: needs nodes that masquerade: `overlayd lab up --ip-masq`" in done.stdout
+    assert "not applicable: node2 does not say what it drops: no daemon runs here" in done.stdout
+    unwrapped = in_static_lab("host-gw", 2, 1, *suite("spoof-outer"))
+    assert unwrapped.returncode == 2
+    assert "not applicable: needs packets that are wrapped" in unwrapped.stdout
 
 
 def test_an_unknown_check_lists_those_there_are() -> None:

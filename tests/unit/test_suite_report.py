@@ -84,10 +84,10 @@ def test_the_page_names_each_failing_pair_and_why() -> None:
     report = Report("lab", "vxlan", (GOOD, BAD, ABSENT))
     lines = [page.plain(line) for result in report.results for line in page.lines_of_check(result)]
     assert lines == [
-        "  pod-pod-tcp      1/1    pods reach each other",
-        "  pod-pod-udp      1/2    pods reach each other over UDP",
+        "  pod-pod-tcp           1/1    pods reach each other",
+        "  pod-pod-udp           1/2    pods reach each other over UDP",
         "      pod1-1 → pod2-1: no answer within 3 s (sent 3)",
-        "  same-node         –     not applicable: needs two pods on a node",
+        "  same-node              –     not applicable: needs two pods on a node",
     ]
     assert [page.plain(line) for line in page.verdict(report)] == [
         "1 of 2 checks failed: pod-pod-udp; not applicable here: same-node"

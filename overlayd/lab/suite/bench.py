@@ -34,6 +34,11 @@ class NoAnswer(Exception):
     """A question came to nothing; the text is the end of a sentence about the pair."""
 
 
+class CannotShow(Exception):
+    """This lab, as it is, cannot show what a check is about; the text says why.  That is no failure of the
+    overlay's, and no success."""
+
+
 Outcomes = dict[Pair, Passed | Failed]
 Probe = Callable[[Pair], Awaitable[str | None]]
 """Asks one pair: None when all is well, else what is wrong.  May raise NoAnswer instead."""
@@ -42,7 +47,7 @@ Probe = Callable[[Pair], Awaitable[str | None]]
 def open_socket(endpoint: Endpoint, kind: socket.SocketKind, protocol: int = 0) -> socket.socket:
     """A non-blocking IPv4 socket in the namespace of this end.  Raises NoAnswer."""
     try:
-        sock = in_netns(endpoint.name, lambda: socket.socket(socket.AF_INET, kind, protocol))
+        sock = in_netns(endpoint.netns, lambda: socket.socket(socket.AF_INET, kind, protocol))
     except OSError as error:
         raise NoAnswer(f"cannot enter {endpoint.name}: {why(error.errno or 0)}") from error
     sock.setblocking(False)

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from overlayd.lab.model import Node
 from overlayd.lab.suite.bench import Limits, Outcomes
 from overlayd.lab.suite.contact import TCP, UDP, Contact, echo, translated
+from overlayd.lab.suite.forgery import encapsulation, from_a_stranger, from_a_third, past_the_subnet
 from overlayd.lab.suite.leave import leave
 from overlayd.lab.suite.path import exact_mtu, routers
 from overlayd.lab.suite.ports import Port
-from overlayd.lab.suite.stage import Pair, Stage, every_pair
+from overlayd.lab.suite.spoof import Spoof
+from overlayd.lab.suite.stage import Endpoint, Pair, Stage, every_pair
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,33 @@ def pods_to_nodes(stage: Stage) -> tuple[Pair, ...]:
     return every_pair(stage.pods, stage.nodes)
 
 
+def out_of_pods(stage: Stage) -> tuple[Pair, ...]:
+    """Where nodes masquerade: pods to the outside, and to whom they must not be masqueraded for."""
+    if not stage.spec.ip_masq:
+        return ()
+    outward = tuple(Pair(pod, stage.outside(pod)) for pod in stage.pods)
+    return outward + pods_to_nodes(stage) + across_nodes(stage)
+
+
+def nodes_to_a_far_pod(stage: Stage) -> tuple[Pair, ...]:
+    """Where packets are wrapped: every node to one pod of every other."""
+    if encapsulation(stage.spec).port is None:
+        return ()
+    one_of_each: dict[Node, Endpoint] = {}
+    for pod in stage.pods:
+        one_of_each.setdefault(pod.node, pod)
+    pairs = every_pair(stage.nodes, one_of_each.values())
+    return tuple(pair for pair in pairs if pair.source.node != pair.target.node)
+
+
 def last_node_leaves(stage: Stage) -> tuple[Pair, ...]:
     return every_pair(stage.nodes[:-1], stage.nodes[-1:])
 
 
 TWO_NODES = "two nodes with a pod each: `overlayd lab up --nodes 2`"
 TWO_PODS = "two pods on a node: `overlayd lab up --pods 2`"
+WRAPPED = "packets that are wrapped, and two nodes with a pod each: `overlayd lab up --backend vxlan`"
+MASQUERADING = "nodes that masquerade: `overlayd lab up --ip-masq`"
 A_POD = "a pod: `overlayd lab up --pods 1`"
 
 CHECKS: tuple[Check, ...] = (
@@ -117,6 +141,34 @@ CHECKS: tuple[Check, ...] = (
         exact_mtu,
     ),
     Check("ttl", "a traceroute sees the nodes on the way", across_nodes, TWO_NODES, routers),
+    Check(
+        "masquerade-outside",
+        "pods bear their node's address outside of the network, and their own within",
+        out_of_pods,
+        MASQUERADING,
+        Contact(port=Port.MASQUERADE_OUTSIDE, over=[TCP], judge=translated),
+    ),
+    Check(
+        "spoof-outer",
+        "packets from who is no peer are dropped and counted",
+        nodes_to_a_far_pod,
+        WRAPPED,
+        Spoof(Port.SPOOF_OUTER, from_a_stranger),
+    ),
+    Check(
+        "spoof-inner",
+        "packets of a peer with another's address are dropped and counted",
+        nodes_to_a_far_pod,
+        WRAPPED,
+        Spoof(Port.SPOOF_INNER, from_a_third),
+    ),
+    Check(
+        "spoof-subnet",
+        "packets of a peer to beyond the node's subnet are dropped and counted",
+        nodes_to_a_far_pod,
+        WRAPPED,
+        Spoof(Port.SPOOF_SUBNET, past_the_subnet),
+    ),
     Check("leave", "a node that leaves is forgotten by every other", last_node_leaves, TWO_NODES, leave),
 )
 

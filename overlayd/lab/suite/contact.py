@@ -15,7 +15,7 @@ from overlayd.lab.suite.exchange import Answer, Question
 from overlayd.lab.suite.icmp import Kind, echo_request, find_echo
 from overlayd.lab.suite.ports import Port
 from overlayd.lab.suite.responder import Book, responding
-from overlayd.lab.suite.stage import Endpoint, Pair, Stage
+from overlayd.lab.suite.stage import OUTSIDE, Endpoint, Pair, Stage
 
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 _NAMES = {TCP: "TCP", UDP: "UDP"}
@@ -66,11 +66,14 @@ class Contact:
 
 
 def translated(pair: Pair, answer: Answer) -> str | None:
-    """What is wrong with the source address that the responder saw."""
-    own = str(pair.source.address)
-    if answer.source == own:
+    """What is wrong with the source address that the responder saw: within the overlay it must be the asker's own,
+    outside of it that of the asker's node."""
+    source, name = pair.source.address, pair.source.name
+    if pair.target.name == OUTSIDE:
+        source, name = pair.source.node.underlay, pair.source.node.name
+    if answer.source == str(source):
         return None
-    return f"{pair.target.name} saw it come from {answer.source}, {pair.source.name} is {own}"
+    return f"{pair.target.name} saw it come from {answer.source}, {name} is {source}"
 
 
 @dataclass

@@ -36,7 +36,7 @@ _NFT_REG_VERDICT, _NFT_REG_1 = 0, 1
 _NFT_CMP_EQ, _NFT_CMP_GT = 0, 4
 _NFT_META_LEN, _NFT_META_L4PROTO = 0, 16
 _NF_DROP = 0
-_NFT_NAT_DNAT = 1
+_NFT_NAT_SNAT, _NFT_NAT_DNAT = 0, 1
 
 
 class Base(enum.IntEnum):
@@ -73,7 +73,23 @@ class Divert:
     to: IPv4Address
 
 
-Verdict = Drop | Masquerade | Divert
+@dataclass(frozen=True, slots=True)
+class Disguise:
+    """The source becomes another, or stays what it is whatever later rules say; only in Hook.POSTROUTING."""
+
+    source: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """These bytes, 16 at most, stand at this offset (bytes) of this header from now on; no checksum is mended."""
+
+    base: Base
+    offset: int
+    value: bytes
+
+
+Verdict = Drop | Masquerade | Divert | Disguise | Rewrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +190,11 @@ _PLACES: Mapping[type[Verdict], tuple[int, bytes]] = {
     Drop: (0, b"filter\0"),
     Masquerade: (100, b"nat\0"),
     Divert: (-100, b"nat\0"),
+    Disguise: (99, b"nat\0"),
+    Rewrite: (-300, b"filter\0"),
 }
-"""Priority and type of the chain: NF_IP_PRI_FILTER, NF_IP_PRI_NAT_SRC, NF_IP_PRI_NAT_DST
-(linux/netfilter_ipv4.h)."""
+"""Priority and type of the chain: NF_IP_PRI_FILTER, NF_IP_PRI_NAT_SRC, NF_IP_PRI_NAT_DST, right before others
+translate sources, NF_IP_PRI_RAW (linux/netfilter_ipv4.h)."""
 
 
 def _encode(verdict: Verdict) -> bytes:
@@ -186,14 +204,28 @@ def _encode(verdict: Verdict) -> bytes:
             return _expression(b"immediate", attribute(1, _u32(_NFT_REG_VERDICT)) + _nest(2, code))
         case Masquerade():
             return _expression(b"masq", b"")
-        case Divert(to):
-            load = attribute(1, _u32(_NFT_REG_1)) + _nest(2, attribute(1, to.packed))
-            nat = (
-                attribute(1, _u32(_NFT_NAT_DNAT))
-                + attribute(2, _u32(_NFPROTO_IPV4))
-                + attribute(3, _u32(_NFT_REG_1))
+        case Divert(address):
+            return _translate(_NFT_NAT_DNAT, address)
+        case Disguise(address):
+            return _translate(_NFT_NAT_SNAT, address)
+        case Rewrite(base, offset, value):
+            write = (
+                attribute(2, _u32(base))
+                + attribute(3, _u32(offset))
+                + attribute(4, _u32(len(value)))
+                + attribute(5, _u32(_NFT_REG_1))
             )
-            return _expression(b"immediate", load) + _expression(b"nat", nat)
+            return _load(value) + _expression(b"payload", write)
+
+
+def _translate(kind: int, address: IPv4Address) -> bytes:
+    nat = attribute(1, _u32(kind)) + attribute(2, _u32(_NFPROTO_IPV4)) + attribute(3, _u32(_NFT_REG_1))
+    return _load(address.packed) + _expression(b"nat", nat)
+
+
+def _load(value: bytes) -> bytes:
+    """Into the register."""
+    return _expression(b"immediate", attribute(1, _u32(_NFT_REG_1)) + _nest(2, attribute(1, value)))
 
 
 def _meta(key: int) -> bytes:

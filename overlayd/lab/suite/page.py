@@ -42,7 +42,7 @@ def heading(stage: Stage) -> Iterator[Line]:
 
 def lines_of_check(result: Result) -> Iterator[Line]:
     """What came of one check: its line, and one for every pair that failed."""
-    name = Piece(f"  {result.name:<13}")
+    name = Piece(f"  {result.name:<18}")
     if result.not_applicable is not None:
         yield name, Piece(f"{'–':^11}not applicable: {result.not_applicable.reason}", DIM)
         return

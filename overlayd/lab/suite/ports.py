@@ -18,3 +18,7 @@ class Port(enum.IntEnum):
     LARGE_UDP = 7008
     MTU_EXACT = 7009
     TTL = 7010
+    SPOOF_OUTER = 7011
+    SPOOF_INNER = 7012
+    SPOOF_SUBNET = 7013
+    MASQUERADE_OUTSIDE = 7014

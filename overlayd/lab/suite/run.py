@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from overlayd.lab.suite.bench import Limits
+from overlayd.lab.suite.bench import CannotShow, Limits
 from overlayd.lab.suite.catalogue import Check
 from overlayd.lab.suite.outcome import NotApplicable, Report, Result
 from overlayd.lab.suite.stage import Stage
@@ -32,6 +32,9 @@ async def run_check(stage: Stage, check: Check, limits: Limits) -> Result:
     if not pairs:
         return Result(check.name, check.title, {}, NotApplicable(f"needs {check.needs}"))
     began = trio.current_time()
-    found = await check.ask(stage, pairs, limits)
+    try:
+        found = await check.ask(stage, pairs, limits)
+    except CannotShow as reason:
+        return Result(check.name, check.title, {}, NotApplicable(str(reason)))
     outcomes = {(pair.source.name, pair.target.name): found[pair] for pair in pairs}
     return Result(check.name, check.title, outcomes, seconds=trio.current_time() - began)

@@ -10,13 +10,27 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from overlayd.lab.suite.ask import fresh_nonce
+from overlayd.lab.suite.exchange import Question
+from overlayd.lab.suite.forgery import (
+    Forge,
+    datagram,
+    encapsulation,
+    from_a_stranger,
+    from_a_third,
+    past_the_subnet,
+    position,
+    truth,
+)
 from overlayd.lab.suite.packet_filter import (
     Base,
+    Disguise,
     Divert,
     Drop,
     Hook,
     Masquerade,
     Match,
+    Rewrite,
     Rule,
     Verdict,
     destination,
@@ -36,6 +50,9 @@ _UNREACHABLE, _ECHO_REQUEST, _TIME_EXCEEDED = 3, 8, 11
 
 _FIRST_FRAGMENT = field(Base.NETWORK, 6, b"\x20\x00")
 """More fragments follow, and this one starts at offset 0 (RFC 791): it bears the UDP header."""
+
+_CHECKSUM, _SOURCE, _HEADER = 10, 12, 20
+"""Where an IPv4 header (RFC 791) has its checksum and, right behind that, source and destination; its length."""
 
 _ETCD_PORT = 2379
 
@@ -67,6 +84,10 @@ def node_and_far_pod(stage: Stage) -> Pair:
 
 def pod_and_far_node(stage: Stage) -> Pair:
     return next(pair for pair in every_pair(stage.pods, stage.nodes) if pair.source.node != pair.target.node)
+
+
+def pod_and_outside(stage: Stage) -> Pair:
+    return Pair(stage.pods[0], stage.outside(stage.pods[0]))
 
 
 def stays_and_leaves(stage: Stage) -> Pair:
@@ -124,6 +145,38 @@ def silenced(kind: int, side: Callable[[Pair], Endpoint]) -> RuleFor:
         return Rule(side(pair).node.name, Hook.OUTPUT, matches, Drop())
 
     return rule
+
+
+def undisguised(stage: Stage, pair: Pair) -> Rule:
+    return on_the_way(Disguise(pair.source.address), Hook.POSTROUTING)(stage, pair)
+
+
+def taken_for_a_peer(stage: Stage, pair: Pair) -> Rule:
+    """The stranger's packets bear a peer's address before the target's node has looked at them."""
+    disguise = Rewrite(Base.NETWORK, _SOURCE, pair.source.node.underlay.packed)
+    return Rule(pair.target.node.name, Hook.PREROUTING, forged(stage, pair, from_a_stranger), disguise)
+
+
+def taken_for_the_truth(forge: Forge) -> RuleFor:
+    """What is forged inside is made true before the target's node has looked at it."""
+
+    def rule(stage: Stage, pair: Pair) -> Rule:
+        at = position(encapsulation(stage.spec)) + _CHECKSUM
+        honest = datagram(*truth(pair), 0, Question(fresh_nonce()).encode())[_CHECKSUM:_HEADER]
+        matches = forged(stage, pair, forge)
+        return Rule(pair.target.node.name, Hook.PREROUTING, matches, Rewrite(Base.TRANSPORT, at, honest))
+
+    return rule
+
+
+def forged(stage: Stage, pair: Pair, forge: Forge) -> tuple[Match, ...]:
+    """What tells a pair's forged packets from all others."""
+    forgery, needs = forge(stage, pair), encapsulation(stage.spec)
+    assert needs.port is not None
+    addresses = field(
+        Base.TRANSPORT, position(needs) + _SOURCE, forgery.source.packed + forgery.destination.packed
+    )
+    return source(forgery.outer), protocol(socket.IPPROTO_UDP), destination_port(needs.port), addresses
 
 
 def deaf_to_the_store(stage: Stage, pair: Pair) -> Rule:
@@ -219,6 +272,28 @@ SABOTAGES: tuple[Sabotage, ...] = (
         "the target's node does not say that time is exceeded",
         two_nodes,
         silenced(_TIME_EXCEEDED, lambda pair: pair.target),
+    ),
+    Sabotage(
+        "masquerade-outside", "the pod's node lets it out with its own address", pod_and_outside, undisguised
+    ),
+    Sabotage(
+        "masquerade-outside",
+        "the source's node masquerades what goes to the target",
+        two_nodes,
+        on_the_way(Masquerade(), Hook.POSTROUTING, *to_port(_TCP, Port.MASQUERADE_OUTSIDE)),
+    ),
+    Sabotage("spoof-outer", "the target's node takes a stranger for a peer", node_and_far_pod, taken_for_a_peer),
+    Sabotage(
+        "spoof-inner",
+        "the target's node takes a false source for a true one",
+        node_and_far_pod,
+        taken_for_the_truth(from_a_third),
+    ),
+    Sabotage(
+        "spoof-subnet",
+        "the target's node takes a false destination for a true one",
+        node_and_far_pod,
+        taken_for_the_truth(past_the_subnet),
     ),
     Sabotage("leave", "a node that stays is cut off from etcd", stays_and_leaves, deaf_to_the_store),
 )

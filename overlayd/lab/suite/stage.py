@@ -10,6 +10,9 @@ from typing import NamedTuple
 from overlayd.lab.facts import Facts
 from overlayd.lab.model import LabSpec, Node
 
+OUTSIDE = "outside"
+"""Who stands outside of the overlay: the lab's root namespace, with etcd's address on the underlay."""
+
 
 class NotReady(Exception):
     """The lab has no overlay to check yet; the text says what is missing."""
@@ -18,13 +21,18 @@ class NotReady(Exception):
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One end of a pair: a pod at its address, or a node at its own address in the overlay, which is the first
-    one of its subnet and belongs to its bridge.  `name` is that of its network namespace; `mtu` is what the
-    overlay carries from its node, in bytes."""
+    one of its subnet and belongs to its bridge, or OUTSIDE, as it is seen from a node.  `mtu` is what the overlay
+    carries from its node, in bytes."""
 
     name: str
     node: Node
     address: IPv4Address
     mtu: int
+
+    @property
+    def netns(self) -> str | None:
+        """Its network namespace, None for the one that the checks run in."""
+        return None if self.name == OUTSIDE else self.name
 
 
 class Pair(NamedTuple):
@@ -61,6 +69,10 @@ class Stage:
             nodes=tuple(Endpoint(node.name, node, subnets[node][1], mtus[node]) for node in spec.all_nodes),
             pods=tuple(Endpoint(p.name, p.node, addresses[p.name], mtus[p.node]) for p in spec.all_pods),
         )
+
+    def outside(self, pod: Endpoint) -> Endpoint:
+        """What this pod can reach by way of its node, and not by the overlay."""
+        return Endpoint(OUTSIDE, pod.node, self.spec.all_etcd_members[0].address, pod.mtu)
 
     def router_addresses(self, node: Node) -> frozenset[IPv4Address]:
         """Every address that a node may answer from as a router: underlay, tunnel device, bridge."""

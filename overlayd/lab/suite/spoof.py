@@ -1,0 +1,155 @@
+"""Forged packets: none is delivered, each is counted, and who is honest gets through as ever.
+
+They leave the source's node by a raw socket, which lets it claim whatever it likes.  The target's node must
+count them: in the kernel's VXLAN the source check does so, by counters of nftables; over udp the datapath.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from overlayd.api.status_socket import StatusUnavailableError, query_status
+from overlayd.core.status import Status
+from overlayd.host.netlink.netns import in_netns
+from overlayd.host.nft.dataplane import open_nft
+from overlayd.lab.model import Node
+from overlayd.lab.suite.ask import ask_udp, fresh_nonce
+from overlayd.lab.suite.bench import CannotShow, Limits, NoAnswer, Outcomes, ask_each, open_socket
+from overlayd.lab.suite.bounce import why
+from overlayd.lab.suite.exchange import Question
+from overlayd.lab.suite.forgery import Forge, Forgery, datagram, encapsulation, wrapped
+from overlayd.lab.suite.ports import Port
+from overlayd.lab.suite.responder import Book, responding
+from overlayd.lab.suite.stage import Pair, Stage
+
+TIMES = 5
+"""Forged packets for each pair."""
+_POLL = 0.02
+"""Seconds between two looks at a counter."""
+
+_SIOCGIFHWADDR = 0x8927
+"""linux/sockios.h"""
+_IFREQ = struct.Struct("16sH6s16x")
+"""struct ifreq (linux/if.h), with ifr_hwaddr of an Ethernet device."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Who keeps forged packets from a node: `drops` asks how many it has dropped, by reason; `mac` is that of the
+    node's VTEP, b"" where it has none."""
+
+    drops: Callable[[], Awaitable[Mapping[str, int]]]
+    mac: bytes = b""
+
+
+@dataclass(frozen=True)
+class Spoof:
+    """`forge` makes the lie; what is honest goes to the same port."""
+
+    port: Port
+    forge: Forge
+
+    async def __call__(self, stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outcomes:
+        """One pair after the other at each target: a counter says what was dropped, and not from whom."""
+        homes = {node.node: node for node in stage.nodes}
+        groups = {target: [pair for pair in pairs if pair.target == target] for _, target in pairs}
+        listeners = [*groups, *(homes[target.node] for target in groups)]
+        outcomes: Outcomes = {}
+        async with AsyncExitStack() as stack:
+            guards = {target: await stack.enter_async_context(guard_of(target.node)) for target in groups}
+            book = await stack.enter_async_context(responding(listeners, socket.SOCK_DGRAM, self.port))
+
+            async def probe(pair: Pair) -> str | None:
+                wrong = await self._lie(stage, pair, guards[pair.target], book, limits)
+                if wrong is None:
+                    await ask_udp(pair, self.port, Question(fresh_nonce()), book, limits)
+                return wrong
+
+            async def besiege(group: list[Pair]) -> None:
+                outcomes.update(await ask_each(group, probe, at_once=1))
+
+            async with trio.open_nursery() as nursery:
+                for group in groups.values():
+                    nursery.start_soon(besiege, group)
+        return {pair: outcomes[pair] for pair in pairs}
+
+    async def _lie(self, stage: Stage, pair: Pair, guard: Guard, book: Book, limits: Limits) -> str | None:
+        forgery, needs, node = self.forge(stage, pair), encapsulation(stage.spec), pair.target.node
+        nonces = [fresh_nonce() for _ in range(TIMES)]
+        before = (await guard.drops()).get(forgery.counter, 0)
+        for nonce in nonces:
+            inner = datagram(forgery.source, forgery.destination, self.port, Question(nonce).encode())
+            _send(pair, wrapped(forgery, node, needs, guard.mac, inner))
+        dropped = 0
+        with trio.move_on_after(limits.answer):
+            while dropped < TIMES and not book.arrived.keys() & nonces:
+                await trio.sleep(_POLL)
+                dropped = (await guard.drops()).get(forgery.counter, 0) - before
+        for nonce in book.arrived.keys() & nonces:
+            return f"{book.arrived[nonce]} got what {_claim(forgery)}"
+        if dropped < TIMES:
+            return f"{node.name} counted {dropped} of {TIMES} as {forgery.counter} that {_claim(forgery)}"
+        return None
+
+
+def _claim(forgery: Forgery) -> str:
+    return f"said it came from {forgery.source} behind {forgery.outer}, for {forgery.destination}"
+
+
+def _send(pair: Pair, packet: bytes) -> None:
+    """Raises NoAnswer."""
+    with open_socket(pair.source, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:  # raw(7): the header is ours
+        try:
+            sock.sendto(packet, (str(pair.target.node.underlay), 0))
+        except OSError as error:
+            raise NoAnswer(f"nothing forged was sent: {why(error.errno or 0)}") from error
+
+
+@asynccontextmanager
+async def guard_of(node: Node) -> AsyncGenerator[Guard, None]:
+    """Raises CannotShow where nobody checks sources, or tells what was dropped."""
+    try:
+        status = (await query_status(node.run_dir)).status
+    except StatusUnavailableError as error:
+        raise CannotShow(f"{node.name} does not say what it drops: {error}") from error
+    if status.datapath is not None:
+        yield Guard(lambda: _ask_datapath(node))
+        return
+    firewall, device = status.firewall, status.device
+    if firewall is None or device is None or not firewall.source_check:
+        reason = firewall.reason if firewall is not None else "its daemon has not got so far"
+        raise CannotShow(f"{node.name} does not check sources: {reason}")
+    with open_nft(node.name) as nft:
+
+        async def ask_kernel() -> Mapping[str, int]:
+            return nft.read_drops()
+
+        yield Guard(ask_kernel, read_mac(node, device))
+
+
+async def _ask_datapath(node: Node) -> Mapping[str, int]:
+    """Raises NoAnswer."""
+    try:
+        status: Status = (await query_status(node.run_dir)).status
+    except StatusUnavailableError as error:
+        raise NoAnswer(f"{node.name} does not say any more what it drops: {error}") from error
+    return status.datapath.drops if status.datapath is not None else {}
+
+
+def read_mac(node: Node, device: str) -> bytes:
+    """The MAC of a node's Ethernet device.  Raises OSError where there is none."""
+
+    def call() -> bytes:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            answer = fcntl.ioctl(sock, _SIOCGIFHWADDR, _IFREQ.pack(device.encode(), 0, b""))
+        _, _, mac = _IFREQ.unpack(answer)
+        return bytes(mac)
+
+    return in_netns(node.name, call)

@@ -22,6 +22,7 @@ EXIT_STATUS = {
     "run": {
         0: "It was told to stop.",
         1: "It can't start, or can't go on; the reason is on standard error.",
+        2: "An option has a wrong value, or asks for what this host does not have.",
         3: "Its subnet was lost and another one leased, with \\fB\\-\\-on\\-subnet\\-change=exit\\fR.",
     },
     "status": {

@@ -78,7 +78,8 @@ def test_a_stream_goes_on_while_daemons_are_killed_and_started_and_the_device_st
     [
         (C, f"ip link delete {DEVICE}"),
         (PYTHON, f"ip link delete {DEVICE}"),
-        (C, f"ip link delete {DEVICE}; ip tuntap add {DEVICE} mode tun multi_queue"),
+        # in one process: the daemon puts its own there within milliseconds
+        (C, f"printf 'link delete {DEVICE}\\ntuntap add {DEVICE} mode tun multi_queue\\n' | ip -batch -"),
         (PYTHON, f"ip link set {DEVICE} mtu 1300"),
         (C, f"ip address flush dev {DEVICE}"),
         (PYTHON, f"ip route delete 10.244.0.0/16 dev {DEVICE}"),

@@ -224,7 +224,7 @@ class Conflicts(RuleBasedStateMachine):
                 assert way != other.address or address not in theirs, "what is sent to a node, it sends on: a loop"
 
 
-@pytest.mark.parametrize("examples", [250, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("examples", [250, pytest.param(5_000, marks=pytest.mark.long)])
 def test_each_address_goes_to_the_one_that_the_rule_names(examples: int) -> None:
     run_state_machine_as_test(
         Conflicts,

@@ -23,9 +23,6 @@ from overlayd.core.kernel import Route
 from overlayd.core.model import IPNetwork, NetworkView
 from overlayd.core.problem import Problem
 
-_DEEPEST = 16
-"""Jumps within jumps that nf_tables allows (NFT_JUMP_STACK_SIZE, net/netfilter/nf_tables_core.c)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Flow:
@@ -202,7 +199,7 @@ def judge(others: OtherFirewalls, examples: Iterable[Flow], network: IPNetwork, 
 
 def why_dropped(ruleset: Ruleset, base: Base, flow: Flow) -> str | None:
     """What drops the flow, None where nothing does or where that can't be told."""
-    end = _Walk(ruleset, flow).through(base.chain, 0)
+    end = _Walk(ruleset, flow).through(base.chain)
     drops = end.drop
     if Verdict.RETURN in end.ends and base.drops:
         drops = "by its policy"
@@ -227,28 +224,29 @@ class _Walk:
         self._flow = flow
         self._known: dict[ChainKey, _End] = {}
 
-    def through(self, chain: ChainKey, depth: int) -> _End:
-        if depth > _DEEPEST or chain not in self._chains:
+    def through(self, chain: ChainKey) -> _End:
+        if chain not in self._chains:
             return _ANY
         if chain not in self._known:
-            self._known[chain] = self._through(chain, depth)
+            self._known[chain] = _ANY  # should it lead back to itself, which the kernel does not allow
+            self._known[chain] = self._through(chain)
         return self._known[chain]
 
-    def _through(self, chain: ChainKey, depth: int) -> _End:
+    def _through(self, chain: ChainKey) -> _End:
         ends: set[Verdict] = set()
         drop = ""
         for rule in self._chains[chain]:
             answers = [condition.holds(self._flow) for condition in rule.conditions]
             if False in answers:
                 continue
-            here, goes_on = self._after(rule, chain, depth)
+            here, goes_on = self._after(rule, chain)
             ends |= here.ends
             drop = here.drop or drop
             if not goes_on and None not in answers:
                 return _End(frozenset(ends), drop)
         return _End(frozenset(ends | {Verdict.RETURN}), drop)
 
-    def _after(self, rule: Rule, chain: ChainKey, depth: int) -> tuple[_End, bool]:
+    def _after(self, rule: Rule, chain: ChainKey) -> tuple[_End, bool]:
         """What a rule that is met may lead to, and whether the next one may be reached."""
         match rule.verdict:
             case Verdict.NONE:
@@ -256,10 +254,10 @@ class _Walk:
             case Verdict.UNKNOWN:
                 return _ANY, True
             case Verdict.JUMP:
-                below = self.through((*chain[:2], rule.target), depth + 1)
+                below = self.through((*chain[:2], rule.target))
                 return _End(below.ends - {Verdict.RETURN}, below.drop), Verdict.RETURN in below.ends
             case Verdict.GOTO:
-                return self.through((*chain[:2], rule.target), depth + 1), False
+                return self.through((*chain[:2], rule.target)), False
             case Verdict.DROP:
                 return _End(frozenset({Verdict.DROP}), f"by {rule.name} of chain {chain[2]}"), False
             case verdict:

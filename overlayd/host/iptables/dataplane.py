@@ -34,7 +34,7 @@ from overlayd.host.program import find_program, run_program
 
 PACKAGE = "iptables"
 """Its name in all big distributions."""
-LOOK_EVERY = 5.0
+LOOK_EVERY = 2.0
 """Seconds between two looks at iptables-legacy while that is in use."""
 _TABLE, _CHAIN = "filter", "FORWARD"
 _WAIT = ("--wait", "5")

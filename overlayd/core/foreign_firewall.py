@@ -26,8 +26,8 @@ from overlayd.core.problem import Problem
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """The first packet of a connection from somewhere in `source` to somewhere in `destination`.  The interfaces
-    that it comes and leaves by are None where their names are not known."""
+    """The first packet of a TCP connection from somewhere in `source` to somewhere in `destination`.  The
+    interfaces that it comes and leaves by are None where their names are not known."""
 
     what: str
     source: IPv4Network
@@ -48,6 +48,8 @@ class Subject(enum.Enum):
     STATUS = enum.auto()
     """What has become of the connection: dnat, snat, …"""
     FAMILY = enum.auto()
+    PROTOCOL = enum.auto()
+    """Above IP: tcp, udp, …"""
     UNKNOWN = enum.auto()
     """Something that is not understood here."""
 
@@ -88,6 +90,8 @@ class Condition:
                 return False if {"dnat", "snat"}.issuperset(self.values) else None
             case Subject.FAMILY:
                 return "ipv4" in self.values
+            case Subject.PROTOCOL:
+                return "tcp" in self.values
             case Subject.UNKNOWN:
                 return None
 

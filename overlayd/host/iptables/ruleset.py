@@ -79,6 +79,8 @@ def _conditions(word: str, words: Iterator[str], negated: bool) -> Iterator[Cond
         yield Condition(_ADDRESSES[word], (span,) if span else (), negated, whole=span is not None)
     elif word in _NAMES:
         yield Condition(_NAMES[word], (re.sub(r"\+$", "*", next(words, "")),), negated)
+    elif word == "-p":
+        yield Condition(Subject.PROTOCOL, (next(words, ""),), negated)
     elif word in _STATES:
         yield Condition(Subject.STATE, tuple(next(words, "").lower().split(",")), negated)
     else:

@@ -27,8 +27,11 @@ _META = {
     "oifname": Subject.LEAVES_BY,
     "oif": Subject.LEAVES_BY,
     "nfproto": Subject.FAMILY,
+    "l4proto": Subject.PROTOCOL,
 }
+_OTHER_PROTOCOLS = {"udp", "udplite", "sctp", "dccp", "icmp", "igmp", "esp", "ah", "comp"}
 _ADDRESSES = {"saddr": Subject.SOURCE, "daddr": Subject.DESTINATION}
+_HEADER = {**_ADDRESSES, "protocol": Subject.PROTOCOL}
 _CONNECTION = {"state": Subject.STATE, "status": Subject.STATUS}
 _UNKNOWN = Condition(Subject.UNKNOWN)
 
@@ -104,11 +107,14 @@ def _mapped(value: dict[str, Any], conditions: tuple[Condition, ...], name: str)
 
 
 def _condition(left: Any, operator: str, right: Any) -> Condition:
+    match left:
+        case {"payload": {"protocol": "ip6" | "icmpv6"}}:
+            return Condition(Subject.FAMILY, ("ipv6",))
+        case {"payload": {"protocol": protocol}} if protocol in _OTHER_PROTOCOLS:
+            return Condition(Subject.PROTOCOL, (protocol,))
     subject = _subject(left)
     if subject is Subject.UNKNOWN or operator not in ("==", "!=", "in"):
         return _UNKNOWN
-    if subject is Subject.FAMILY and "payload" in left:
-        return Condition(Subject.FAMILY, ("ipv6",))
     parts = _parts(right)
     values = [_span(part) if subject in _ADDRESSES.values() else _word(part) for part in parts]
     known = tuple(value for value in values if value is not None)
@@ -120,9 +126,7 @@ def _subject(left: Any) -> Subject:
         case {"meta": {"key": key}}:
             return _META.get(key, Subject.UNKNOWN)
         case {"payload": {"protocol": "ip", "field": name}}:
-            return _ADDRESSES.get(name, Subject.UNKNOWN)
-        case {"payload": {"protocol": "ip6" | "icmpv6"}}:
-            return Subject.FAMILY
+            return _HEADER.get(name, Subject.UNKNOWN)
         case {"ct": {"key": key, **rest}} if not rest:
             return _CONNECTION.get(key, Subject.UNKNOWN)
     return Subject.UNKNOWN

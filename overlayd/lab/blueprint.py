@@ -107,7 +107,7 @@ def node_script(node: Node) -> str:
 
 def bridge_script(pods: tuple[Pod, ...], subnet: SubnetFile) -> str:
     """In the node's namespace, what the CNI bridge plugin does there: a bridge with the subnet's first address
-    and a port for every pod (hairpin mode is off unless asked for)."""
+    and a port for every pod, in hairpin mode, as our conflist asks for it."""
     lines = [
         "link add cni0 type bridge",
         f"link set cni0 mtu {subnet.mtu} up",
@@ -118,6 +118,7 @@ def bridge_script(pods: tuple[Pod, ...], subnet: SubnetFile) -> str:
             f"netns add {pod.name}",
             f"link add {pod.name} mtu {subnet.mtu} type veth peer name eth0 mtu {subnet.mtu} netns {pod.name}",
             f"link set {pod.name} master cni0 up",
+            f"link set {pod.name} type bridge_slave hairpin on",
         ]
     return _script(lines)
 

@@ -72,7 +72,8 @@ def test_every_check_has_a_sabotage() -> None:
 CONTACT = ("pod-pod-tcp", "pod-pod-udp", "pod-pod-icmp", "same-node", "node-pod", "pod-node")
 PATH = ("no-nat", "large-tcp", "large-udp", "mtu-exact", "ttl", "leave")
 FORGED = ("spoof-outer", "spoof-inner", "spoof-subnet")
-UNENCAPSULATED = ("no-nat", "mtu-exact", "ttl", "leave")
+FIREWALLS = ("service", "hairpin", "forward-drop")
+UNENCAPSULATED = ("no-nat", "mtu-exact", "ttl", *FIREWALLS, "leave")
 """What might come out otherwise over host-gw."""
 USERSPACE = ("large-udp", "mtu-exact", "ttl", *FORGED, "leave")
 """What might come out otherwise over udp."""
@@ -84,7 +85,7 @@ MASQUERADING = replace(USUAL, network="172.16.0.0/12", ip_masq=True)
 
 def test_each_sabotage_turns_just_its_own_check_and_pair_red(labs: Labs) -> None:
     """Most of a campaign is waiting for what does not come, so they run side by side, each in a lab of its own."""
-    others = ("masquerade-outside", *PATH)
+    others = ("masquerade-outside", *FIREWALLS, *PATH)
     assert {*CONTACT, *FORGED, *others} == {check.name for check in CHECKS}
     assert_each_is_found_out((labs.get(USUAL), (*CONTACT, *FORGED)), (labs.get(MASQUERADING), others))
 

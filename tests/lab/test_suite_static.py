@@ -14,7 +14,7 @@ from overlayd.lab.suite.catalogue import CHECKS
 from support.netns import require_root
 
 TESTS = Path(__file__).parents[1]
-NEEDS_DAEMONS = ("masquerade-outside", "spoof-outer", "spoof-inner", "spoof-subnet", "leave")
+NEEDS_DAEMONS = ("masquerade-outside", "spoof-outer", "spoof-inner", "spoof-subnet", "forward-drop", "leave")
 
 
 def in_static_lab(
@@ -44,7 +44,8 @@ def test_a_sound_overlay_passes_every_check(backend: str, become: tuple[str, ...
     found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert list(found) == names
     assert {name: len(check["pairs"]) for name, check in found.items()} == {
-        name: {"same-node": 6, "node-pod": 18, "pod-node": 18}.get(name, 24) for name in names
+        name: {"same-node": 6, "node-pod": 18, "pod-node": 18, "service": 36, "hairpin": 6}.get(name, 24)
+        for name in names
     }
     assert all(pair["passed"] for check in found.values() for pair in check["pairs"])
 

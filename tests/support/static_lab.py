@@ -101,7 +101,7 @@ def add_pod(pod: Pod, size: int) -> None:
     home = subnet(pod.node)
     port = f"veth{pod.number}"
     ip(pod.node.name, [f"link add {port} mtu {size} type veth peer name eth0 mtu {size} netns {pod.name}"])
-    ip(pod.node.name, [f"link set {port} master cni0 up"])
+    ip(pod.node.name, [f"link set {port} master cni0 up", f"link set {port} type bridge_slave hairpin on"])
     ip(
         pod.name,
         [

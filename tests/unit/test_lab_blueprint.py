@@ -64,6 +64,7 @@ def test_scripts_of_a_small_lab() -> None:
         "netns add pod1-1\n"
         "link add pod1-1 mtu 1450 type veth peer name eth0 mtu 1450 netns pod1-1\n"
         "link set pod1-1 master cni0 up\n"
+        "link set pod1-1 type bridge_slave hairpin on\n"
     )
     assert pod_script(spec.all_pods[0], SUBNET) == (
         "link set lo up\naddr add 10.244.7.2/24 dev eth0\nlink set eth0 up\nroute add default via 10.244.7.1\n"

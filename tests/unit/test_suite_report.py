@@ -134,7 +134,9 @@ def test_which_pairs_are_asked(
     assert counts["same-node"] == within
     assert counts["node-pod"] == from_nodes
     assert counts["pod-node"] == to_nodes
-    assert {counts[name] for name in ("pod-pod-tcp", "no-nat", "mtu-exact", "ttl")} == {across}
+    assert {counts[name] for name in ("pod-pod-tcp", "no-nat", "mtu-exact", "ttl", "forward-drop")} == {across}
+    assert counts["hairpin"] == nodes * pods
+    assert counts["service"] == across + (nodes - 1) * nodes * pods
 
 
 def test_checks_are_chosen_by_name_and_unknown_names_list_the_known() -> None:

@@ -12,22 +12,26 @@ from overlayd.lab.model import Node
 from overlayd.lab.suite.bench import Limits, Outcomes
 from overlayd.lab.suite.contact import TCP, UDP, Contact, echo, translated
 from overlayd.lab.suite.forgery import encapsulation, from_a_stranger, from_a_third, past_the_subnet
+from overlayd.lab.suite.forward_drop import forward_drop
 from overlayd.lab.suite.leave import leave
 from overlayd.lab.suite.path import exact_mtu, routers
 from overlayd.lab.suite.ports import Port
+from overlayd.lab.suite.service import ByService
 from overlayd.lab.suite.spoof import Spoof
 from overlayd.lab.suite.stage import Endpoint, Pair, Stage, every_pair
 
 
 @dataclass(frozen=True)
 class Check:
-    """`needs` is what a lab must have for there to be any pair, with the option that gives it."""
+    """`needs` is what a lab must have for there to be any pair, with the option that gives it.  A check
+    that is `apart` changes what the others rely on, or waits for daemons: it is not repeated without need."""
 
     name: str
     title: str
     pairs: Callable[[Stage], tuple[Pair, ...]]
     needs: str
     ask: Callable[[Stage, tuple[Pair, ...], Limits], Awaitable[Outcomes]]
+    apart: bool = False
 
 
 def across_nodes(stage: Stage) -> tuple[Pair, ...]:
@@ -63,6 +67,15 @@ def nodes_to_a_far_pod(stage: Stage) -> tuple[Pair, ...]:
         one_of_each.setdefault(pod.node, pod)
     pairs = every_pair(stage.nodes, one_of_each.values())
     return tuple(pair for pair in pairs if pair.source.node != pair.target.node)
+
+
+def clients_and_far_pods(stage: Stage) -> tuple[Pair, ...]:
+    """Whoever may use a service, with pods on other nodes behind it."""
+    return across_nodes(stage) + tuple(p for p in nodes_to_pods(stage) if p.source.node != p.target.node)
+
+
+def pods_to_themselves(stage: Stage) -> tuple[Pair, ...]:
+    return tuple(Pair(pod, pod) for pod in stage.pods)
 
 
 def last_node_leaves(stage: Stage) -> tuple[Pair, ...]:
@@ -169,7 +182,31 @@ CHECKS: tuple[Check, ...] = (
         WRAPPED,
         Spoof(Port.SPOOF_SUBNET, past_the_subnet),
     ),
-    Check("leave", "a node that leaves is forgotten by every other", last_node_leaves, TWO_NODES, leave),
+    Check(
+        "service",
+        "pods and nodes reach pods on other nodes by a service's address",
+        clients_and_far_pods,
+        TWO_NODES,
+        ByService(Port.SERVICE, [TCP, UDP]),
+    ),
+    Check(
+        "hairpin",
+        "a pod reaches itself by a service's address",
+        pods_to_themselves,
+        A_POD,
+        ByService(Port.HAIRPIN, [TCP, UDP]),
+    ),
+    Check(
+        "forward-drop",
+        "pods on different nodes reach each other though FORWARD's policy is DROP",
+        across_nodes,
+        TWO_NODES,
+        forward_drop,
+        apart=True,
+    ),
+    Check(
+        "leave", "a node that leaves is forgotten by every other", last_node_leaves, TWO_NODES, leave, apart=True
+    ),
 )
 
 

@@ -1,8 +1,8 @@
 """`python -m overlayd.lab.suite.prove [CHECK…]`, inside a sound lab: proof that the checks can fail.
 
 All checks pass; then each sabotage is inflicted in turn, and just its own check must turn red, for just its own
-pair; then all pass again.  Each step is printed as one line of JSON.  Only in the first and last step and under
-its own sabotage does `leave` take part, as it takes a node away every time.
+pair; then all pass again.  Each step is printed as one line of JSON.  Checks that are apart, such as `leave`,
+which takes a node away every time, take part only in the first and last step and under their own sabotage.
 
 Exit status 0: all as it must be; 1: not so; 2: this lab cannot show it.
 """
@@ -38,7 +38,7 @@ async def prove(stage: Stage, sabotages: Sequence[Sabotage]) -> bool:
     as_it_must_be = _tell("no fault yet", set(), await _red(stage, every, _LIMITS))
     for sabotage in sabotages:
         victim = sabotage.victim(stage)
-        checks = [check for check in every if check.name != "leave" or sabotage.check == "leave"]
+        checks = [check for check in every if not check.apart or sabotage.check == check.name]
         with sabotage.rule(stage, victim).in_force():
             red = await _red(stage, checks, _LIMITS)
         own = (sabotage.check, (victim.source.name, victim.target.name))

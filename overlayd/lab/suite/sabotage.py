@@ -48,9 +48,6 @@ from overlayd.lab.suite.stage import Endpoint, Pair, Stage, every_pair
 _UNREACHABLE, _ECHO_REQUEST, _TIME_EXCEEDED = 3, 8, 11
 """ICMP message types (RFC 792)."""
 
-_FIRST_FRAGMENT = field(Base.NETWORK, 6, b"\x20\x00")
-"""More fragments follow, and this one starts at offset 0 (RFC 791): it bears the UDP header."""
-
 _CHECKSUM, _SOURCE, _HEADER = 10, 12, 20
 """Where an IPv4 header (RFC 791) has its checksum and, right behind that, source and destination; its length."""
 
@@ -88,6 +85,10 @@ def pod_and_far_node(stage: Stage) -> Pair:
 
 def pod_and_outside(stage: Stage) -> Pair:
     return Pair(stage.pods[0], stage.outside(stage.pods[0]))
+
+
+def pod_and_itself(stage: Stage) -> Pair:
+    return Pair(stage.pods[0], stage.pods[0])
 
 
 def stays_and_leaves(stage: Stage) -> Pair:
@@ -239,9 +240,9 @@ SABOTAGES: tuple[Sabotage, ...] = (
     ),
     Sabotage(
         "no-nat",
-        "the source's node masquerades all that goes to the target",
+        "the source's node masquerades TCP to the target",
         two_nodes,
-        on_the_way(Masquerade(), Hook.POSTROUTING),
+        on_the_way(Masquerade(), Hook.POSTROUTING, *to_port(_TCP, Port.NO_NAT)),
     ),
     Sabotage(
         "large-tcp",
@@ -251,9 +252,9 @@ SABOTAGES: tuple[Sabotage, ...] = (
     ),
     Sabotage(
         "large-udp",
-        "the source's node drops the first fragment of datagrams to the target",
+        "the source's node drops UDP packets of more than 1,000 bytes to the target",
         two_nodes,
-        dropped(_FIRST_FRAGMENT, *to_port(_UDP, Port.LARGE_UDP)),
+        dropped(longer_than(1_000), *to_port(_UDP, Port.LARGE_UDP)),
     ),
     Sabotage(
         "mtu-exact",
@@ -278,7 +279,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
     ),
     Sabotage(
         "masquerade-outside",
-        "the source's node masquerades what goes to the target",
+        "the source's node masquerades TCP to the target",
         two_nodes,
         on_the_way(Masquerade(), Hook.POSTROUTING, *to_port(_TCP, Port.MASQUERADE_OUTSIDE)),
     ),
@@ -294,6 +295,24 @@ SABOTAGES: tuple[Sabotage, ...] = (
         "the target's node takes a false destination for a true one",
         node_and_far_pod,
         taken_for_the_truth(past_the_subnet),
+    ),
+    Sabotage(
+        "service",
+        "the source's node drops TCP that a service led to the target",
+        two_nodes,
+        dropped(*to_port(_TCP, Port.SERVICE)),
+    ),
+    Sabotage(
+        "hairpin",
+        "the pod's node drops TCP that a service led back to it",
+        pod_and_itself,
+        dropped(*to_port(_TCP, Port.HAIRPIN)),
+    ),
+    Sabotage(
+        "forward-drop",
+        "the source's node drops TCP to the target, whatever FORWARD accepts",
+        two_nodes,
+        dropped(*to_port(_TCP, Port.FORWARD_DROP)),
     ),
     Sabotage("leave", "a node that stays is cut off from etcd", stays_and_leaves, deaf_to_the_store),
 )

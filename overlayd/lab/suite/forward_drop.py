@@ -1,0 +1,98 @@
+"""Pods on different nodes reach each other although FORWARD drops what nobody accepts, as it does after Docker.
+
+First in iptables-nft, then in iptables-legacy, the policy of every node's FORWARD becomes DROP; once each daemon
+has its rules there, all pairs are asked; then the policies are as they were.  A table that iptables has made for
+this stays behind, empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import trio
+
+from overlayd.core.iptables import COMMENT, Variant
+from overlayd.host.program import find_program, run_program
+from overlayd.lab.model import Node
+from overlayd.lab.suite.bench import CannotShow, Limits, Outcomes
+from overlayd.lab.suite.contact import TCP, UDP, Contact
+from overlayd.lab.suite.outcome import Failed
+from overlayd.lab.suite.ports import Port
+from overlayd.lab.suite.stage import Pair, Stage
+
+_POLL = 0.1
+"""Seconds between two looks at a chain."""
+_CONTACT = Contact(port=Port.FORWARD_DROP, over=[TCP, UDP])
+_OURS = re.compile(rf"-A FORWARD -[sd] \S+ -m comment --comment \"?{COMMENT}\"? -j ACCEPT")
+
+
+class _Refused(Exception):
+    """This iptables does not work here; the text says why."""
+
+
+async def forward_drop(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outcomes:
+    """Every pair, in each variant that works here.  Raises CannotShow where none does."""
+    outcomes: Outcomes = {}
+    refusals = []
+    for variant in Variant:
+        try:
+            async with dropping(stage, variant):
+                found = await _ask(stage, pairs, variant, limits)
+        except _Refused as reason:
+            refusals.append(str(reason))
+            continue
+        for pair, outcome in found.items():
+            failed = Failed(f"{variant.command}: {outcome.reason}") if isinstance(outcome, Failed) else outcome
+            if not isinstance(outcomes.get(pair), Failed):
+                outcomes[pair] = failed
+    if not outcomes:
+        raise CannotShow("; ".join(refusals))
+    return outcomes
+
+
+async def _ask(stage: Stage, pairs: tuple[Pair, ...], variant: Variant, limits: Limits) -> Outcomes:
+    waiting = list(stage.spec.all_nodes)
+    deadline = trio.current_time() + limits.leave
+    while waiting and trio.current_time() < deadline:
+        await trio.sleep(_POLL)
+        waiting = [node for node in waiting if not await _is_opened(node, variant)]
+    if waiting:
+        names = ", ".join(node.name for node in waiting)
+        return dict.fromkeys(pairs, Failed(f"after {limits.leave:g} s FORWARD accepts nothing on {names}"))
+    return await _CONTACT(stage, pairs, limits)
+
+
+async def _is_opened(node: Node, variant: Variant) -> bool:
+    """Whether it drops, but not before our two rules."""
+    policy, *rules = await _iptables(node, variant, "-S", "FORWARD")
+    return policy == "-P FORWARD DROP" and len(rules) > 1 and all(map(_OURS.fullmatch, rules[:2]))
+
+
+@asynccontextmanager
+async def dropping(stage: Stage, variant: Variant) -> AsyncGenerator[None, None]:
+    """While open, FORWARD has the policy DROP on all nodes.  Raises _Refused."""
+    before: dict[Node, str] = {}
+    try:
+        for node in stage.spec.all_nodes:
+            policy, *_ = await _iptables(node, variant, "-S", "FORWARD")
+            before[node] = policy
+            await _iptables(node, variant, "-P", "FORWARD", "DROP")
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            for node, policy in before.items():
+                await _iptables(node, variant, *policy.split())
+
+
+async def _iptables(node: Node, variant: Variant, *arguments: str) -> list[str]:
+    """What it prints, by lines.  Raises _Refused."""
+    program = find_program(variant.command)
+    if program is None:
+        raise _Refused(f"needs {variant.command}: apt-get install iptables")
+    done = await run_program(node.name, program, "--wait", "5", *arguments)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise _Refused(f"{variant.command} does not work on {node.name}: {said[0] if said else 'it says nothing'}")
+    return done.stdout.decode(errors="replace").splitlines()

@@ -1,0 +1,129 @@
+"""Pods reached by an address that no pod has: what kube-proxy makes of a Service, in its own way.
+
+Each pod gets a service of its own, an address of a range that is for tests.  On every node that address is
+translated to the pod's.  A packet that comes from outside of the network, or from the very pod that it goes to,
+is marked before, and what is marked leaves with the node's address: else the answer would not come back the same
+way.  All of this is what kube-proxy does, with its mark (--iptables-masquerade-bit 14).  It stands in one table of
+nft's, and goes with it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+from socket import SocketKind
+
+import trio
+
+from overlayd.core.firewall import KUBE_PROXY_MARK
+from overlayd.host.nft.program import run_nft
+from overlayd.lab.model import Node
+from overlayd.lab.suite.bench import CannotShow, Limits, Outcomes
+from overlayd.lab.suite.contact import Contact
+from overlayd.lab.suite.exchange import Answer
+from overlayd.lab.suite.ports import Port
+from overlayd.lab.suite.stage import Endpoint, Pair, Stage
+
+RANGE = IPv4Network("198.18.0.0/15")
+"""RFC 2544: for tests of networks."""
+TABLE = "ip overlayd_lab"
+
+
+@dataclass(frozen=True)
+class ByService:
+    """Asks every pair over each of these protocols, each target by the address of its service."""
+
+    port: Port
+    over: Sequence[SocketKind]
+
+    async def __call__(self, stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outcomes:
+        services = addresses(stage)
+        detours = {pair: Pair(pair.source, replace(pair.target, address=services[pair.target])) for pair in pairs}
+
+        def judge(pair: Pair, answer: Answer) -> str | None:
+            return why_wrong_source(stage, pair, answer)
+
+        async with AsyncExitStack() as stack:
+            for node in stage.spec.all_nodes:
+                await stack.enter_async_context(translating(node, stage.spec.network, services))
+            contact = Contact(self.port, self.over, judge=judge)
+            found = await contact(stage, tuple(detours.values()), limits)
+        return {pair: found[detour] for pair, detour in detours.items()}
+
+
+def addresses(stage: Stage) -> Mapping[Endpoint, IPv4Address]:
+    """Each pod's service."""
+    return {pod: RANGE[number] for number, pod in enumerate(stage.pods, start=1)}
+
+
+def why_wrong_source(stage: Stage, pair: Pair, answer: Answer) -> str | None:
+    """A pod that asks another one is seen with its own address; a node, or a pod that asks itself, with one of the
+    node's."""
+    is_pod = pair.source in stage.pods
+    if is_pod and pair.source.name != pair.target.name:
+        allowed = frozenset({pair.source.address})
+    else:
+        allowed = stage.router_addresses(pair.source.node)
+    if IPv4Address(answer.source) in allowed:
+        return None
+    return f"{pair.target.name} saw it come from {answer.source}, not {' or '.join(map(str, sorted(allowed)))}"
+
+
+def script(network: str, services: Mapping[Endpoint, IPv4Address]) -> str:
+    """The table, for the program nft."""
+    to_pods = ", ".join(f"{service} : {pod.address}" for pod, service in services.items())
+    to_themselves = ", ".join(f"{pod.address} . {service}" for pod, service in services.items())
+    mark = f"meta mark set meta mark | {KUBE_PROXY_MARK}"
+    return f"""
+        table {TABLE} {{
+          chain services {{
+            ip daddr {RANGE} ip saddr != {network} {mark}
+            ip saddr . ip daddr {{ {to_themselves} }} {mark}
+            dnat to ip daddr map {{ {to_pods} }}
+          }}
+          chain prerouting {{ type nat hook prerouting priority -100; jump services; }}
+          chain output {{ type nat hook output priority -100; jump services; }}
+          chain postrouting {{
+            type nat hook postrouting priority 100;
+            meta mark & {KUBE_PROXY_MARK} == 0 return
+            meta mark set meta mark ^ {KUBE_PROXY_MARK}
+            masquerade
+          }}
+        }}
+    """
+
+
+@asynccontextmanager
+async def translating(
+    node: Node, network: str, services: Mapping[Endpoint, IPv4Address]
+) -> AsyncGenerator[None, None]:
+    """While open, the services can be reached from this node and its pods.  Raises CannotShow without nft.
+
+    The route is for the node's own packets, which would not get as far as to be translated without any."""
+    await _nft(node, script(network, services))
+    route = f"{RANGE} dev eth0"
+    try:
+        await _ip(node, f"route add {route}")
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            await _ip(node, f"route delete {route}")
+            await _nft(node, f"delete table {TABLE}")
+
+
+async def _nft(node: Node, text: str) -> None:
+    try:
+        ran = await run_nft(node.name, "--file", "-", script=text)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        raise CannotShow(error.strerror or str(error)) from error
+    if ran.trouble or ran.refusals:
+        raise CannotShow(f"nft refuses services on {node.name}: {ran.trouble or ran.refusals[0][1]}")
+
+
+async def _ip(node: Node, command: str) -> None:
+    await trio.run_process(["ip", "-n", node.name, *command.split()])

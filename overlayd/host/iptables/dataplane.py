@@ -108,8 +108,7 @@ class IptablesDataplane:
     def _proof(self, variant: Variant) -> float | None:
         """None where the variant has no table, so that there is nothing to look at."""
         if variant is Variant.LEGACY:
-            names = in_netns(self._netns, _read_names)
-            return trio.current_time() if _TABLE in names else None
+            return trio.current_time() if _TABLE in in_netns(self._netns, _read_names) else None
         netfilter = self._netfilter
         if netfilter is None or netfilter.find_table_flags(NFPROTO_IPV4, _TABLE) is None:
             return None
@@ -230,6 +229,8 @@ def _read_names() -> frozenset[str]:
     try:
         return frozenset(_NAMES.read_text().split())
     except FileNotFoundError:  # a kernel without iptables-legacy
+        return frozenset()
+    except PermissionError:  # who is not root may neither see nor change it
         return frozenset()
 
 

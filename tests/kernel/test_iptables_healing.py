@@ -1,0 +1,124 @@
+"""The reconciler over the real iptables, in both variants: whatever others do to FORWARD, our rules are first in
+it again, and nothing of theirs is changed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import trio
+
+from overlayd.core.backend import Wish
+from overlayd.core.dataplane import Scope
+from overlayd.core.firewall import with_forward_rules
+from overlayd.core.iptables import Variant
+from overlayd.core.kernel import KernelState
+from overlayd.core.report import Aim, Report
+from overlayd.host.foreign_firewall import open_foreign_firewalls
+from overlayd.reconciler import Reconciler
+from support.iptables import FOREIGN, NETWORK, VARIANTS, iptables, listed, require_iptables, restore, rules
+from support.netns import netns
+
+CHAINS = ("INPUT", "FORWARD", "OUTPUT")
+THEIRS = [line for line in FOREIGN if line.startswith("-A FORWARD")]
+NOTHING = Wish("ovl.1", 1450, KernelState())
+
+
+@pytest.fixture(autouse=True)
+def _looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing tells of changes in iptables-legacy."""
+    monkeypatch.setattr("overlayd.host.iptables.dataplane.LOOK_EVERY", 0.3)
+
+
+@dataclass
+class Kept:
+    """A node where FORWARD is looked after, as the daemon does it."""
+
+    node: str
+    variant: Variant
+    passes: int = 0
+    last: Report | None = None
+
+    def now(self) -> list[str]:
+        return listed(self.node, self.variant)
+
+    async def wait_first(self, *others: str) -> None:
+        """Until FORWARD has our rules and then these."""
+        wanted = [*(f"-A FORWARD {rule}" for rule in rules(self.variant).rules), *others]
+        found: list[str] = []
+        with trio.move_on_after(20):
+            while (  # noqa: ASYNC110
+                found := [rule for rule in self.now() if rule.startswith("-A FORWARD")]
+            ) != wanted:
+                await trio.sleep(0.05)
+        assert found == wanted
+
+
+@asynccontextmanager
+async def kept(variant: Variant, *lines: str) -> AsyncGenerator[Kept]:
+    require_iptables(variant)
+    with netns() as name, open_foreign_firewalls(name) as (dataplane, others):
+        state = Kept(name, variant)
+        restore(name, variant, *lines)
+
+        async def aim() -> Aim:
+            seen = await others.look()
+            return Aim(with_forward_rules(NOTHING, NETWORK, seen.variants), Scope(), sweep=True)
+
+        async def publish(report: Report) -> None:
+            state.passes += 1
+            state.last = report
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Reconciler(dataplane, aim, publish, trio.current_time).run)
+            yield state
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+async def test_whatever_is_done_to_it_is_mended_and_nothing_else_is_touched(variant: Variant) -> None:
+    async with kept(variant, *FOREIGN) as state:
+        await state.wait_first(*THEIRS)
+        whole = state.now()
+        iptables(state.node, variant, "-D FORWARD 1")
+        await state.wait_first(*THEIRS)
+        iptables(state.node, variant, "-I FORWARD 2 -i eth3 -j DROP")
+        await state.wait_first("-A FORWARD -i eth3 -j DROP", *THEIRS)
+        iptables(state.node, variant, "-D FORWARD -i eth3 -j DROP")
+        assert state.now() == whole
+        iptables(state.node, variant, "-F FORWARD")
+        await state.wait_first()
+        assert [line for line in state.now() if "FORWARD" not in line] == [
+            line for line in whole if "FORWARD" not in line
+        ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+async def test_they_come_and_go_with_the_use_that_others_make_of_it(variant: Variant) -> None:
+    async with kept(variant) as state:
+        before = state.now()
+        iptables(state.node, variant, "-P FORWARD DROP")
+        await state.wait_first()
+        iptables(state.node, variant, "-P FORWARD ACCEPT")
+        with trio.fail_after(20):
+            while any("overlayd" in line for line in state.now()):  # noqa: ASYNC110
+                await trio.sleep(0.05)
+        assert set(state.now()) - set(before) <= {"*filter", "COMMIT", *(f":{c} ACCEPT" for c in CHAINS)}
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+async def test_a_reload_every_second_is_borne_with_patience(variant: Variant) -> None:
+    """What reloads a firewall puts its own rules in place in one step, and ours are gone."""
+    async with kept(variant, *FOREIGN) as state:
+        await state.wait_first(*THEIRS)
+        before = state.passes
+        reloads = 3
+        for _ in range(reloads):
+            restore(state.node, variant, *FOREIGN)
+            await trio.sleep(1)
+        await state.wait_first(*THEIRS)
+        assert state.passes - before <= 4 * reloads
+        assert state.last is not None
+        assert not state.last.retries.setbacks

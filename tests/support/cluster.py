@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from overlayd.backends import load_backends
+from overlayd.core.foreign_firewall import OtherFirewalls
 from overlayd.core.keeper import Belief, KeeperState, belief
 from overlayd.core.kernel import ROUTE_PROTOCOL
 from overlayd.core.model import Mac, Underlay
@@ -78,6 +79,7 @@ class SimulatedNode:
         self._starts = 0
         self.preflight: tuple[Problem, ...] = ()
         self.inhabitants: tuple[Inhabitant, ...] = ()
+        self.others = OtherFirewalls()
         self.footprint = FootprintFile(home / f"run{number}")
         self.daemon = self._new_daemon()
 
@@ -88,7 +90,13 @@ class SimulatedNode:
         self._starts += 1
         identity = Identity(f"id{self.number}", Mac(bytes([2, 0, 0, 0, 0, self.number])))
         host = Host(
-            self.kernel, self._underlay, self._preflight, self._inhabitants, trio.current_time, self.footprint
+            self.kernel,
+            self._underlay,
+            self._preflight,
+            self._inhabitants,
+            trio.current_time,
+            self.footprint,
+            others=self._look_at_others,
         )
         chance = random.Random(f"daemon {self.number} {self._starts} {self._seed}")
         return Daemon(self._settings, identity, self.line, host, load_backends(), chance)
@@ -98,6 +106,9 @@ class SimulatedNode:
 
     async def _inhabitants(self) -> tuple[Inhabitant, ...]:
         return self.inhabitants
+
+    async def _look_at_others(self) -> OtherFirewalls:
+        return self.others
 
     async def _preflight(self, intent: Intent) -> tuple[Problem, ...]:
         return self.preflight

@@ -14,6 +14,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network
 
 from overlayd.backends import load_backends
@@ -77,6 +78,7 @@ def truth(pair: Pair) -> tuple[IPv4Address, IPv4Address]:
     return pair.source.address, pair.target.address
 
 
+@cache
 def encapsulation(spec: LabSpec) -> Needs:
     """How the backend wraps packets: its UDP port, None where it does not wrap them; the VNI of VXLAN."""
     return check_backend(parse_config(network_config(spec)), load_backends()).needs()

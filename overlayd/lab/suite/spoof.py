@@ -122,16 +122,21 @@ async def guard_of(node: Node) -> AsyncGenerator[Guard, None]:
     if status.datapath is not None:
         yield Guard(lambda: _ask_datapath(node))
         return
-    firewall, device = status.firewall, status.device
-    if firewall is None or device is None or not firewall.source_check:
-        reason = firewall.reason if firewall is not None else "its daemon has not got so far"
+    if reason := why_unchecked(status):
         raise CannotShow(f"{node.name} does not check sources: {reason}")
     with open_nft(node.name) as nft:
 
         async def ask_kernel() -> Mapping[str, int]:
             return nft.read_drops()
 
-        yield Guard(ask_kernel, read_mac(node, device))
+        yield Guard(ask_kernel, read_mac(node, status.device or ""))
+
+
+def why_unchecked(status: Status) -> str:
+    """Why nothing keeps forged VXLAN packets from a node, "" where its kernel does."""
+    if status.firewall is None or status.device is None:
+        return "its daemon has not got so far"
+    return "" if status.firewall.source_check else status.firewall.reason
 
 
 async def _ask_datapath(node: Node) -> Mapping[str, int]:

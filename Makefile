@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto --dist loadfile
 STATES ?= 2000000
 EPISODES ?= 10000
 FUZZ_SECONDS ?= 60
@@ -31,7 +31,7 @@ test: needs $(VENV)/test.stamp lint
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 test-all: test
-	$(BIN)/pytest -m long $(PYTEST_ARGS)
+	$(BIN)/pytest -m long
 
 simulate: $(VENV)/test.stamp
 	$(BIN)/python -m overlayd.testing.simulation --episodes $(EPISODES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_make_demo_on_a_fresh_clone(uid: int) -> None:
             timeout=300,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "all 11 checks passed" in done.stdout
+        assert re.search(r"all \d+ checks passed", done.stdout)
         assert "nothing of it is left" in done.stdout
     finally:
         shutil.rmtree(clone)

@@ -9,9 +9,10 @@ is listed anew every few seconds, and a difference is a hint like others.
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -186,36 +187,39 @@ class IptablesDataplane:
         async with open_notifications(self._netns, (NFNLGRP_NFTABLES,), NETLINK_NETFILTER) as events:
             yield _IptablesHints(self, events)
 
-    async def wait_legacy_changed(self) -> None:
-        """Until iptables-legacy is otherwise than it was seen last."""
-        while True:
-            await trio.sleep(LOOK_EVERY)
-            before, proof = self._looks.get(Variant.LEGACY), self._proof(Variant.LEGACY)
-            known = before.listing if before is not None else Listing()
-            if known != (
-                (await self._look_anew(Variant.LEGACY, proof)).listing if proof is not None else Listing()
-            ):
-                return
+    async def has_legacy_changed(self) -> bool:
+        """Whether iptables-legacy is otherwise than it was seen last."""
+        before, proof = self._looks.get(Variant.LEGACY), self._proof(Variant.LEGACY)
+        known = before.listing if before is not None else Listing()
+        now = (await self._look_anew(Variant.LEGACY, proof)).listing if proof is not None else Listing()
+        return now != known
 
 
 class _IptablesHints:
     def __init__(self, dataplane: IptablesDataplane, events: Notifications | None) -> None:
         self._dataplane = dataplane
         self._events = events
+        self._next_look = trio.current_time() + LOOK_EVERY
+        """It is kept when a wait is broken off, as it is whenever something else changes."""
 
     async def wait(self) -> None:
         async with trio.open_nursery() as nursery:
 
-            async def wait_one(events: Notifications | None) -> None:
-                if events is None:
-                    await self._dataplane.wait_legacy_changed()
-                else:
-                    await _wait_chain_changed(events)
+            async def wait_one(change: Callable[[], Awaitable[None]]) -> None:
+                await change()
                 nursery.cancel_scope.cancel()
 
-            nursery.start_soon(wait_one, None)
+            nursery.start_soon(wait_one, self._wait_legacy_changed)
             if self._events is not None:
-                nursery.start_soon(wait_one, self._events)
+                nursery.start_soon(wait_one, partial(_wait_chain_changed, self._events))
+
+    async def _wait_legacy_changed(self) -> None:
+        while True:
+            await trio.sleep_until(self._next_look)
+            changed = await self._dataplane.has_legacy_changed()
+            self._next_look = trio.current_time() + LOOK_EVERY
+            if changed:
+                return
 
 
 async def _wait_chain_changed(events: Notifications) -> None:

@@ -151,3 +151,21 @@ async def test_a_variant_is_in_use_by_what_others_have_in_it(variant: Variant) -
         assert not await in_use()
         iptables(name, variant, "-A INPUT -i lo -j ACCEPT")
         assert await in_use()
+
+
+async def test_a_program_that_fails_is_told_of_until_it_works_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with real(Variant.NFT) as world, open_foreign_firewalls(world.node) as (_, others):
+
+        async def fail(netns: str | None, program: str, *arguments: str, script: str = "") -> None:
+            raise OSError(110, "iptables-nft-save did not end within 30 s")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("overlayd.host.iptables.dataplane.run_program", fail)
+            seen = await others.look()
+            assert seen.variants == frozenset()
+            assert [problem.code for problem in seen.problems] == ["iptables-unreadable"]
+            [refused] = await world.dataplane.apply(adding([rules(Variant.NFT)]))
+            assert refused is not None
+            assert "did not end" in refused.reason
+        assert (await others.look()).variants == {Variant.NFT}
+        assert (await others.look()).problems == ()

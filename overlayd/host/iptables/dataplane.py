@@ -64,6 +64,13 @@ class _Look:
     text: str = ""
 
 
+def _is_good_for(variant: Variant, look: _Look, proof: float) -> bool:
+    """Whether it says what another look would say now, as far as can be known."""
+    if variant is Variant.LEGACY:
+        return proof - look.proof < LOOK_EVERY
+    return look.proof == proof and look.problem is None
+
+
 class _Unreadable(Exception):
     """The variant can't be listed; the text is a sentence, `remedy` another one."""
 
@@ -100,9 +107,7 @@ class IptablesDataplane:
             self._looks.pop(variant, None)
             return _Look(0, Listing())
         before = self._looks.get(variant)
-        if before is not None and (
-            before.proof == proof if variant is Variant.NFT else proof - before.proof < LOOK_EVERY
-        ):
+        if before is not None and _is_good_for(variant, before, proof):
             return before
         return await self._look_anew(variant, proof)
 

@@ -54,7 +54,7 @@ def ruleset(lab: HeldLab, node: str) -> str:
 def with_daemon(options: str, script: str) -> str:
     """A script that runs while a daemon with these options does, once that is healthy."""
     return f"""
-        overlayd run --iface eth0 --identity volatile --node-name {ASIDE} {options} 2>&- & daemon=$!
+        overlayd run --iface eth0 --identity volatile --node-name {ASIDE} {options} 2>/dev/null & daemon=$!
         trap 'kill $daemon; wait $daemon' EXIT
         tries=100; until overlayd status >/dev/null || [ $((tries -= 1)) = 0 ]; do sleep 0.2; done
         {script}

@@ -94,6 +94,11 @@ def underlay_script(spec: LabSpec) -> str:
     return _script(lines)
 
 
+UNLIMITED_ICMP = ["sh", "-c", "echo 0 > /proc/sys/net/ipv4/icmp_ratelimit || :"]
+"""On a node: let it answer every datagram whose time to live is too short.  A kernel sends such messages to one
+destination at one a second, after a burst of 6, and checks may come faster than that."""
+
+
 def node_script(node: Node) -> str:
     """In the node's namespace: its end of the cable."""
     return _script(

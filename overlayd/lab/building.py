@@ -75,6 +75,7 @@ class Builder:
         await self._run_ip("underlay", blueprint.underlay_script(self._spec))
         for node in self._spec.all_nodes:
             await self._run_ip(node.name, blueprint.node_script(node), node.name)
+            await self._run("a setting is refused", f"{node.name}-icmp", blueprint.UNLIMITED_ICMP, node.name)
         await self._tell(Progress(Step.NETWORK, 1, 1))
 
     async def _start_etcd(self) -> None:

@@ -24,6 +24,8 @@ from support.lab import OVERLAYD
 PORT = 7007
 PACE = 0.002
 """Seconds between two datagrams: 500 a second, so a gap of one is a gap of 2 ms."""
+LATEST = 0.5
+"""Seconds of silence after which nothing more is on its way."""
 PATIENCE = 60.0
 """Seconds that TCP may take to recover what was lost last."""
 
@@ -142,7 +144,7 @@ def _ask(datagrams: socket.socket, outcome: Outcome, stop: threading.Event) -> N
 
 def _listen(datagrams: socket.socket, outcome: Outcome, stop: threading.Event) -> None:
     last = time.monotonic()
-    while not stop.is_set():
+    while not (stop.is_set() and time.monotonic() - last > LATEST):
         try:
             datagrams.recv(2048)
         except OSError:

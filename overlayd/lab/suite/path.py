@@ -147,8 +147,7 @@ async def routers(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outc
     """A datagram whose time to live is too short is answered by the router where it ends: the pod's own node
     first, the target's node last, and none in between stays silent.
 
-    The first router is asked once for each source, not for each pair: a kernel sends such messages to one
-    destination at one a second, after a burst of 6 (net.ipv4.icmp_ratelimit)."""
+    The first router is asked once for each source, not for each pair: all pairs of a source share it."""
     outcomes: Outcomes = {}
     async with responding((pair.target for pair in pairs), socket.SOCK_DGRAM, Port.TTL):
 

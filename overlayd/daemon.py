@@ -325,9 +325,10 @@ class Daemon:
         self._note_peers(view.peers)
         self._aimed_for = view.lease.subnet if view.lease is not None else None
         needs = network.backend.needs()
-        wish = with_firewall(network.backend.desired(view), self._settings.firewall, view, needs)
+        decided = self._has_decided()
+        wish = with_firewall(network.backend.desired(view), self._settings.firewall, view, needs, decided=decided)
         wish = await self._heed_others(wish, view)
-        return Aim(wish, Scope(self._links(underlay)), sweep=view.in_sync and self._has_decided())
+        return Aim(wish, Scope(self._links(underlay)), sweep=view.in_sync and decided)
 
     async def _heed_others(self, wish: Wish, view: NetworkView) -> Wish:
         """Have others' firewalls let the pods' packets pass, or say which of them does not."""

@@ -86,14 +86,21 @@ def decide(masquerade: bool, source_check: bool | None, obstacle: str) -> Firewa
     return Firewall(masquerade, not obstacle, obstacle)
 
 
-def with_firewall(wish: Wish, firewall: Firewall, view: NetworkView, needs: Needs) -> Wish:
-    """The backend's wish and, on top, what is asked of nft: for the node, and for each peer that is served."""
+def with_firewall(
+    wish: Wish, firewall: Firewall, view: NetworkView, needs: Needs, *, decided: bool = True
+) -> Wish:
+    """The backend's wish and, on top, what is asked of nft: for the node, and for each peer that is served.
+
+    Until it is `decided` what has become of our subnet, right after a start, the check of an earlier life stays:
+    without a subnet it would drop what is for our pods.
+    """
     own = view.lease.subnet.ipv4 if view.lease is not None else None
     base: list[Item] = []
     peers = dict(wish.peers)
     if firewall.masquerade and own is not None:
         base.append(masquerade(view.config.ranges[0].network, own))
-    if firewall.source_check and needs.vni is not None and needs.port is not None and view.in_sync:
+    known = view.in_sync and (own is not None or decided)
+    if firewall.source_check and needs.vni is not None and needs.port is not None and known:
         base.append(source_check(needs.port, needs.vni, own))
         for peer in view.peers:
             if peer.subnet in peers:

@@ -158,3 +158,24 @@ async def test_who_leaves_is_let_in_no_more(autojump_clock: trio.testing.MockClo
         assert let_in(node) == set()
         assert is_checked(node)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_restarted_daemon_never_takes_its_own_subnet_out_of_the_check(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    """Not even for the moment in which it has seen the store, and not yet adopted its lease."""
+    async with guarded(tmp_path, 2) as (_, [node, _peer]), trio.open_nursery() as nursery:
+        life = await nursery.start(node.run)
+        await trio.sleep(10)
+        before = node.kernel.nft.chains[SOURCE_CHECK]
+        for _ in range(5):
+            life.cancel()
+            await trio.sleep(1)
+            node.kernel.applied.clear()
+            life = await nursery.start(node.run)
+            await trio.sleep(10)
+            assert node.daemon.answer().verdict is Verdict.HEALTHY
+            touched = [o for o, _ in node.kernel.applied if o.item.key == before.key]
+            assert touched == []
+        assert node.kernel.nft.chains[SOURCE_CHECK] == before
+        nursery.cancel_scope.cancel()

@@ -18,24 +18,10 @@ from hypothesis import strategies as st
 from overlayd.api import http
 from overlayd.api.pages import respond
 from overlayd.cli.options import parse_listen
-from overlayd.core.status import Answer, LeaseStatus, PeerState, PeerStatus, ProblemStatus, Status, answer
+from overlayd.core.status import Answer, LeaseStatus, ProblemStatus, Status, answer
 from overlayd.host.listening import ListenError, open_listeners
+from support.statuses import GOOD, NOW, REFUSED
 
-NOW = 100_000.0
-GOOD = Status(
-    version="0.1.0",
-    at=NOW - 5,
-    resync=30.0,
-    node="node1",
-    node_id="ab12",
-    started=NOW - 7_200,
-    belief="held",
-    in_sync=True,
-    revision=17,
-    lease=LeaseStatus("10.244.7.0/24", since=NOW - 7_190, until=NOW + 86_000),
-    programmed=True,
-)
-REFUSED = PeerStatus("node4", "10.244.4.0/24", "10.99.0.4", PeerState.REFUSED, NOW, "runs backend 'udp'")
 replace = msgspec.structs.replace
 
 

@@ -28,9 +28,9 @@ from overlayd.core.status import (
     answer,
 )
 from support.cluster import cluster
+from support.statuses import GOOD, NOW
 
 PAGE = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
-NOW = 100_000.0
 replace = msgspec.structs.replace
 
 
@@ -38,19 +38,9 @@ def peer(number: int, state: PeerState) -> PeerStatus:
     return PeerStatus(f"node{number}", f"10.244.{number}.0/24", f"10.99.0.{number}", state, NOW)
 
 
-FULL = Status(
-    version="0.1.0",
-    at=NOW - 5,
-    resync=30.0,
-    node="node1",
-    node_id="ab12",
-    started=NOW - 7_200,
-    belief="held",
-    in_sync=True,
-    revision=17,
-    lease=LeaseStatus("10.244.7.0/24", since=NOW - 7_190, until=NOW + 86_000),
+FULL = msgspec.structs.replace(
+    GOOD,
     mtu=1472,
-    programmed=True,
     datapath=DatapathStatus(
         "c", "it is there", (), {"tx_packets": 3, "tx_bytes": 900, "rx_packets": 2, "tx_sends": 1}, {"ipv6": 4}
     ),

@@ -24,20 +24,12 @@ from overlayd.core.status import (
     answer,
     judge,
 )
+from support import statuses
+from support.statuses import NOW, REFUSED
 
-NOW = 100_000.0
-GOOD = Status(
-    version="0.1.0",
-    at=NOW - 5,
-    resync=30.0,
-    node="node1",
-    node_id="ab12",
-    started=NOW - 7_200,
-    belief="held",
-    in_sync=True,
-    revision=17,
+GOOD = msgspec.structs.replace(
+    statuses.GOOD,
     network="10.244.0.0/16",
-    lease=LeaseStatus("10.244.7.0/24", since=NOW - 7_190, until=NOW + 86_000),
     backend="vxlan",
     device="ovl.1",
     mtu=1450,
@@ -47,7 +39,6 @@ GOOD = Status(
         PeerStatus("node3", "10.244.19.0/24", "10.99.0.3", PeerState.IN_SYNC, NOW - 7_000),
     ),
 )
-REFUSED = PeerStatus("node4", "10.244.4.0/24", "10.99.0.4", PeerState.REFUSED, NOW, "runs backend 'udp'")
 replace = msgspec.structs.replace
 
 

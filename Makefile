@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto --dist loadfile
 STATES ?= 2000000
-EPISODES ?= 10000
+SCENARIOS ?= 10000
 FUZZ_SECONDS ?= 60
 C_DATAPATH := backends/overlayd_backends/udp/c
 
@@ -36,7 +36,7 @@ test-all: test
 	$(BIN)/pytest -m long || $(BIN)/pytest -m long --last-failed
 
 simulate: $(VENV)/test.stamp
-	$(BIN)/python -m overlayd.testing.simulation --episodes $(EPISODES)
+	$(BIN)/python -m overlayd.testing.simulation --scenarios $(SCENARIOS)
 
 model: $(VENV)/test.stamp
 	PYTHONPATH=tests $(BIN)/python -m support.model $(STATES)

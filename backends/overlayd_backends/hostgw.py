@@ -9,14 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from overlayd.core.backend import Needs, Wish
-from overlayd.core.kernel import Forwarding, KernelState, Route
-from overlayd.core.model import Attributes, Family, Lease, Mac, NetworkView, Subnet, Underlay
+from overlayd.core.leases.lease import Attributes, Lease
+from overlayd.core.network.addresses import Family, Mac, Subnet
+from overlayd.core.network.view import NetworkView, Underlay
+
+from overlayd.core.kernel.items import Forwarding, KernelState, Route
+from overlayd.core.network.backend import DesiredState, HostRequirements
 from overlayd_backends.peers import NotServedError, is_on_link, whereabouts
 
 
 @dataclass(frozen=True, slots=True)
-class HostGw:
+class HostGwBackend:
     """host-gw has no options."""
 
     kind: ClassVar[str] = "host-gw"
@@ -26,19 +29,19 @@ class HostGw:
         return frozenset()
 
     @classmethod
-    def parse(cls, options: Mapping[str, object]) -> HostGw:
+    def parse(cls, options: Mapping[str, object]) -> HostGwBackend:
         return cls()
 
     def overhead(self, family: Family) -> int:
         return 0
 
-    def needs(self) -> Needs:
-        return Needs()
+    def needs(self) -> HostRequirements:
+        return HostRequirements()
 
     def advertise(self, underlay: Underlay, mac: Mac) -> Attributes:
         return Attributes(public_ips=(underlay.public_ip,), backend=self.kind)
 
-    def desired(self, view: NetworkView) -> Wish:
+    def desired(self, view: NetworkView) -> DesiredState:
         served: dict[Subnet, KernelState] = {}
         refused: dict[Subnet, str] = {}
         for peer in view.peers:
@@ -47,7 +50,7 @@ class HostGw:
             except NotServedError as reason:
                 refused[peer.subnet] = str(reason)
         base = KernelState.of([Forwarding(Family.IPV4)])
-        return Wish(view.underlay.link, view.underlay.mtu, base, served, refused)
+        return DesiredState(view.underlay.link, view.underlay.mtu, base, served, refused)
 
     def _route(self, peer: Lease, underlay: Underlay) -> Route:
         prefix, public = whereabouts(peer, self.kind, underlay)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from overlayd.core.backend import BackendOptionError
+from overlayd.core.network.backend import BackendOptionError
 
 
 def number(options: Mapping[str, object], key: str, default: int, least: int, most: int) -> int:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network
 
-from overlayd.core.backend import refusal_of_type
-from overlayd.core.model import Family, IPAddress, Lease, Underlay
+from overlayd.core.leases.lease import Lease
+from overlayd.core.network.addresses import Family, IPAddress
+from overlayd.core.network.view import Underlay
+
+from overlayd.core.network.backend import refusal_of_type
 
 
 class NotServedError(Exception):

@@ -15,9 +15,11 @@ from ipaddress import IPv4Network
 from typing import ClassVar
 
 import msgspec
+from overlayd.core.leases.lease import Attributes, Lease
+from overlayd.core.network.addresses import Family, IPAddress, Mac, Subnet
+from overlayd.core.network.view import NetworkView, Underlay
 
-from overlayd.core.backend import BackendOptionError, Needs, Wish
-from overlayd.core.kernel import (
+from overlayd.core.kernel.items import (
     Address,
     FdbEntry,
     Forwarding,
@@ -27,8 +29,8 @@ from overlayd.core.kernel import (
     Neighbour,
     Route,
 )
-from overlayd.core.kernel import Vxlan as VxlanDevice
-from overlayd.core.model import Attributes, Family, IPAddress, Lease, Mac, NetworkView, Subnet, Underlay
+from overlayd.core.kernel.items import VxlanKind as VxlanDevice
+from overlayd.core.network.backend import BackendOptionError, DesiredState, HostRequirements
 from overlayd_backends.options import flag, number
 from overlayd_backends.peers import NotServedError, is_on_link, underlay_family, whereabouts
 
@@ -49,7 +51,7 @@ class VtepData(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Vxlan:
+class VxlanBackend:
     """The vxlan options of the network config, defaults as flannel's.  `mtu` is the underlay's, in bytes."""
 
     kind: ClassVar[str] = "vxlan"
@@ -66,7 +68,7 @@ class Vxlan:
         return frozenset({"VNI", "Port", "MTU", "GBP", "Learning", "DirectRouting"})
 
     @classmethod
-    def parse(cls, options: Mapping[str, object]) -> Vxlan:
+    def parse(cls, options: Mapping[str, object]) -> VxlanBackend:
         default = cls()
         mtu = number(options, "MTU", 0, 0, 65535)
         if 0 < mtu < MTU_MIN:
@@ -87,14 +89,14 @@ class Vxlan:
     def overhead(self, family: Family) -> int:
         return ENCAP + IP_HEADER[family]
 
-    def needs(self) -> Needs:
-        return Needs(self.port, self.vni)
+    def needs(self) -> HostRequirements:
+        return HostRequirements(self.port, self.vni)
 
     def advertise(self, underlay: Underlay, mac: Mac) -> Attributes:
         data = msgspec.json.encode(VtepData(VNI=self.vni, VtepMAC=str(mac))).decode()
         return Attributes(public_ips=(underlay.public_ip,), backend=self.kind, backend_data=data)
 
-    def desired(self, view: NetworkView) -> Wish:
+    def desired(self, view: NetworkView) -> DesiredState:
         device = VxlanDevice(
             vni=self.vni,
             local=view.underlay.address,
@@ -116,7 +118,7 @@ class Vxlan:
                 served[peer.subnet] = self._peer(peer, view.underlay, macs)
             except NotServedError as reason:
                 refused[peer.subnet] = str(reason)
-        return Wish(self.device, mtu, KernelState.of(base), served, refused)
+        return DesiredState(self.device, mtu, KernelState.of(base), served, refused)
 
     def _peer(self, peer: Lease, underlay: Underlay, macs: dict[Mac, str]) -> KernelState:
         prefix, public = whereabouts(peer, self.kind, underlay)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imagecheck.dockerfile import Copy, DockerfileError, Run, Stage, Workdir
+from imagecheck.dockerfile import BuildStage, Copy, DockerfileError, RunInstruction, Workdir
 
 OUTWARDS = (
     *("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf"),
@@ -25,7 +25,7 @@ LIMIT = 900.0
 """Seconds that one step may take."""
 
 
-def build(stages: list[Stage], context: Path, work: Path) -> Path:
+def build(stages: list[BuildStage], context: Path, work: Path) -> Path:
     """Carry out all stages below `work`; the root directory of the last.  Raises CalledProcessError."""
     roots: dict[str, Path] = {}
     root = work
@@ -50,7 +50,7 @@ def _base(image: str, work: Path) -> Path:
     return root
 
 
-def _carry_out(stage: Stage, root: Path, context: Path, roots: dict[str, Path]) -> None:
+def _carry_out(stage: BuildStage, root: Path, context: Path, roots: dict[str, Path]) -> None:
     directory = "/"
     for step in stage.steps:
         match step:
@@ -64,7 +64,7 @@ def _carry_out(stage: Stage, root: Path, context: Path, roots: dict[str, Path]) 
                         _copy_tree(roots[origin] / source.lstrip("/"), target)
                     else:
                         _copy_context(context, source, target)
-            case Run(command):
+            case RunInstruction(command):
                 print(f"-- RUN {command}", flush=True)
                 with _outwards(root):
                     run_in(root, ["sh", "-ec", f"cd {directory}; {command}"], stage.environment)

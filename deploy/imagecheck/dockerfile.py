@@ -17,7 +17,7 @@ class DockerfileError(ValueError):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunInstruction:
     command: str
 
 
@@ -35,11 +35,11 @@ class Workdir:
     path: str
 
 
-Step = Run | Copy | Workdir
+Step = RunInstruction | Copy | Workdir
 
 
 @dataclass
-class Stage:
+class BuildStage:
     """What to do on top of `base`; `entrypoint` and `command` are what a container runs."""
 
     name: str
@@ -51,9 +51,9 @@ class Stage:
     command: tuple[str, ...] = ()
 
 
-def parse_dockerfile(text: str) -> list[Stage]:
+def parse_dockerfile(text: str) -> list[BuildStage]:
     """The stages in order.  Raises DockerfileError."""
-    stages: list[Stage] = []
+    stages: list[BuildStage] = []
     for word, rest in _instructions(text):
         if word == "FROM":
             stages.append(_stage(rest))
@@ -74,17 +74,17 @@ def _instructions(text: str) -> Iterator[tuple[str, str]]:
             yield word.upper(), rest.strip()
 
 
-def _stage(rest: str) -> Stage:
+def _stage(rest: str) -> BuildStage:
     found = re.fullmatch(r"(\S+)(?:\s+[Aa][Ss]\s+(\S+))?", rest)
     if found is None:
         raise DockerfileError(f"FROM {rest}: this is not `FROM image [AS name]`")
-    return Stage(name=found[2] or "", base=found[1])
+    return BuildStage(name=found[2] or "", base=found[1])
 
 
-def _extend(stage: Stage, word: str, rest: str) -> None:
+def _extend(stage: BuildStage, word: str, rest: str) -> None:
     match word:
         case "RUN":
-            stage.steps.append(Run(re.sub(r"\s{2,}", " ", rest)))
+            stage.steps.append(RunInstruction(re.sub(r"\s{2,}", " ", rest)))
         case "WORKDIR":
             stage.steps.append(Workdir(rest))
         case "COPY":

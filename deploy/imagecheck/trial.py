@@ -51,7 +51,7 @@ class Rights:
         return cls(tuple(context["capabilities"]["add"]), paths)
 
 
-class Node:
+class TrialNode:
     """One host with its daemon and a pod, in namespaces that are named after this process."""
 
     def __init__(self, number: int, image: Path, rights: Rights, home: Path) -> None:
@@ -132,7 +132,7 @@ class Node:
 
 
 @contextmanager
-def underlay(nodes: Sequence[Node]) -> Iterator[str]:
+def underlay(nodes: Sequence[TrialNode]) -> Iterator[str]:
     """The nodes' namespaces on a bridge, which has an address itself: where etcd listens."""
     hub = f"image-{os.getpid()}-hub"
     with ExitStack() as stack:
@@ -171,7 +171,7 @@ def etcd(hub: str, program: Path, home: Path) -> Iterator[str]:
         process.wait()
 
 
-def give_pod(node: Node) -> str:
+def give_pod(node: TrialNode) -> str:
     """A bridge with a pod behind it, as the CNI plugins would make them; the pod's address."""
     subnet = node.subnet()
     assert subnet is not None
@@ -208,7 +208,7 @@ with socket.create_connection((sys.argv[1], 7), timeout=20) as stream:
 """
 
 
-def talk(client: Node, source: str, server: Node, destination: str) -> None:
+def talk(client: TrialNode, source: str, server: TrialNode, destination: str) -> None:
     """A megabyte over TCP, and the server sees the pod's own address.  Raises TrialFailed."""
     inside = ["ip", "netns", "exec"]
     listening = subprocess.Popen(
@@ -234,7 +234,7 @@ def talk(client: Node, source: str, server: Node, destination: str) -> None:
 def trial(image: Path, rights: Rights, etcd_program: Path, backend: str, work: Path) -> None:
     """Two nodes over this backend.  Raises TrialFailed."""
     home = work / f"trial-{backend}"
-    nodes = [Node(number, image, rights, home) for number in (1, 2)]
+    nodes = [TrialNode(number, image, rights, home) for number in (1, 2)]
     for node in nodes:
         node.home.mkdir(parents=True)
     config = home / "network.json"
@@ -251,7 +251,7 @@ def trial(image: Path, rights: Rights, etcd_program: Path, backend: str, work: P
             raise TrialFailed(f"the daemon of node{node.number} stumbled:\n{node.log()}")
 
 
-def stop(node: Node, container: subprocess.Popen[bytes]) -> None:
+def stop(node: TrialNode, container: subprocess.Popen[bytes]) -> None:
     """SIGTERM to the container's first process, as an engine stops it.  Raises TrialFailed unless it ends well."""
     children = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
     for child in children:  # unshare itself ignores SIGTERM while it waits
@@ -265,7 +265,7 @@ def stop(node: Node, container: subprocess.Popen[bytes]) -> None:
         raise TrialFailed(f"the daemon of node{node.number} ended with status {status}:\n{node.log()}")
 
 
-def _wait_until_healthy(nodes: Sequence[Node]) -> None:
+def _wait_until_healthy(nodes: Sequence[TrialNode]) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         answers = [_status(node) for node in nodes]
@@ -278,7 +278,7 @@ def _wait_until_healthy(nodes: Sequence[Node]) -> None:
     raise TrialFailed(f"the nodes are not healthy after {PATIENCE:.0f} s:\n{told}")
 
 
-def _status(node: Node) -> dict[str, Any]:
+def _status(node: TrialNode) -> dict[str, Any]:
     """What the daemon says by its socket, which lies in the host's run directory."""
     done = subprocess.run(
         [sys.executable, "-m", "overlayd", "status", "--json", "--run-dir", str(node.home / "run/overlayd")],

@@ -18,7 +18,7 @@ import trio
 from trio.abc import HalfCloseableStream
 
 from overlayd.api.pages import Page, explain, respond
-from overlayd.core.status import Answer
+from overlayd.core.status.status import StatusAnswer
 
 SEATS = 32
 """Visitors at once.  Each may hold one page; a /status with 5,000 peers takes 0.8 MB."""
@@ -33,7 +33,7 @@ which can take the answer away from under the visitor's eyes (RFC 9112, section 
 
 async def serve_http(
     listeners: Sequence[trio.SocketListener],
-    current: Callable[[], Answer],
+    current: Callable[[], StatusAnswer],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer until cancelled; the listeners are closed then.  `current` gives the answer of the moment."""
@@ -69,7 +69,7 @@ class _Seats:
                 self._taken.pop(visit, None)
 
 
-async def converse(stream: HalfCloseableStream, current: Callable[[], Answer]) -> None:
+async def converse(stream: HalfCloseableStream, current: Callable[[], StatusAnswer]) -> None:
     """Read one request, answer it, and read on until the visitor has had time to take the answer in.
 
     Raises trio.BrokenResourceError where the visitor left before, and nothing else whatever is sent.
@@ -101,7 +101,7 @@ async def _read_request(stream: HalfCloseableStream, conversation: h11.Connectio
         conversation.receive_data(bytes(await stream.receive_some(HEAD_MOST)))
 
 
-def _answer(request: h11.Request, current: Callable[[], Answer]) -> Page:
+def _answer(request: h11.Request, current: Callable[[], StatusAnswer]) -> Page:
     if request.method not in (b"GET", b"HEAD"):
         return explain(HTTPStatus.METHOD_NOT_ALLOWED, "there is nothing here but to GET")
     return respond(request.target.decode("ascii").partition("?")[0], current())

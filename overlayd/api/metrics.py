@@ -16,15 +16,22 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
 
-from overlayd.core.dataplane import Verb
-from overlayd.core.health import why_not_ready
-from overlayd.core.keeper import Belief
-from overlayd.core.status import Answer, DatapathStatus, FirewallStatus, PeerState, Verdict, why_run_out
+from overlayd.core.kernel.driver import Verb
+from overlayd.core.leases.keeper import Belief
+from overlayd.core.status.health import why_not_ready
+from overlayd.core.status.status import (
+    DatapathStatus,
+    FirewallStatus,
+    PeerState,
+    StatusAnswer,
+    Verdict,
+    why_run_out,
+)
 
 __all__ = ["CONTENT_TYPE", "collect", "exposition"]
 
 
-def exposition(answer: Answer) -> bytes:
+def exposition(answer: StatusAnswer) -> bytes:
     """What Prometheus reads."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Told(answer))
@@ -33,14 +40,14 @@ def exposition(answer: Answer) -> bytes:
 
 
 class _Told(Collector):
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: StatusAnswer) -> None:
         self._answer = answer
 
     def collect(self) -> Iterator[Metric]:
         return collect(self._answer)
 
 
-def collect(answer: Answer) -> Iterator[Metric]:
+def collect(answer: StatusAnswer) -> Iterator[Metric]:
     """All families but those of the process."""
     yield from _daemon(answer)
     yield from _lease(answer)
@@ -53,7 +60,7 @@ def collect(answer: Answer) -> Iterator[Metric]:
         yield from _datapath(answer.status.datapath)
 
 
-def _daemon(answer: Answer) -> Iterator[Metric]:
+def _daemon(answer: StatusAnswer) -> Iterator[Metric]:
     status = answer.status
     build = GaugeMetricFamily(
         "overlayd_build_info", "Always 1; what runs here.", labels=["version", "python_version"]
@@ -70,7 +77,7 @@ def _daemon(answer: Answer) -> Iterator[Metric]:
     yield _gauges("overlayd_problems", "Problems of this moment, by code.", "code", problems)
 
 
-def _lease(answer: Answer) -> Iterator[Metric]:
+def _lease(answer: StatusAnswer) -> Iterator[Metric]:
     status, lease = answer.status, answer.status.lease
     run_out = bool(why_run_out(status, answer.now))
     believed = Belief.FENCED.value if run_out and status.belief == Belief.HELD.value else status.belief
@@ -86,7 +93,7 @@ def _lease(answer: Answer) -> Iterator[Metric]:
     yield left
 
 
-def _network(answer: Answer) -> Iterator[Metric]:
+def _network(answer: StatusAnswer) -> Iterator[Metric]:
     states = [peer.state for peer in answer.status.peers]
     peers = {state.value.replace(" ", "_"): states.count(state) for state in PeerState}
     yield _gauges("overlayd_peers", "Peers by state.", "state", peers)
@@ -96,7 +103,7 @@ def _network(answer: Answer) -> Iterator[Metric]:
     yield mtu
 
 
-def _store(answer: Answer) -> Iterator[Metric]:
+def _store(answer: StatusAnswer) -> Iterator[Metric]:
     status = answer.status
     reached = status.in_sync and all(problem.code != "store-unreachable" for problem in status.problems)
     yield _gauge("overlayd_store_connected", "1 if the store was read and answers.", reached)
@@ -105,7 +112,7 @@ def _store(answer: Answer) -> Iterator[Metric]:
     )
 
 
-def _reconciler(answer: Answer) -> Iterator[Metric]:
+def _reconciler(answer: StatusAnswer) -> Iterator[Metric]:
     done = answer.status.reconciler
     yield CounterMetricFamily("overlayd_reconciler_passes", "Comparisons of wish and kernel.", value=done.passes)
     yield _counters("overlayd_reconciler_operations", "Changes made to the kernel.", "verb", _by_verb(done.done))

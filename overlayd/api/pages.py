@@ -13,8 +13,8 @@ from http import HTTPStatus
 import msgspec
 
 from overlayd.api.metrics import CONTENT_TYPE, exposition
-from overlayd.core.health import why_not_alive, why_not_ready
-from overlayd.core.status import Answer
+from overlayd.core.status.health import why_not_alive, why_not_ready
+from overlayd.core.status.status import StatusAnswer
 
 _TEXT = "text/plain; charset=utf-8"
 
@@ -28,7 +28,7 @@ class Page:
     body: bytes
 
 
-def respond(path: str, answer: Answer) -> Page:
+def respond(path: str, answer: StatusAnswer) -> Page:
     """The page at `path`, or one that says which pages there are."""
     page = _PAGES.get(path)
     return explain(HTTPStatus.NOT_FOUND, f"there are {', '.join(_PAGES)}") if page is None else page(answer)
@@ -39,11 +39,11 @@ def explain(status: int, *lines: str) -> Page:
     return Page(status, _TEXT, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _healthz(answer: Answer) -> Page:
+def _healthz(answer: StatusAnswer) -> Page:
     return _verdict(why_not_alive(answer.status, answer.now), "alive")
 
 
-def _readyz(answer: Answer) -> Page:
+def _readyz(answer: StatusAnswer) -> Page:
     """When not ready, also with the problems of the moment: one of them is likely to be the cause."""
     problems = [f"{problem.code}: {problem.text}" for problem in answer.status.problems]
     return _verdict(why_not_ready(answer.status, answer.now), "ready", problems)
@@ -55,15 +55,15 @@ def _verdict(trouble: str, word: str, more: list[str] | None = None) -> Page:
     return explain(HTTPStatus.SERVICE_UNAVAILABLE, f"not {word}: {trouble}", *(more or []))
 
 
-def _metrics(answer: Answer) -> Page:
+def _metrics(answer: StatusAnswer) -> Page:
     return Page(HTTPStatus.OK, CONTENT_TYPE, exposition(answer))
 
 
-def _status(answer: Answer) -> Page:
+def _status(answer: StatusAnswer) -> Page:
     return Page(HTTPStatus.OK, "application/json", msgspec.json.encode(answer) + b"\n")
 
 
-_PAGES: dict[str, Callable[[Answer], Page]] = {
+_PAGES: dict[str, Callable[[StatusAnswer], Page]] = {
     "/healthz": _healthz,
     "/readyz": _readyz,
     "/metrics": _metrics,

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from overlayd.core.status import Answer
+from overlayd.core.status.status import StatusAnswer
 
 NAME = "status.sock"
 PATIENCE = 5.0
@@ -31,7 +31,9 @@ class SocketUnusableError(Exception):
 
 
 async def serve_status(
-    run_dir: Path, current: Callable[[], Answer], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    run_dir: Path,
+    current: Callable[[], StatusAnswer],
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer on `<run_dir>/status.sock` until cancelled.  A socket that a killed daemon left is replaced, one that
     answers is not.  Raises SocketUnusableError if there can't be one."""
@@ -73,13 +75,13 @@ def _free(path: Path) -> None:
             raise OSError(errno.EADDRINUSE, "another daemon answers there")
 
 
-async def query_status(run_dir: Path) -> Answer:
+async def query_status(run_dir: Path) -> StatusAnswer:
     """Ask the daemon whose run directory this is; raises StatusUnavailableError."""
     path = run_dir / NAME
     try:
         with trio.fail_after(PATIENCE):
             async with await trio.open_unix_socket(os.fspath(path)) as stream:
-                return msgspec.json.decode(b"".join([chunk async for chunk in stream]), type=Answer)
+                return msgspec.json.decode(b"".join([chunk async for chunk in stream]), type=StatusAnswer)
     except FileNotFoundError:
         raise StatusUnavailableError(f"no daemon runs here: there is no {path}") from None
     except ConnectionRefusedError:

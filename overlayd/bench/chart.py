@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
 from overlayd.bench.judging import find_median
-from overlayd.bench.model import Measure, Mode, Run, Wire
+from overlayd.bench.model import BenchRun, Measure, Mode, WireSize
 from overlayd.bench.table import show
 
 COLOURS = {
@@ -17,19 +17,19 @@ COLOURS = {
     Mode.PLAIN: "#c9ced4",
 }
 PANELS = (
-    (Measure.TCP_1, Wire.SUPERPACKETS),
-    (Measure.TCP_1, Wire.MTU_SIZED),
-    (Measure.PACKETS_64, Wire.SUPERPACKETS),
-    (Measure.PACKETS_1400, Wire.SUPERPACKETS),
-    (Measure.RTT_P50, Wire.SUPERPACKETS),
-    (Measure.CPU, Wire.SUPERPACKETS),
+    (Measure.TCP_1, WireSize.SUPERPACKETS),
+    (Measure.TCP_1, WireSize.MTU_SIZED),
+    (Measure.PACKETS_64, WireSize.SUPERPACKETS),
+    (Measure.PACKETS_1400, WireSize.SUPERPACKETS),
+    (Measure.RTT_P50, WireSize.SUPERPACKETS),
+    (Measure.CPU, WireSize.SUPERPACKETS),
 )
 ACROSS = 2
 # All in pixels.
 LABEL, BAR, VALUE, ROW, THICK, HEAD, GAP, MARGIN = 80, 190, 60, 20, 13, 34, 24, 20
 
 
-def draw(run: Run) -> str:
+def draw(run: BenchRun) -> str:
     """An SVG 1.1 document (https://www.w3.org/TR/SVG11/)."""
     panels = [(measure, wire) for measure, wire in PANELS if wire in run.plan.wires]
     wide, high = LABEL + BAR + VALUE, HEAD + ROW * len(run.plan.modes)
@@ -50,7 +50,7 @@ def draw(run: Run) -> str:
     return "\n".join([*lines, "</svg>", ""])
 
 
-def _panel(run: Run, measure: Measure, wire: Wire) -> Iterator[str]:
+def _panel(run: BenchRun, measure: Measure, wire: WireSize) -> Iterator[str]:
     quantity = measure.quantity
     direction = "more is better" if quantity.more_is_better else "less is better"
     yield f'<text y="12" font-weight="600">{escape(quantity.title)}</text>'

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from overlayd.bench.model import Measure, Mode, Sample, Wire
+from overlayd.bench.model import Measure, Mode, Sample, WireSize
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Goal:
     measure: Measure
     against: Mode
     factor: float
-    wire: Wire = Wire.SUPERPACKETS
+    wire: WireSize = WireSize.SUPERPACKETS
 
     def is_met_by(self, ratio: float) -> bool:
         return ratio >= self.factor if self.measure.quantity.more_is_better else ratio <= self.factor
@@ -32,7 +32,7 @@ class Goal:
 GOALS = (
     Goal(Mode.UDP_C, Measure.TCP_1, Mode.PLAIN, 7),
     Goal(Mode.UDP_C, Measure.TCP_1, Mode.VXLAN, 0.5),
-    Goal(Mode.UDP_C, Measure.TCP_1, Mode.VXLAN, 0.9, Wire.MTU_SIZED),
+    Goal(Mode.UDP_C, Measure.TCP_1, Mode.VXLAN, 0.9, WireSize.MTU_SIZED),
     Goal(Mode.UDP_C, Measure.PACKETS_64, Mode.PLAIN, 2.5),
     Goal(Mode.UDP_C, Measure.PACKETS_1400, Mode.PLAIN, 3),
     Goal(Mode.UDP_C, Measure.RTT_P50, Mode.PLAIN, 1.3),
@@ -49,7 +49,7 @@ HONESTY = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GoalVerdict:
     goal: Goal
     ratio: float
 
@@ -58,7 +58,7 @@ class Verdict:
         return self.goal.is_met_by(self.ratio)
 
 
-class Outcome(enum.IntEnum):
+class GoalOutcome(enum.IntEnum):
     """The exit status of a bench."""
 
     MET = 0
@@ -72,39 +72,41 @@ class Outcome(enum.IntEnum):
 class Judgement:
     """`honesty` is empty where host-gw or the yardstick took no part: then nobody knows."""
 
-    goals: tuple[Verdict, ...]
-    honesty: tuple[Verdict, ...]
+    goals: tuple[GoalVerdict, ...]
+    honesty: tuple[GoalVerdict, ...]
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> GoalOutcome:
         if not all(verdict.is_met for verdict in self.honesty):
-            return Outcome.VOID
-        return Outcome.MET if all(verdict.is_met for verdict in self.goals) else Outcome.MISSED
+            return GoalOutcome.VOID
+        return GoalOutcome.MET if all(verdict.is_met for verdict in self.goals) else GoalOutcome.MISSED
 
 
 def judge(samples: Sequence[Sample]) -> Judgement:
     return Judgement(_verdicts(samples, GOALS), _verdicts(samples, HONESTY))
 
 
-def _verdicts(samples: Sequence[Sample], goals: Sequence[Goal]) -> tuple[Verdict, ...]:
+def _verdicts(samples: Sequence[Sample], goals: Sequence[Goal]) -> tuple[GoalVerdict, ...]:
     ratios = [(g, find_ratio(samples, g.wire, g.measure, g.mode, g.against)) for g in goals]
-    return tuple(Verdict(goal, ratio) for goal, ratio in ratios if ratio is not None)
+    return tuple(GoalVerdict(goal, ratio) for goal, ratio in ratios if ratio is not None)
 
 
-def find_ratio(samples: Sequence[Sample], wire: Wire, measure: Measure, mode: Mode, against: Mode) -> float | None:
+def find_ratio(
+    samples: Sequence[Sample], wire: WireSize, measure: Measure, mode: Mode, against: Mode
+) -> float | None:
     """How many times as much one mode has as another; None if there is no round with both."""
     own, other = figures(samples, wire, measure, mode), figures(samples, wire, measure, against)
     ratios = [own[number] / other[number] for number in own.keys() & other.keys() if other[number] > 0]
     return median(ratios) if ratios else None
 
 
-def find_median(samples: Sequence[Sample], wire: Wire, measure: Measure, mode: Mode) -> float | None:
+def find_median(samples: Sequence[Sample], wire: WireSize, measure: Measure, mode: Mode) -> float | None:
     """A mode's median over all rounds; None if it took no part."""
     own = figures(samples, wire, measure, mode)
     return median(own.values()) if own else None
 
 
-def figures(samples: Sequence[Sample], wire: Wire, measure: Measure, mode: Mode) -> dict[int, float]:
+def figures(samples: Sequence[Sample], wire: WireSize, measure: Measure, mode: Mode) -> dict[int, float]:
     """What was measured, by round."""
     return {
         sample.turn.round: sample.figures[measure]

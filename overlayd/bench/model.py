@@ -28,7 +28,7 @@ class Mode(enum.StrEnum):
         return {Mode.UDP_C: ("c",), Mode.UDP_PYTHON: ("python",)}.get(self, ())
 
 
-class Wire(enum.StrEnum):
+class WireSize(enum.StrEnum):
     """What passes between two nodes at once."""
 
     SUPERPACKETS = "superpacket"
@@ -85,12 +85,12 @@ _QUANTITIES = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """`seconds`: of each TCP measurement; round trips take half of it, a trial of packets a quarter.
     `trials`: at most so many rates are tried to find the one without loss."""
 
     modes: tuple[Mode, ...] = tuple(Mode)
-    wires: tuple[Wire, ...] = tuple(Wire)
+    wires: tuple[WireSize, ...] = tuple(WireSize)
     rounds: int = 3
     seconds: int = 3
     trials: int = 8
@@ -101,7 +101,7 @@ class Turn:
     """One mode's turn in one round on one wire."""
 
     round: int
-    wire: Wire
+    wire: WireSize
     mode: Mode
 
 
@@ -129,9 +129,9 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Run:
+class BenchRun:
     """A whole bench, as `--json` prints it beside what follows from it."""
 
-    plan: Plan
+    plan: BenchPlan
     surroundings: Surroundings
     samples: tuple[Sample, ...]

@@ -11,30 +11,30 @@ from overlayd import __version__
 from overlayd.bench import tools
 from overlayd.bench.iperf import CONGESTION_CONTROL
 from overlayd.bench.measuring import measure
-from overlayd.bench.model import Mode, Plan, Run, Sample, Surroundings, Turn
+from overlayd.bench.model import BenchPlan, BenchRun, Mode, Sample, Surroundings, Turn
 from overlayd.bench.schedule import turns
-from overlayd.bench.stage import Stage, staged
+from overlayd.bench.topology import BenchTopology, built
 
 
-def run_bench(plan: Plan, on_lab: Callable[[Mode], None], on_turn: Callable[[Turn], None]) -> Run:
+def run_bench(plan: BenchPlan, on_lab: Callable[[Mode], None], on_turn: Callable[[Turn], None]) -> BenchRun:
     """Both functions are told what comes next.  Raises BenchError, LabError."""
     tools.check_needed()
     load = os.getloadavg()[0]
     with ExitStack() as stack:
         programs = stack.enter_context(tools.compiled())
-        stages: dict[Mode, Stage] = {}
+        stages: dict[Mode, BenchTopology] = {}
         for mode in plan.modes:
             on_lab(mode)
-            stages[mode] = stack.enter_context(staged(mode, programs))
+            stages[mode] = stack.enter_context(built(mode, programs))
         surroundings = look_around(stages, load)
         samples: list[Sample] = []
         for turn in turns(plan):
             on_turn(turn)
             samples.append(Sample(turn, measure(stages[turn.mode], turn.wire, plan)))
-        return Run(plan, surroundings, tuple(samples))
+        return BenchRun(plan, surroundings, tuple(samples))
 
 
-def look_around(stages: dict[Mode, Stage], load: float) -> Surroundings:
+def look_around(stages: dict[Mode, BenchTopology], load: float) -> Surroundings:
     return Surroundings(
         overlayd=__version__,
         kernel=platform.release(),
@@ -43,13 +43,13 @@ def look_around(stages: dict[Mode, Stage], load: float) -> Surroundings:
         processors=len(os.sched_getaffinity(0)),
         congestion_control=CONGESTION_CONTROL,
         load=load,
-        datapaths={mode: words for mode, stage in stages.items() if (words := describe_datapath(stage))},
+        datapaths={mode: words for mode, topology in stages.items() if (words := describe_datapath(topology))},
     )
 
 
-def describe_datapath(stage: Stage) -> str:
+def describe_datapath(topology: BenchTopology) -> str:
     """Which datapath runs, with which offloads; nothing where the kernel carries the packets."""
-    datapath = stage.datapath()
+    datapath = topology.datapath()
     if datapath is None:
         return ""
     return f"{datapath.implementation}, with {', '.join(datapath.offloads) or 'no offloads'}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from overlayd.bench.model import Plan, Turn
+from overlayd.bench.model import BenchPlan, Turn
 
 
-def turns(plan: Plan) -> tuple[Turn, ...]:
+def turns(plan: BenchPlan) -> tuple[Turn, ...]:
     """All modes on one wire side by side; every second round in the reverse order, so that nobody always comes
     after the same other."""
     found: list[Turn] = []

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from overlayd.bench.judging import Judgement, Outcome, Verdict, find_median
-from overlayd.bench.model import Measure, Mode, Run, Surroundings, Wire
+from overlayd.bench.judging import GoalOutcome, GoalVerdict, Judgement, find_median
+from overlayd.bench.model import BenchRun, Measure, Mode, Surroundings, WireSize
 
 SUMMARIES = {
-    Outcome.MET: "every ratio that was measured is as it must be",
-    Outcome.MISSED: "a ratio is not as it must be",
-    Outcome.VOID: "VOID: the yardstick is too slow, so nothing can be measured by it",
+    GoalOutcome.MET: "every ratio that was measured is as it must be",
+    GoalOutcome.MISSED: "a ratio is not as it must be",
+    GoalOutcome.VOID: "VOID: the yardstick is too slow, so nothing can be measured by it",
 }
 BUSY = 0.5
 """A load average from which on it is said that others are at work."""
 
 
-def render(run: Run, judgement: Judgement) -> str:
+def render(run: BenchRun, judgement: Judgement) -> str:
     return "\n".join(_lines(run, judgement))
 
 
-def _lines(run: Run, judgement: Judgement) -> Iterator[str]:
+def _lines(run: BenchRun, judgement: Judgement) -> Iterator[str]:
     if judgement.goals:
         yield "ratios"
         yield from _align([_verdict_row(verdict) for verdict in judgement.goals])
@@ -40,7 +40,7 @@ def _lines(run: Run, judgement: Judgement) -> Iterator[str]:
     yield from describe(run.surroundings)
 
 
-def _verdict_row(verdict: Verdict) -> tuple[str, ...]:
+def _verdict_row(verdict: GoalVerdict) -> tuple[str, ...]:
     goal = verdict.goal
     quantity = goal.measure.quantity
     return (
@@ -53,7 +53,7 @@ def _verdict_row(verdict: Verdict) -> tuple[str, ...]:
     )
 
 
-def _wire_rows(run: Run, wire: Wire) -> list[tuple[str, ...]]:
+def _wire_rows(run: BenchRun, wire: WireSize) -> list[tuple[str, ...]]:
     quantities = [measure.quantity for measure in Measure]
     return [
         ("", *(quantity.title for quantity in quantities)),
@@ -62,7 +62,7 @@ def _wire_rows(run: Run, wire: Wire) -> list[tuple[str, ...]]:
     ]
 
 
-def _cell(run: Run, wire: Wire, measure: Measure, mode: Mode) -> str:
+def _cell(run: BenchRun, wire: WireSize, measure: Measure, mode: Mode) -> str:
     value = find_median(run.samples, wire, measure, mode)
     return "–" if value is None else show(measure, value)
 
@@ -80,7 +80,7 @@ def _align(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
         yield "  " + "  ".join(cells).rstrip()
 
 
-def describe_plan(run: Run) -> Iterator[str]:
+def describe_plan(run: BenchRun) -> Iterator[str]:
     plan = run.plan
     rounds = "1 round" if plan.rounds == 1 else f"{plan.rounds} rounds"
     yield f"{rounds} in turns; TCP {plan.seconds} s each; loss-free: at most 1 in 100 lost"

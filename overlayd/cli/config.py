@@ -17,11 +17,9 @@ from typing import Any
 
 from overlayd.cli import CommandError
 from overlayd.cli.options import add_store_options, open_store
-from overlayd.core.backend import Backend
-from overlayd.core.config import ConfigError, NetworkConfig, check_backend, parse_config, unknown_options
-from overlayd.core.leases import LeaseBook, absorb_snapshot
-from overlayd.core.model import Family, Lease
-from overlayd.core.store import (
+from overlayd.core.leases.book import LeaseBook, absorb_snapshot
+from overlayd.core.leases.lease import Lease
+from overlayd.core.leases.store import (
     CONFIG,
     Committed,
     Field,
@@ -33,8 +31,12 @@ from overlayd.core.store import (
     StoreRefused,
     Transaction,
 )
-from overlayd.core.subnets import find_misfit, subnet_at
-from overlayd.core.untrusted import SIZE_LIMIT
+from overlayd.core.leases.subnets import find_config_mismatch, subnet_at
+from overlayd.core.network.addresses import Family
+from overlayd.core.network.backend import Backend
+from overlayd.core.network.backend_choice import check_backend, unknown_options
+from overlayd.core.network.config import ConfigError, NetworkConfig, parse_config
+from overlayd.core.text.strict_json import SIZE_LIMIT
 
 INVALID, UNREACHABLE = 1, 2
 NAMED = 5
@@ -81,7 +83,7 @@ class Meaning:
     @classmethod
     def of(cls, raw: bytes) -> Meaning:
         """Raises ConfigError."""
-        from overlayd.backends import load_backends
+        from overlayd.plugins import load_backends
 
         config = parse_config(raw)
         return cls(config, check_backend(config, load_backends()))
@@ -186,7 +188,7 @@ async def _set(args: argparse.Namespace) -> None:
 def find_evicted(snapshot: Snapshot, config: NetworkConfig) -> tuple[Lease, ...]:
     """The leases that a node could not hold under this config."""
     leases = absorb_snapshot(LeaseBook(), snapshot, asked_at=0).leases
-    return tuple(lease for lease in leases if find_misfit(config, lease.subnet) is not None)
+    return tuple(lease for lease in leases if find_config_mismatch(config, lease.subnet) is not None)
 
 
 def describe_evicted(evicted: Sequence[Lease]) -> str:

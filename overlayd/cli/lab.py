@@ -17,12 +17,12 @@ import msgspec
 
 from overlayd.cli import CommandError
 from overlayd.lab.blueprint import check_spec, visitor_environment
+from overlayd.lab.client import RunningLab, find_lab
 from overlayd.lab.cni import find_plugins
 from overlayd.lab.control import Ask, LabError
+from overlayd.lab.launcher import HeldLab, NotLaunched, launched
 from overlayd.lab.model import HOME, LabSpec
 from overlayd.lab.overview import Overview, overview
-from overlayd.lab.raising import HeldLab, NotRaised, raised
-from overlayd.lab.running import RunningLab, find_lab
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"a lab needs the module {module}: `pip install 'overlayd[lab]'` brings it")
     try:
         status: int = args.action(args)
-    except NotRaised as error:
+    except NotLaunched as error:
         log = "".join(f"\n  | {line}" for line in error.log)
         raise CommandError(f"{error}{log}") from error
     except LabError as error:
@@ -240,7 +240,7 @@ def _raised(spec: LabSpec, console: Console) -> Generator[HeldLab]:
     try:
         with ExitStack() as stack:
             with progress_board(spec, console) as board:
-                held = stack.enter_context(raised(spec, board.note))
+                held = stack.enter_context(launched(spec, board.note))
             console.print(f"up in {board.seconds:.1f} s\n")
             yield held
     except KeyboardInterrupt:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from overlayd.cli import CommandError
 from overlayd.cli.options import add_store_options, open_store, parse_ttl
-from overlayd.core.keeper import TTL_DEFAULT
+from overlayd.core.leases.keeper import TTL_DEFAULT
 
 if TYPE_CHECKING:
-    from overlayd.core.store import Store, Transaction
+    from overlayd.core.leases.store import Store, Transaction
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import trio
 
-    from overlayd.core.store import StoreError
+    from overlayd.core.leases.store import StoreError
 
     try:
         trio.run(_run, args)
@@ -58,7 +58,7 @@ async def _run(args: argparse.Namespace) -> None:
 async def _list(args: argparse.Namespace, store: Store) -> None:
     import msgspec
 
-    from overlayd.core.inventory import compose_inventory, render_inventory
+    from overlayd.core.leases.admin import compose_inventory, render_inventory
 
     inventory = compose_inventory(await store.snapshot())
     print(
@@ -67,7 +67,7 @@ async def _list(args: argparse.Namespace, store: Store) -> None:
 
 
 async def _reserve(args: argparse.Namespace, store: Store) -> None:
-    from overlayd.core.inventory import ReservationError, make_reservation
+    from overlayd.core.leases.admin import ReservationError, make_reservation
 
     snapshot = await store.snapshot()
     try:
@@ -78,7 +78,7 @@ async def _reserve(args: argparse.Namespace, store: Store) -> None:
 
 
 async def _release(args: argparse.Namespace, store: Store) -> None:
-    from overlayd.core.inventory import ReservationError, make_release
+    from overlayd.core.leases.admin import ReservationError, make_release
 
     snapshot = await store.snapshot()
     try:
@@ -89,7 +89,7 @@ async def _release(args: argparse.Namespace, store: Store) -> None:
 
 
 async def _freeze(args: argparse.Namespace, store: Store) -> None:
-    from overlayd.core.store import FROZEN, Field, Guard, Put, Transaction
+    from overlayd.core.leases.store import FROZEN, Field, Guard, Put, Transaction
 
     grant = await store.grant(args.seconds)
     guards = (Guard(FROZEN, Field.CREATE_REVISION, 0),)
@@ -100,13 +100,13 @@ async def _freeze(args: argparse.Namespace, store: Store) -> None:
 
 
 async def _thaw(args: argparse.Namespace, store: Store) -> None:
-    from overlayd.core.store import FROZEN, Delete, Transaction
+    from overlayd.core.leases.store import FROZEN, Delete, Transaction
 
     await _commit(store, Transaction((), (Delete(FROZEN),)), "subnets can be claimed")
 
 
 async def _commit(store: Store, transaction: Transaction, done: str, refused: str = "") -> None:
-    from overlayd.core.store import Refused
+    from overlayd.core.leases.store import Refused
 
     if isinstance(await store.commit(transaction), Refused):
         raise CommandError(
@@ -116,7 +116,7 @@ async def _commit(store: Store, transaction: Transaction, done: str, refused: st
 
 
 def _subnet(text: str) -> object:
-    from overlayd.core.model import Subnet
+    from overlayd.core.network.addresses import Subnet
 
     try:
         return Subnet.parse(text)

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from overlayd.cli import CommandError
-from overlayd.core.keeper import TTL_MIN
-from overlayd.core.store import Store
+from overlayd.core.leases.keeper import TTL_MIN
+from overlayd.core.leases.store import Store
 
 if TYPE_CHECKING:
-    from overlayd.core.underlay import Matching, Pick, Reaching
+    from overlayd.core.host.underlay import InterfaceSelector, Matching, Reaching
 
 DEFAULT_ENDPOINTS = "http://127.0.0.1:2379"
 DEFAULT_PREFIX = "/coreos.com/network"
@@ -137,7 +137,7 @@ def add_iface_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def pick_iface(args: argparse.Namespace) -> Pick:
+def pick_iface(args: argparse.Namespace) -> InterfaceSelector:
     """What the options of `add_iface_option` ask for.  Raises CommandError if they ask for more than one thing."""
     picks = {
         "--iface": args.iface,
@@ -249,7 +249,7 @@ def parse_iface(text: str) -> str:
 
 def parse_iface_regex(text: str) -> Matching:
     """A regular expression of Python's."""
-    from overlayd.core.underlay import Matching
+    from overlayd.core.host.underlay import Matching
 
     try:
         pattern = re.compile(text)
@@ -262,7 +262,7 @@ def parse_iface_regex(text: str) -> Matching:
 
 def parse_target(text: str) -> Reaching:
     """An address that packets can be sent to."""
-    from overlayd.core.underlay import Reaching
+    from overlayd.core.host.underlay import Reaching
 
     try:
         address = IPv4Address(text)

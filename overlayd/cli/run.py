@@ -31,13 +31,13 @@ from overlayd.cli.options import (
     parse_ttl,
     pick_iface,
 )
-from overlayd.core.config import ConfigError
-from overlayd.core.keeper import TTL_DEFAULT, TTL_MIN
+from overlayd.core.leases.keeper import TTL_DEFAULT, TTL_MIN
+from overlayd.core.network.config import ConfigError
 
 if TYPE_CHECKING:
-    from overlayd.core.firewall import Firewall
-    from overlayd.core.status import Answer
-    from overlayd.founding import FirstConfig
+    from overlayd.core.firewall.policy import Firewall
+    from overlayd.core.status.status import StatusAnswer
+    from overlayd.node.config_bootstrap import FirstConfig
 
 SUBNET_CHANGED = 3
 """Exit status with --on-subnet-change=exit: what supervises the daemon may drain and restart the pods then."""
@@ -175,12 +175,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from overlayd.api.status_socket import SocketUnusableError
-    from overlayd.core.datapath import DatapathUnavailableError
-    from overlayd.core.firewall import FirewallError
-    from overlayd.daemon import SubnetChanged
+    from overlayd.core.firewall.policy import FirewallError
+    from overlayd.core.kernel.datapath import DatapathUnavailableError
     from overlayd.host.identity import IdentityError
-    from overlayd.host.listening import ListenError
-    from overlayd.log import log_to
+    from overlayd.host.listeners import ListenError
+    from overlayd.node.daemon import SubnetChanged
+    from overlayd.node.log import log_to
 
     log_to(level=args.log_level)
     ends: list[CommandError] = []  # what is raised inside an `except*` comes out wrapped in a group
@@ -208,22 +208,22 @@ def _innermost(group: BaseExceptionGroup[BaseException]) -> str:
 
 async def _run(args: argparse.Namespace) -> None:
     from overlayd.api.status_socket import serve_status
-    from overlayd.backends import load_backends
-    from overlayd.core.model import Underlay
-    from overlayd.core.preflight import Intent
-    from overlayd.core.problem import Problem
-    from overlayd.core.strays import Inhabitant
-    from overlayd.daemon import Daemon, Host, Settings
+    from overlayd.core.host.preflight import PreflightRequest
+    from overlayd.core.host.stale_addresses import UsedAddress
+    from overlayd.core.network.view import Underlay
+    from overlayd.core.status.problem import Problem
+    from overlayd.host.cleanup_state import CleanupStateFile
     from overlayd.host.clock import boottime
+    from overlayd.host.composite_driver import open_composite_driver
     from overlayd.host.conflist import ConflistFile
-    from overlayd.host.footprint import FootprintFile
     from overlayd.host.identity import hold_identity
     from overlayd.host.netlink.connection import open_netlink
     from overlayd.host.preflight import preflight as judge_host
-    from overlayd.host.strays import read_inhabitants
+    from overlayd.host.stale_addresses import read_used_addresses
     from overlayd.host.systemd import NotifyError, keep_informed, take_supervisor
     from overlayd.host.underlay import observe_underlay
-    from overlayd.joined_dataplane import open_joined_dataplane
+    from overlayd.node.daemon import Daemon, HostEdges, Settings
+    from overlayd.plugins import load_backends, load_datapaths
 
     pick = pick_iface(args)
     try:
@@ -232,7 +232,7 @@ async def _run(args: argparse.Namespace) -> None:
         raise CommandError(str(error), 2) from error
 
     async with (
-        open_joined_dataplane(args.datapath, args.run_dir) as dataplane,
+        open_composite_driver(load_datapaths(), args.datapath, args.run_dir) as driver,
         open_netlink() as netlink,
         open_store(args) as store,
     ):
@@ -240,10 +240,10 @@ async def _run(args: argparse.Namespace) -> None:
         async def underlay() -> Underlay:
             return await observe_underlay(netlink, pick, args.public_ip)
 
-        async def inhabitants() -> tuple[Inhabitant, ...]:
-            return await read_inhabitants(netlink)
+        async def used_addresses() -> tuple[UsedAddress, ...]:
+            return await read_used_addresses(netlink)
 
-        async def preflight(intent: Intent) -> tuple[Problem, ...]:
+        async def preflight(intent: PreflightRequest) -> tuple[Problem, ...]:
             return await judge_host(netlink, intent)
 
         settings = Settings(
@@ -259,17 +259,17 @@ async def _run(args: argparse.Namespace) -> None:
             forward_rules=args.iptables_forward_rules,
         )
         with hold_identity(args.state_dir, may_be_volatile=args.identity == "volatile") as identity:
-            footprint = FootprintFile(args.run_dir)
-            host = Host(
-                dataplane,
+            cleanup_state = CleanupStateFile(args.run_dir)
+            host = HostEdges(
+                driver,
                 underlay,
                 preflight,
-                inhabitants,
+                used_addresses,
                 boottime,
-                footprint,
-                dataplane.report,
-                dataplane.read_drops,
-                dataplane.look_at_others,
+                cleanup_state,
+                driver.report,
+                driver.read_drops,
+                driver.look_at_others,
             )
             daemon = Daemon(settings, identity, store, host, load_backends(), random.Random(os.urandom(16)))
             async with trio.open_nursery() as nursery:
@@ -284,7 +284,7 @@ async def _run(args: argparse.Namespace) -> None:
 
 async def _decide_firewall(masquerade: bool, source_check: bool | None) -> Firewall:
     """Ask the host what can be had.  Raises FirewallError."""
-    from overlayd.core.firewall import decide
+    from overlayd.core.firewall.policy import decide
     from overlayd.host.nft.probe import find_obstacle
 
     firewall = decide(masquerade, source_check, await find_obstacle())
@@ -297,11 +297,11 @@ async def _decide_firewall(masquerade: bool, source_check: bool | None) -> Firew
 
 async def _serve_pages(
     where: tuple[IPv4Address | IPv6Address, int],
-    current: Callable[[], Answer],
+    current: Callable[[], StatusAnswer],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     from overlayd.api.http import serve_http  # 4 MB that only those need who asked for it
-    from overlayd.host.listening import open_listeners
+    from overlayd.host.listeners import open_listeners
 
     await serve_http(await open_listeners(*where), current, task_status)
 
@@ -324,10 +324,11 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 def read_first_config(file: str) -> FirstConfig:
     """Raises ValueError where the file can't be read or its config not be used."""
-    from overlayd.backends import load_backends
-    from overlayd.core.config import check_backend, parse_config
-    from overlayd.core.untrusted import SIZE_LIMIT
-    from overlayd.founding import FirstConfig
+    from overlayd.core.network.backend_choice import check_backend
+    from overlayd.core.network.config import parse_config
+    from overlayd.core.text.strict_json import SIZE_LIMIT
+    from overlayd.node.config_bootstrap import FirstConfig
+    from overlayd.plugins import load_backends
 
     try:
         with open(file, "rb") as source:

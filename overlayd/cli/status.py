@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from overlayd.cli.options import add_run_dir_option
-from overlayd.core.status import Answer, DatapathStatus, FirewallStatus, PeerStatus, Verdict
+from overlayd.core.status.status import DatapathStatus, FirewallStatus, PeerStatus, StatusAnswer, Verdict
 
 HEADLINES = {Verdict.HEALTHY: "healthy", Verdict.DEGRADED: "degraded", Verdict.UNKNOWN: "cannot tell"}
 
@@ -47,12 +47,12 @@ def _json(answer: object) -> str:
     return msgspec.json.format(msgspec.json.encode(answer)).decode()
 
 
-def render(answer: Answer) -> str:
+def render(answer: StatusAnswer) -> str:
     """The answer for a terminal: the verdict, the node, its peers, and last, if there are any, the problems."""
     return "\n".join(_lines(answer))
 
 
-def _lines(answer: Answer) -> Iterator[str]:
+def _lines(answer: StatusAnswer) -> Iterator[str]:
     status, now = answer.status, answer.now
     reason = f": {answer.reason}" if answer.reason else ""
     yield f"{HEADLINES[answer.verdict]}{reason}"
@@ -111,7 +111,7 @@ def _drops(drops: Mapping[str, int]) -> Iterator[str]:
         yield "dropped  " + ", ".join(f"{number} {reason}" for reason, number in counted.items())
 
 
-def _lease(answer: Answer) -> str:
+def _lease(answer: StatusAnswer) -> str:
     lease, belief, now = answer.status.lease, answer.status.belief, answer.now
     if lease is None:
         return f"none ({belief})"

@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from overlayd.core.cni import FILE_NAME, NEEDED, PLUGINS, judge_neighbours, judge_plugins
-from overlayd.core.problem import Problem
+from overlayd.core.publish.cni import FILE_NAME, NEEDED, PLUGINS, judge_neighbours, judge_plugins
+from overlayd.core.status.problem import Problem
 from overlayd.host.files import write_atomically
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import msgspec
 
-from overlayd.core.model import Mac
-from overlayd.core.problem import Problem
+from overlayd.core.network.addresses import Mac
+from overlayd.core.status.problem import Problem
 from overlayd.host.files import find_text, write_atomically
 
 MACHINE_ID = Path("/etc/machine-id")

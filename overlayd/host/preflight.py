@@ -6,18 +6,18 @@ import errno
 import os
 import socket
 
-from overlayd.core.preflight import Findings, Intent, judge
-from overlayd.core.problem import Problem
+from overlayd.core.host.preflight import HostFindings, PreflightRequest, judge
+from overlayd.core.status.problem import Problem
 from overlayd.host.netlink import forwarding, links
 from overlayd.host.netlink.connection import Netlink
-from overlayd.host.netlink.facts import read_host_facts
+from overlayd.host.netlink.dumps import read_host_facts
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.netlink.wire import Request
 from overlayd.host.port_owner import find_udp_owner, is_udp_port_our_own
 from overlayd.host.tun import find_tun_trouble
 
 
-async def preflight(netlink: Netlink, intent: Intent) -> tuple[Problem, ...]:
+async def preflight(netlink: Netlink, intent: PreflightRequest) -> tuple[Problem, ...]:
     """Every reason why the intent can't be carried out on this host, none if there is none.
 
     Nothing is changed by asking.  Raises OSError where the kernel can't be asked.
@@ -29,7 +29,7 @@ async def preflight(netlink: Netlink, intent: Intent) -> tuple[Problem, ...]:
     )
     address = str(intent.underlay.address) if intent.tun else "0.0.0.0"  # as the datapath binds, or a vxlan device
     port_free = in_netns(netlink.netns, lambda: _is_free(intent.port, address))
-    found = Findings(
+    found = HostFindings(
         host=host,
         privileged=privileged,
         has_vxlan=has_vxlan,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from overlayd.core.model import Subnet
-from overlayd.core.problem import Problem
-from overlayd.core.subnetenv import SubnetEnvError, parse_subnet_env
+from overlayd.core.network.addresses import Subnet
+from overlayd.core.publish.subnet_env import SubnetEnvError, parse_subnet_env
+from overlayd.core.status.problem import Problem
 from overlayd.host.files import find_text, write_atomically
 
 

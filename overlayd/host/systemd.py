@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import trio
 
-from overlayd.core.health import why_not_alive, why_not_ready
-from overlayd.core.status import Answer, Verdict
+from overlayd.core.status.health import why_not_alive, why_not_ready
+from overlayd.core.status.status import StatusAnswer, Verdict
 
 log = logging.getLogger("overlayd.systemd")
 
@@ -62,7 +62,7 @@ def take_supervisor(environ: MutableMapping[str, str], pid: int) -> Supervisor |
     return Supervisor(address, int(patience) / 1e6 if is_meant else None)
 
 
-def compose_news(answer: Answer, told: Told, *, watchdog: bool) -> tuple[list[str], Told]:
+def compose_news(answer: StatusAnswer, told: Told, *, watchdog: bool) -> tuple[list[str], Told]:
     """The lines to send now, and what is known once they have arrived."""
     ready = told.ready or not why_not_ready(answer.status, answer.now)
     after = Told(ready, compose_summary(answer))
@@ -76,7 +76,7 @@ def compose_news(answer: Answer, told: Told, *, watchdog: bool) -> tuple[list[st
     return lines, after
 
 
-def compose_summary(answer: Answer) -> str:
+def compose_summary(answer: StatusAnswer) -> str:
     """One line for `systemctl status`."""
     status = answer.status
     if answer.verdict is Verdict.HEALTHY and status.lease is not None:
@@ -86,7 +86,7 @@ def compose_summary(answer: Answer) -> str:
     return f"{word}: {answer.reason}" + (f" ({', '.join(causes)})" if causes else "")
 
 
-async def keep_informed(supervisor: Supervisor, current: Callable[[], Answer]) -> None:
+async def keep_informed(supervisor: Supervisor, current: Callable[[], StatusAnswer]) -> None:
     """Tell the supervisor until cancelled, and that too."""
     told = Told()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:

@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from overlayd.core.kernel import Tun
+from overlayd.core.kernel.items import TunKind
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.netlink.wire import Refusal, attributes
 
@@ -88,12 +88,12 @@ def _advice(error: OSError) -> str:
     return f"{DEVICE} can't be opened"
 
 
-def parse_tun(data: memoryview) -> Tun | None:
+def parse_tun(data: memoryview) -> TunKind | None:
     """The device in IFLA_INFO_DATA of a link of kind `tun`; None for a TAP device, which is of that kind too."""
     found = attributes(data, 0)
     if _IFLA_TUN_TYPE not in found or found[_IFLA_TUN_TYPE][0] != _IFF_TUN:
         return None
-    return Tun(tuple(_extra(found)))
+    return TunKind(tuple(_extra(found)))
 
 
 def _extra(found: dict[int, memoryview]) -> Iterator[str]:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from overlayd.core.model import Underlay
-from overlayd.core.underlay import HostFacts, Pick, Reaching, Way, choose_underlay, find_underlay_link
+from overlayd.core.host.underlay import (
+    HostFacts,
+    InterfaceSelector,
+    Reaching,
+    RouteLookup,
+    choose_underlay,
+    find_underlay_link,
+)
+from overlayd.core.network.view import Underlay
 from overlayd.host.netlink.connection import Netlink
-from overlayd.host.netlink.facts import read_host_facts
-from overlayd.host.netlink.way import find_way
+from overlayd.host.netlink.dumps import read_host_facts
+from overlayd.host.netlink.route_get import find_route_lookup
 
 
-async def observe_underlay(netlink: Netlink, pick: Pick, public_ip: IPv4Address | None) -> Underlay:
+async def observe_underlay(netlink: Netlink, pick: InterfaceSelector, public_ip: IPv4Address | None) -> Underlay:
     """The underlay as it is now, by the rules of `choose_underlay`.
 
     `public_ip` is what peers are told in place of the interface's address.  Raises UnderlayError where nothing
@@ -21,14 +28,14 @@ async def observe_underlay(netlink: Netlink, pick: Pick, public_ip: IPv4Address 
     return choose_underlay(facts, pick, public_ip, way)
 
 
-async def observe_underlay_link(netlink: Netlink, pick: Pick) -> str | None:
+async def observe_underlay_link(netlink: Netlink, pick: InterfaceSelector) -> str | None:
     """The interface alone, see `find_underlay_link`.  Raises OSError where the kernel can't be asked."""
     facts, way = await _look(netlink, pick)
     return find_underlay_link(facts, pick, way)
 
 
-async def _look(netlink: Netlink, pick: Pick) -> tuple[HostFacts, Way | None]:
+async def _look(netlink: Netlink, pick: InterfaceSelector) -> tuple[HostFacts, RouteLookup | None]:
     facts = await read_host_facts(netlink)
     if not isinstance(pick, Reaching):
         return facts, None
-    return facts, await find_way(netlink, pick.address, {link.index: link.name for link in facts.links})
+    return facts, await find_route_lookup(netlink, pick.address, {link.index: link.name for link in facts.links})

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from overlayd.core.config import parse_config
-from overlayd.core.subnetenv import parse_subnet_env
+from overlayd.core.network.config import parse_config
+from overlayd.core.publish.subnet_env import parse_subnet_env
 from overlayd.lab.cni import find_plugins
-from overlayd.lab.model import HOME, UNDERLAY, EtcdMember, LabSpec, Node, Pod
+from overlayd.lab.model import HOME, UNDERLAY, EtcdMember, LabNode, LabPod, LabSpec
 
 BRIDGE = "underlay"
 CONFIG_FILE = HOME / "network.json"
@@ -36,20 +36,20 @@ PASSED_ON = ("LANG", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
 
 
 @dataclass(frozen=True)
-class SubnetFile:
+class SubnetFileContent:
     """What a daemon tells the CNI plugin: the bridge's address in the node's subnet, and the MTU in bytes."""
 
     bridge: IPv4Interface
     mtu: int
 
 
-def parse_subnet_file(text: str) -> SubnetFile:
+def parse_subnet_file(text: str) -> SubnetFileContent:
     """Read a subnet.env with an IPv4 subnet.  Raises ValueError."""
     network = parse_subnet_env(text).ipv4
     mtu = re.search(r"^FLANNEL_MTU=(\d+)$", text, re.MULTILINE)
     if network is None or mtu is None:
         raise ValueError(f"the subnet file lacks an IPv4 subnet or the MTU: {text!r}")
-    return SubnetFile(IPv4Interface(f"{network[1]}/{network.prefixlen}"), int(mtu[1]))
+    return SubnetFileContent(IPv4Interface(f"{network[1]}/{network.prefixlen}"), int(mtu[1]))
 
 
 def check_spec(spec: LabSpec) -> None:
@@ -99,7 +99,7 @@ UNLIMITED_ICMP = ["sh", "-c", "echo 0 > /proc/sys/net/ipv4/icmp_ratelimit || :"]
 destination at one a second, after a burst of 6, and checks may come faster than that."""
 
 
-def node_script(node: Node) -> str:
+def node_script(node: LabNode) -> str:
     """In the node's namespace: its end of the cable."""
     return _script(
         [
@@ -110,7 +110,7 @@ def node_script(node: Node) -> str:
     )
 
 
-def bridge_script(pods: tuple[Pod, ...], subnet: SubnetFile) -> str:
+def bridge_script(pods: tuple[LabPod, ...], subnet: SubnetFileContent) -> str:
     """In the node's namespace, what the CNI bridge plugin does there: a bridge with the subnet's first address
     and a port for every pod, in hairpin mode, as our conflist asks for it."""
     lines = [
@@ -128,7 +128,7 @@ def bridge_script(pods: tuple[Pod, ...], subnet: SubnetFile) -> str:
     return _script(lines)
 
 
-def pod_script(pod: Pod, subnet: SubnetFile) -> str:
+def pod_script(pod: LabPod, subnet: SubnetFileContent) -> str:
     """In the pod's namespace: its address and the way out through the bridge."""
     network = subnet.bridge.network
     return _script(
@@ -170,7 +170,7 @@ def config_command(spec: LabSpec) -> list[str]:
     return [*_overlayd("config", "set"), *_endpoints(spec), str(CONFIG_FILE)]
 
 
-def daemon_command(node: Node, spec: LabSpec) -> list[str]:
+def daemon_command(node: LabNode, spec: LabSpec) -> list[str]:
     """The same program that runs on a real host."""
     datapath = spec.datapath(node)
     return [

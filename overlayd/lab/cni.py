@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from overlayd.core.cni import FILE_NAME, NEEDED
+from overlayd.core.publish.cni import FILE_NAME, NEEDED
 from overlayd.lab.control import LabError
-from overlayd.lab.model import Node, Pod
+from overlayd.lab.model import LabNode, LabPod
 
 PLUGIN_DIRS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
 """Where the plugins' own releases put them, and Debian."""
@@ -66,7 +66,7 @@ def calls(conflist: Json, command: str, result: Json | None, data_dir: Path) -> 
         result = (yield Call(plugin["type"], given)) or result
 
 
-def carry_out(pod: Pod, command: str, plugin_dir: Path) -> Json | None:
+def carry_out(pod: LabPod, command: str, plugin_dir: Path) -> Json | None:
     """Run the command for a pod whose namespace is there; the result, None for one that has none.  Raises
     PluginError, and OSError where the configuration can't be read."""
     node = pod.node
@@ -86,7 +86,7 @@ def carry_out(pod: Pod, command: str, plugin_dir: Path) -> Json | None:
     return result
 
 
-def _run(call: Call, pod: Pod, command: str, plugin_dir: Path) -> Json | None:
+def _run(call: Call, pod: LabPod, command: str, plugin_dir: Path) -> Json | None:
     environment: Mapping[str, str] = {
         "PATH": os.environ.get("PATH", ""),
         "CNI_COMMAND": command.upper(),
@@ -104,10 +104,10 @@ def _run(call: Call, pod: Pod, command: str, plugin_dir: Path) -> Json | None:
     return answer
 
 
-def parse_pod(name: str) -> Pod:
+def parse_pod(name: str) -> LabPod:
     """`pod2-1` is the first pod of the second node.  Raises ValueError."""
     node, _, number = name.removeprefix("pod").partition("-")
-    return Pod(Node(int(node)), int(number))
+    return LabPod(LabNode(int(node)), int(number))
 
 
 def main() -> int:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from overlayd.core.status import Answer
-from overlayd.lab.facts import Facts
+from overlayd.core.status.status import StatusAnswer
 from overlayd.lab.model import HOME
+from overlayd.lab.snapshot import LabSnapshot
 
 if TYPE_CHECKING:  # loading it would double the time that a command takes which only asks
     import trio
@@ -58,7 +58,7 @@ class Ask(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Request:
+class LabRequest:
     """`whom`: a node, for its daemon, or a member of etcd."""
 
     ask: Ask
@@ -69,7 +69,7 @@ class Request:
 class Voice:
     """What the daemon of a node says of itself, or, in `silent`, why it says nothing."""
 
-    answer: Answer | None = None
+    answer: StatusAnswer | None = None
     silent: str = ""
 
 
@@ -78,7 +78,7 @@ class Reply:
     """`error` is a sentence, "" where all went well.  `voices` is filled for Ask.STATUS only, by node."""
 
     error: str = ""
-    facts: Facts | None = None
+    facts: LabSnapshot | None = None
     voices: dict[str, Voice] = field(default_factory=dict)
 
 
@@ -101,7 +101,7 @@ def ask(address: str | Path, verb: Ask, whom: str = "", *, timeout: float = 60) 
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(timeout)
         sock.connect(str(address))
-        sock.sendall(msgspec.json.encode(Request(verb, whom)) + b"\n")
+        sock.sendall(msgspec.json.encode(LabRequest(verb, whom)) + b"\n")
         text = b"".join(iter(lambda: sock.recv(65536), b""))
     if not text:
         raise LabError("the lab ended before it answered")

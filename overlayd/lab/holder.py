@@ -26,11 +26,9 @@ import msgspec
 import trio
 
 from overlayd.lab.blueprint import program_environment
-from overlayd.lab.building import Builder, BuildError
 from overlayd.lab.control import CONTROL_SOCKET, LabError, socket_name
-from overlayd.lab.door import Door
-from overlayd.lab.house import House
-from overlayd.lab.lifeline import DETACH, Failed, News, Up, encode
+from overlayd.lab.control_server import ControlServer
+from overlayd.lab.lifeline import DETACH, LaunchFailed, News, Up, encode
 from overlayd.lab.model import HOME, LabSpec
 from overlayd.lab.namespaces import (
     MS_BIND,
@@ -44,6 +42,8 @@ from overlayd.lab.namespaces import (
     unshare_world,
 )
 from overlayd.lab.processes import Spawner
+from overlayd.lab.provision import Builder, BuildError
+from overlayd.lab.state import LabState
 
 log = logging.getLogger("overlayd.lab")
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
         unshare_world()
         child = os.fork()
     except (LabError, Forbidden, OSError) as error:
-        lifeline.sendall(encode(Failed(str(error))))
+        lifeline.sendall(encode(LaunchFailed(str(error))))
         return 1
     if child:
         lifeline.close()
@@ -90,7 +90,7 @@ def live(spec: LabSpec, lifeline: socket.socket, name: socket.socket) -> int:
         furnish_file_system()
     except OSError as error:
         reason = f"this system refuses a lab file systems of its own ({error}): a container may need --privileged"
-        lifeline.sendall(encode(Failed(reason)))
+        lifeline.sendall(encode(LaunchFailed(reason)))
         return 1
     try:
         log.info("lab %s: %s", spec.name, spec)
@@ -99,7 +99,7 @@ def live(spec: LabSpec, lifeline: socket.socket, name: socket.socket) -> int:
         log.exception("the holder failed")
         lines = tuple(traceback.format_exc().splitlines())
         with suppress(OSError):  # after the lab was detached nobody waits
-            lifeline.sendall(encode(Failed(f"the lab's holder failed: {error!r}", lines)))
+            lifeline.sendall(encode(LaunchFailed(f"the lab's holder failed: {error!r}", lines)))
         raise
     return 0
 
@@ -137,26 +137,26 @@ async def hold(spec: LabSpec, lifeline_socket: socket.socket, name: socket.socke
         end = nursery.cancel_scope.cancel
         nursery.start_soon(spawner.reap)
         nursery.start_soon(end_on_signal, end)
-        house = House(spec, spawner)
-        door = Door(house, end)
+        lab_state = LabState(spec, spawner)
+        door = ControlServer(lab_state, end)
         await nursery.start(door.serve, name)
         await nursery.start(door.serve, bind_control_socket())
-        nursery.start_soon(build, house, lifeline, end)
+        nursery.start_soon(build, lab_state, lifeline, end)
         if not await lifeline.wait_detached():
             log.info("the lifeline ended before it said that the lab may stay")
             end()
 
 
-async def build(house: House, lifeline: Lifeline, end: Callable[[], None]) -> None:
+async def build(lab_state: LabState, lifeline: Lifeline, end: Callable[[], None]) -> None:
     try:
-        await Builder(house, lifeline.tell).build()
+        await Builder(lab_state, lifeline.tell).build()
     except* BuildError as group:
         failure = first_of(group)
         log.error("%s", failure)  # noqa: TRY400 - a sentence that needs no traceback
-        await lifeline.tell(Failed(str(failure), failure.log))
+        await lifeline.tell(LaunchFailed(str(failure), failure.log))
         end()
     else:
-        await lifeline.tell(Up(house.facts))
+        await lifeline.tell(Up(lab_state.facts))
 
 
 def first_of(group: BaseExceptionGroup[BuildError]) -> BuildError:

@@ -11,12 +11,12 @@ import enum
 
 import msgspec
 
-from overlayd.lab.facts import Facts
+from overlayd.lab.snapshot import LabSnapshot
 
 DETACH = b"detach\n"
 
 
-class Step(enum.StrEnum):
+class LaunchStep(enum.StrEnum):
     """The stages of making a lab, in order."""
 
     NETWORK = "underlay"
@@ -29,7 +29,7 @@ class Step(enum.StrEnum):
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
     """`done` of `of` in this step."""
 
-    step: Step
+    step: LaunchStep
     done: int
     of: int
 
@@ -37,17 +37,17 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
 class Up(msgspec.Struct, frozen=True, tag="up"):
     """The overlay has converged."""
 
-    facts: Facts
+    facts: LabSnapshot
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
+class LaunchFailed(msgspec.Struct, frozen=True, tag="failed"):
     """It will not come up: a sentence, and the last lines of the log of whoever is to blame."""
 
     reason: str
     log: tuple[str, ...] = ()
 
 
-News = Progress | Up | Failed
+News = Progress | Up | LaunchFailed
 
 
 def encode(news: News) -> bytes:
@@ -55,4 +55,4 @@ def encode(news: News) -> bytes:
 
 
 def decode(line: bytes) -> News:
-    return msgspec.json.decode(line, type=Progress | Up | Failed)
+    return msgspec.json.decode(line, type=Progress | Up | LaunchFailed)

@@ -33,18 +33,18 @@ class LabSpec:
     """Whether the nodes masquerade what pods send out of the network."""
 
     @cached_property
-    def all_nodes(self) -> tuple[Node, ...]:
-        return tuple(Node(n) for n in range(1, self.nodes + 1))
+    def all_nodes(self) -> tuple[LabNode, ...]:
+        return tuple(LabNode(n) for n in range(1, self.nodes + 1))
 
     @cached_property
-    def all_pods(self) -> tuple[Pod, ...]:
-        return tuple(Pod(node, k) for node in self.all_nodes for k in range(1, self.pods + 1))
+    def all_pods(self) -> tuple[LabPod, ...]:
+        return tuple(LabPod(node, k) for node in self.all_nodes for k in range(1, self.pods + 1))
 
     @cached_property
     def all_etcd_members(self) -> tuple[EtcdMember, ...]:
         return tuple(EtcdMember(m) for m in range(1, self.etcd_members + 1))
 
-    def datapath(self, node: Node) -> str | None:
+    def datapath(self, node: LabNode) -> str | None:
         return self.datapaths[(node.number - 1) % len(self.datapaths)] if self.datapaths else None
 
     @property
@@ -84,7 +84,7 @@ class EtcdMember:
 
 
 @dataclass(frozen=True)
-class Node:
+class LabNode:
     """A host of the lab: a network namespace of the same name, with `eth0` on the underlay."""
 
     number: int
@@ -124,10 +124,10 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Pod:
+class LabPod:
     """A pod: a network namespace of the same name, with `eth0` behind the bridge `cni0` of its node."""
 
-    node: Node
+    node: LabNode
     number: int
 
     @property

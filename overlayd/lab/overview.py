@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from overlayd.core.status import Verdict
+from overlayd.core.status.status import Verdict
 from overlayd.lab.control import Voice
-from overlayd.lab.facts import Facts, NodeFacts, ProcessState
+from overlayd.lab.snapshot import LabSnapshot, NodeSnapshot, ProcessState
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Overview:
 VERDICTS = {Verdict.HEALTHY: "healthy", Verdict.DEGRADED: "degraded", Verdict.UNKNOWN: "cannot tell"}
 
 
-def overview(facts: Facts, voices: Mapping[str, Voice]) -> Overview:
+def overview(facts: LabSnapshot, voices: Mapping[str, Voice]) -> Overview:
     spec = facts.spec
     problems = [
         f"{member.name} is not running: {member.process}. `{_logs(facts, member.name)}` shows its last words"
@@ -70,7 +70,7 @@ def overview(facts: Facts, voices: Mapping[str, Voice]) -> Overview:
     return Overview(spec.name, spec.backend, spec.network, etcd, tuple(rows), tuple(problems))
 
 
-def _row(facts: Facts, node: NodeFacts, voice: Voice) -> NodeRow:
+def _row(facts: LabSnapshot, node: NodeSnapshot, voice: Voice) -> NodeRow:
     answer = voice.answer
     lease = answer.status.lease if answer else None
     return NodeRow(
@@ -85,7 +85,7 @@ def _row(facts: Facts, node: NodeFacts, voice: Voice) -> NodeRow:
     )
 
 
-def _problems(facts: Facts, node: NodeFacts, voice: Voice) -> list[str]:
+def _problems(facts: LabSnapshot, node: NodeSnapshot, voice: Voice) -> list[str]:
     if node.daemon.state is ProcessState.DIED:
         return [
             f"{node.name}: its daemon died ({node.daemon.end}). `{_logs(facts, node.name)}` shows its last words"
@@ -98,6 +98,6 @@ def _problems(facts: Facts, node: NodeFacts, voice: Voice) -> list[str]:
     return [f"{node.name}: {text}" for text in told or [voice.answer.reason]]
 
 
-def _logs(facts: Facts, name: str) -> str:
+def _logs(facts: LabSnapshot, name: str) -> str:
     chosen = "" if facts.spec.name == "lab" else f" --name {facts.spec.name}"
     return f"overlayd lab logs{chosen} {name}"

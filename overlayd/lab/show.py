@@ -13,10 +13,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from overlayd.lab.lifeline import Progress, Step
+from overlayd.lab.diagram import diagram
+from overlayd.lab.lifeline import LaunchStep, Progress
 from overlayd.lab.model import LabSpec
 from overlayd.lab.overview import Overview
-from overlayd.lab.picture import picture
 
 PLAIN_WIDTH = 120
 """Columns where there is no terminal to ask."""
@@ -40,19 +40,19 @@ def describe(spec: LabSpec) -> str:
     return f"{nodes}, {pods}, {spec.backend} over {spec.network}"
 
 
-def describe_step(spec: LabSpec, step: Step, done: int) -> str:
+def describe_step(spec: LabSpec, step: LaunchStep, done: int) -> str:
     """What a step makes, and how far it has got."""
     of = f"{done}/{spec.nodes}"
     match step:
-        case Step.NETWORK:
+        case LaunchStep.NETWORK:
             return f"a bridge, and {spec.nodes} network namespaces on it: the nodes"
-        case Step.ETCD:
+        case LaunchStep.ETCD:
             return "the cluster's store, and the network config in it"
-        case Step.DAEMONS:
+        case LaunchStep.DAEMONS:
             return f"{of} daemons have leased a subnet for their node"
-        case Step.PODS:
+        case LaunchStep.PODS:
             return f"{of} nodes have a bridge and their pods"
-        case Step.OVERLAY:
+        case LaunchStep.OVERLAY:
             return f"{of} nodes are healthy, with all of their peers"
 
 
@@ -63,8 +63,8 @@ class ProgressBoard:
         self._spec = spec
         self._console = console
         self._start = time.monotonic()
-        self._done: dict[Step, int] = {}
-        self._finished: dict[Step, float] = {}
+        self._done: dict[LaunchStep, int] = {}
+        self._finished: dict[LaunchStep, float] = {}
         self._spinner = Spinner("dots", style="cyan")
 
     @property
@@ -81,13 +81,13 @@ class ProgressBoard:
 
     def __rich__(self) -> RenderableType:
         grid = Table.grid(padding=(0, 1))
-        current = next((step for step in Step if step not in self._finished), None)
-        for step in Step:
+        current = next((step for step in LaunchStep if step not in self._finished), None)
+        for step in LaunchStep:
             waiting: RenderableType = self._spinner if step in self._done or step is current else ""
             grid.add_row("", Text("✓", "green") if step in self._finished else waiting, self._line(step))
         return grid
 
-    def _line(self, step: Step) -> Text:
+    def _line(self, step: LaunchStep) -> Text:
         finished = self._finished.get(step)
         time_taken = f"{finished:5.1f} s  " if finished is not None else " " * 9
         text = describe_step(self._spec, step, self._done.get(step, 0))
@@ -109,7 +109,7 @@ def progress_board(spec: LabSpec, console: Console) -> Generator[ProgressBoard]:
 
 def print_picture(view: Overview, console: Console) -> None:
     """Who has which subnet."""
-    for line in picture(view, console.width):
+    for line in diagram(view, console.width):
         console.print(Text.assemble(*line), soft_wrap=True)
 
 

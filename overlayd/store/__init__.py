@@ -1,1 +1,1 @@
-"""The edge to the store: one protocol (overlayd.core.store), several ways to keep it."""
+"""The edge to the store: one protocol (overlayd.core.leases.store), several ways to keep it."""

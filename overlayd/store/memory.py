@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import trio
 
-from overlayd.core.store import (
+from overlayd.core.leases.store import (
     CONFIG,
     OWN,
     SUBNETS,
@@ -47,7 +47,7 @@ class _Lease:
 
 
 class MemoryStore:
-    """See overlayd.core.store.Store."""
+    """See overlayd.core.leases.store.Store."""
 
     def __init__(self) -> None:
         self._revision = 1
@@ -163,16 +163,16 @@ class _Watch:
 
     def __init__(self, store: MemoryStore, after: int) -> None:
         self._store = store
-        self._seen = after
+        self._keeper_input = after
         self._begun = False
 
     def __aiter__(self) -> _Watch:
         return self
 
     async def __anext__(self) -> Changes:
-        changes = await (self._store.next_changes if self._begun else self._store.sign_of_life)(self._seen)
+        changes = await (self._store.next_changes if self._begun else self._store.sign_of_life)(self._keeper_input)
         self._begun = True
-        self._seen = changes.revision
+        self._keeper_input = changes.revision
         return changes
 
 

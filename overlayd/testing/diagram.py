@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from overlayd.testing.trace import Entry, Kind
+from overlayd.testing.trace import TraceEntry, TraceKind
 
 WIDTH = 9
 """Characters from one column to the next."""
@@ -17,7 +17,7 @@ TIME = 10
 """Characters before the first column."""
 
 
-def draw(entries: Iterable[Entry], columns: Sequence[str], last: int = 80) -> str:
+def draw(entries: Iterable[TraceEntry], columns: Sequence[str], last: int = 80) -> str:
     """The last so many entries.  `columns` from left to right; entries about others are left out."""
     known = [entry for entry in entries if {entry.source, entry.target or entry.source} <= {*columns}]
     troubled: Counter[str] = Counter()
@@ -25,24 +25,27 @@ def draw(entries: Iterable[Entry], columns: Sequence[str], last: int = 80) -> st
     if len(known) > last:
         lines.append(f"{'':{TIME}}… {len(known) - last} steps before …")
     for place, entry in enumerate(known):
-        if entry.kind is Kind.BEGINS:
+        if entry.kind is TraceKind.BEGINS:
             troubled[entry.source] += 1
         if place >= len(known) - last:
             lines.append(_line(entry, columns, troubled))
-        if entry.kind is Kind.ENDS:
+        if entry.kind is TraceKind.ENDS:
             troubled[entry.source] -= 1
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
-def _line(entry: Entry, columns: Sequence[str], troubled: Counter[str]) -> str:
+def _line(entry: TraceEntry, columns: Sequence[str], troubled: Counter[str]) -> str:
     cells = [(" " * (WIDTH // 2) + ("┃" if troubled[name] else "│")).ljust(WIDTH) for name in columns]
     row = list("".join(cells))
     source = _middle(columns.index(entry.source))
     if entry.target:
-        _draw_arrow(row, source, _middle(columns.index(entry.target)), lost=entry.kind is Kind.LOST)
+        _draw_arrow(row, source, _middle(columns.index(entry.target)), lost=entry.kind is TraceKind.LOST)
     else:
-        row[source] = {Kind.BEGINS: "▼", Kind.ENDS: "▲"}.get(entry.kind, "●")
-    words = {Kind.BEGINS: f"{entry.source}: {entry.text} …", Kind.ENDS: f"{entry.source}: … {entry.text}: over"}
+        row[source] = {TraceKind.BEGINS: "▼", TraceKind.ENDS: "▲"}.get(entry.kind, "●")
+    words = {
+        TraceKind.BEGINS: f"{entry.source}: {entry.text} …",
+        TraceKind.ENDS: f"{entry.source}: … {entry.text}: over",
+    }
     text = words.get(entry.kind, entry.text if entry.target else f"{entry.source}: {entry.text}")
     late = f" ({entry.travelled:.1f} s under way)" if entry.travelled >= 0.1 else ""
     return f"{entry.at:{TIME - 2}.3f}  {''.join(row)} {text}{late}"

@@ -1,4 +1,4 @@
-"""A kernel in memory: the same Dataplane, with the same consequences, for tests that need no root.
+"""A kernel in memory: the same Driver, with the same consequences, for tests that need no root.
 
 It passes the contract tests of the real one, and does what the kernel does behind a daemon's back: a link that
 goes down takes its routes and neighbours with it and leaves addresses and FDB entries; a new MAC flushes the
@@ -17,9 +17,11 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from overlayd.core.dataplane import Failure, Hints, Operation, Scope, Verb
-from overlayd.core.iptables import ForwardRules, Variant
-from overlayd.core.kernel import (
+from overlayd.core.firewall.iptables import ForwardRules, Variant
+from overlayd.core.firewall.nftables import NftChain, NftItem, NftTable, Sender
+from overlayd.core.host.underlay import is_our_device
+from overlayd.core.kernel.driver import Failure, Hints, Operation, Scope, Verb
+from overlayd.core.kernel.items import (
     ROUTE_PROTOCOL,
     Address,
     Datapath,
@@ -31,11 +33,9 @@ from overlayd.core.kernel import (
     Link,
     Neighbour,
     Route,
-    Vxlan,
+    VxlanKind,
 )
-from overlayd.core.model import Family, IPAddress, IPNetwork, Mac
-from overlayd.core.nftables import NftChain, NftItem, NftTable, Sender
-from overlayd.core.underlay import is_our_device
+from overlayd.core.network.addresses import Family, IPAddress, IPNetwork, Mac
 from overlayd.testing.nft import FakeNft
 
 
@@ -79,7 +79,7 @@ class FakeKernel:
     _observed: dict[Scope, KernelState] = field(default_factory=dict)
     """What was seen since the last change."""
 
-    # --- the Dataplane
+    # --- the Driver
 
     async def observe(self, scope: Scope) -> KernelState:
         await trio.lowlevel.checkpoint()
@@ -207,7 +207,7 @@ class FakeKernel:
         if existing is None:
             if verb is Verb.CHANGE:
                 return Failure(errno.ENODEV, f"{link.name} is gone")
-            if isinstance(link.kind, Vxlan) and link.kind.underlay not in self.links:
+            if isinstance(link.kind, VxlanKind) and link.kind.underlay not in self.links:
                 return Failure(errno.ENODEV, f"there is no interface {link.kind.underlay!r}")
             self.links[link.name] = link
             return None
@@ -311,7 +311,7 @@ class FakeKernel:
         above = [
             link.name
             for link in self.links.values()
-            if isinstance(link, Link) and isinstance(link.kind, Vxlan) and link.kind.underlay == name
+            if isinstance(link, Link) and isinstance(link.kind, VxlanKind) and link.kind.underlay == name
         ]
         for tunnel in above:
             self._delete_link(tunnel)

@@ -6,8 +6,8 @@ import errno
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from overlayd.core.dataplane import Failure
-from overlayd.core.nftables import COUNTERS, NftChain, NftItem, NftTable, Sender
+from overlayd.core.firewall.nftables import COUNTERS, NftChain, NftItem, NftTable, Sender
+from overlayd.core.kernel.driver import Failure
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from overlayd.core.store import Delete, Put, Record
+from overlayd.core.leases.store import Delete, Put, Record
 from overlayd.store.memory import MemoryStore
 from overlayd.store.memory import _Lease as StoredLease
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import trio
 
 
-class Kind(enum.Enum):
+class TraceKind(enum.Enum):
     MESSAGE = "──▶"
     LOST = "──✗"
     NOTE = "·"
@@ -17,12 +17,12 @@ class Kind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TraceEntry:
     """`at` in virtual seconds.  A message arrives then, `travelled` seconds after it was sent; a note or a fault
     is about `source`."""
 
     at: float
-    kind: Kind
+    kind: TraceKind
     source: str
     target: str
     text: str
@@ -37,25 +37,25 @@ class Entry:
 
 class Trace:
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[TraceEntry] = []
 
     def message(self, source: str, target: str, text: str, travelled: float = 0.0) -> None:
-        self._add(Kind.MESSAGE, source, target, text, travelled)
+        self._add(TraceKind.MESSAGE, source, target, text, travelled)
 
     def lost(self, source: str, target: str, text: str) -> None:
-        self._add(Kind.LOST, source, target, text)
+        self._add(TraceKind.LOST, source, target, text)
 
     def note(self, source: str, text: str) -> None:
-        self._add(Kind.NOTE, source, "", text)
+        self._add(TraceKind.NOTE, source, "", text)
 
     def begins(self, source: str, text: str) -> None:
-        self._add(Kind.BEGINS, source, "", text)
+        self._add(TraceKind.BEGINS, source, "", text)
 
     def ends(self, source: str, text: str) -> None:
-        self._add(Kind.ENDS, source, "", text)
+        self._add(TraceKind.ENDS, source, "", text)
 
-    def _add(self, kind: Kind, source: str, target: str, text: str, travelled: float = 0.0) -> None:
-        self.entries.append(Entry(trio.current_time(), kind, source, target, text, travelled))
+    def _add(self, kind: TraceKind, source: str, target: str, text: str, travelled: float = 0.0) -> None:
+        self.entries.append(TraceEntry(trio.current_time(), kind, source, target, text, travelled))
 
     def __str__(self) -> str:
         return "".join(f"{entry}\n" for entry in self.entries)

@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from overlayd.cli import main
-from overlayd.core.keeper import release
-from overlayd.core.status import Status, Verdict
-from overlayd.core.store import CONFIG, FROZEN, HELD, SUBNETS, Put, Store, StoreRefused, Transaction
+from overlayd.core.leases.keeper import release
+from overlayd.core.leases.store import CONFIG, FROZEN, HELD, SUBNETS, Put, Store, StoreRefused, Transaction
+from overlayd.core.status.status import Status, Verdict
 from overlayd.store.etcd import Access, Login, open_etcd
 from support.cluster import SimulatedNode, subnet_of
 from support.etcd import Etcd

@@ -1,4 +1,4 @@
-"""What every dataplane promises of our nftables table: that of the real nft, in a namespace of its own, and the
+"""What every driver promises of our nftables table: that of the real nft, in a namespace of its own, and the
 fake one."""
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlayd.core.dataplane import Dataplane, Operation, Scope, Verb
-from overlayd.core.firewall import masquerade, source_check
-from overlayd.core.kernel import KernelState
-from overlayd.core.nftables import COUNTERS, NftItem, NftTable, Sender
-from overlayd.core.plan import diff
-from overlayd.host.nft.dataplane import open_nft
+from overlayd.core.firewall.nftables import COUNTERS, NftItem, NftTable, Sender
+from overlayd.core.firewall.policy import masquerade, source_check
+from overlayd.core.kernel.driver import Driver, Operation, Scope, Verb
+from overlayd.core.kernel.items import KernelState
+from overlayd.core.kernel.plan import diff
+from overlayd.host.nft.driver import open_nft
 from overlayd.host.nft.probe import find_obstacle
 from overlayd.host.nft.script import FEW
 from overlayd.testing.kernel import FakeKernel
@@ -29,9 +29,9 @@ from support.overlay import adding, install, removing, subnet
 SCOPE = Scope()
 
 
-class World(Protocol):
+class NftWorld(Protocol):
     @property
-    def dataplane(self) -> Dataplane: ...
+    def driver(self) -> Driver: ...
 
     def flush(self) -> None:
         """As a firewall's reload does."""
@@ -44,25 +44,25 @@ class World(Protocol):
     def set_counter(self, counter: str, packets: int) -> None: ...
 
 
-class FakeWorld:
+class FakeNftWorld:
     def __init__(self) -> None:
-        self.dataplane = FakeKernel()
-        self.flush = self.dataplane.flush_nft
+        self.driver = FakeKernel()
+        self.flush = self.driver.flush_nft
 
     def make_odd(self) -> None:
-        self.dataplane.put_nft(NftTable("holds chain foo"))
+        self.driver.put_nft(NftTable("holds chain foo"))
 
     def count(self, counter: str) -> int:
-        return self.dataplane.nft.counters[counter]
+        return self.driver.nft.counters[counter]
 
     def set_counter(self, counter: str, packets: int) -> None:
-        self.dataplane.nft.counters[counter] = packets
+        self.driver.nft.counters[counter] = packets
 
 
-class RealWorld:
-    def __init__(self, name: str, dataplane: Dataplane) -> None:
+class RealNftWorld:
+    def __init__(self, name: str, driver: Driver) -> None:
         self.netns = name
-        self.dataplane = dataplane
+        self.driver = driver
 
     def flush(self) -> None:
         nft(self.netns, "flush", "ruleset")
@@ -86,74 +86,74 @@ class RealWorld:
 
 
 @contextmanager
-def real_world() -> Iterator[RealWorld]:
+def real_world() -> Iterator[RealNftWorld]:
     require_nft()
-    with netns() as name, open_nft(name) as dataplane:
-        yield RealWorld(name, dataplane)
+    with netns() as name, open_nft(name) as driver:
+        yield RealNftWorld(name, driver)
 
 
 @pytest.fixture(params=["fake", "real"])
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[NftWorld]:
     if request.param == "fake":
-        yield FakeWorld()
+        yield FakeNftWorld()
         return
     with real_world() as real:
         yield real
 
 
-async def observed(dataplane: Dataplane) -> KernelState:
-    return await dataplane.observe(SCOPE)
+async def observed(driver: Driver) -> KernelState:
+    return await driver.observe(SCOPE)
 
 
-async def done(dataplane: Dataplane, *operations: Operation) -> None:
-    assert await dataplane.apply(operations) == (None,) * len(operations)
+async def done(driver: Driver, *operations: Operation) -> None:
+    assert await driver.apply(operations) == (None,) * len(operations)
 
 
-async def reach(dataplane: Dataplane, desired: KernelState) -> int:
+async def reach(driver: Driver, desired: KernelState) -> int:
     """Carry out the plan, in one go; how many operations it had."""
-    plan = diff(desired, await observed(dataplane), sweep=True)
+    plan = diff(desired, await observed(driver), sweep=True)
     for stage in plan.stages:
-        await done(dataplane, *stage)
-    assert str(await observed(dataplane)) == str(desired)
+        await done(driver, *stage)
+    assert str(await observed(driver)) == str(desired)
     return len(plan)
 
 
-async def test_where_there_is_no_table_there_is_nothing(world: World) -> None:
-    assert await observed(world.dataplane) == KernelState()
+async def test_where_there_is_no_table_there_is_nothing(world: NftWorld) -> None:
+    assert await observed(world.driver) == KernelState()
 
 
-async def test_what_is_added_is_observed_just_so_and_adding_again_changes_nothing(world: World) -> None:
+async def test_what_is_added_is_observed_just_so_and_adding_again_changes_nothing(world: NftWorld) -> None:
     state = firewall(1, peers=(2, 3))
-    await install(world.dataplane, state)
-    await done(world.dataplane, *adding(state))
-    assert await observed(world.dataplane) == state
+    await install(world.driver, state)
+    await done(world.driver, *adding(state))
+    assert await observed(world.driver) == state
 
 
-async def test_a_peer_goes_alone_and_removing_again_succeeds(world: World) -> None:
-    await install(world.dataplane, firewall(1, peers=(2, 3)))
+async def test_a_peer_goes_alone_and_removing_again_succeeds(world: NftWorld) -> None:
+    await install(world.driver, firewall(1, peers=(2, 3)))
     for _ in range(2):
-        await done(world.dataplane, *removing(senders(2)))
-        assert await observed(world.dataplane) == firewall(1, peers=(3,))
+        await done(world.driver, *removing(senders(2)))
+        assert await observed(world.driver) == firewall(1, peers=(3,))
 
 
-async def test_removing_from_a_table_that_is_gone_succeeds_and_makes_none(world: World) -> None:
+async def test_removing_from_a_table_that_is_gone_succeeds_and_makes_none(world: NftWorld) -> None:
     state = firewall(1, peers=(2,))
-    await install(world.dataplane, state)
+    await install(world.driver, state)
     world.flush()
-    await done(world.dataplane, *removing(reversed(list(state))))
-    assert await observed(world.dataplane) == KernelState()
+    await done(world.driver, *removing(reversed(list(state))))
+    assert await observed(world.driver) == KernelState()
 
 
-async def test_a_chain_changes_in_place(world: World) -> None:
-    await install(world.dataplane, firewall(1, peers=(2,)))
+async def test_a_chain_changes_in_place(world: NftWorld) -> None:
+    await install(world.driver, firewall(1, peers=(2,)))
     chain = source_check(4789, 7, subnet(9))
-    await done(world.dataplane, Operation(Verb.CHANGE, chain, was=source_check(8472, 1, subnet(1))))
+    await done(world.driver, Operation(Verb.CHANGE, chain, was=source_check(8472, 1, subnet(1))))
     wanted = KernelState.of([TABLE, masquerade(NETWORK, subnet(1)), chain, *senders(2)])
-    assert await observed(world.dataplane) == wanted
+    assert await observed(world.driver) == wanted
 
 
-async def test_counts_outlive_every_change_but_that_of_the_table(world: World) -> None:
-    await install(world.dataplane, KernelState.of([TABLE]))
+async def test_counts_outlive_every_change_but_that_of_the_table(world: NftWorld) -> None:
+    await install(world.driver, KernelState.of([TABLE]))
     for number, counter in enumerate(COUNTERS, start=3):
         world.set_counter(counter, number)
     many = range(2, 2 + FEW)
@@ -164,46 +164,46 @@ async def test_counts_outlive_every_change_but_that_of_the_table(world: World) -
         firewall(2, peers=(3,)),
         firewall(2),
     ):
-        await reach(world.dataplane, state)
+        await reach(world.driver, state)
         assert [world.count(counter) for counter in COUNTERS] == [3, 4, 5]
 
 
-async def test_many_senders_go_in_one_transaction_and_the_others_stay(world: World) -> None:
+async def test_many_senders_go_in_one_transaction_and_the_others_stay(world: NftWorld) -> None:
     everybody = range(2, 60)
-    await install(world.dataplane, firewall(1, peers=everybody))
-    assert await reach(world.dataplane, firewall(1, peers=(2, 7))) == 2 * (len(everybody) - 2)
+    await install(world.driver, firewall(1, peers=everybody))
+    assert await reach(world.driver, firewall(1, peers=(2, 7))) == 2 * (len(everybody) - 2)
 
 
-async def test_an_odd_table_is_made_anew_by_one_plan(world: World) -> None:
+async def test_an_odd_table_is_made_anew_by_one_plan(world: NftWorld) -> None:
     state = firewall(1, peers=(2, 3))
-    await install(world.dataplane, state)
+    await install(world.driver, state)
     world.make_odd()
-    assert "foo" in str(await observed(world.dataplane))
-    await reach(world.dataplane, state)
+    assert "foo" in str(await observed(world.driver))
+    await reach(world.driver, state)
 
 
-async def test_a_table_that_was_flushed_comes_back(world: World) -> None:
+async def test_a_table_that_was_flushed_comes_back(world: NftWorld) -> None:
     state = firewall(1, peers=(2, 3))
-    await install(world.dataplane, state)
+    await install(world.driver, state)
     world.flush()
-    assert await observed(world.dataplane) == KernelState()
-    await reach(world.dataplane, state)
+    assert await observed(world.driver) == KernelState()
+    await reach(world.driver, state)
 
 
-async def test_a_table_goes_with_all_that_is_in_it(world: World) -> None:
-    await install(world.dataplane, firewall(1, peers=(2, 3)))
-    assert await reach(world.dataplane, KernelState()) == 1
+async def test_a_table_goes_with_all_that_is_in_it(world: NftWorld) -> None:
+    await install(world.driver, firewall(1, peers=(2, 3)))
+    assert await reach(world.driver, KernelState()) == 1
 
 
-async def test_a_chain_without_a_table_is_refused(world: World) -> None:
-    [outcome] = await world.dataplane.apply(adding([masquerade(NETWORK, subnet(1))]))
+async def test_a_chain_without_a_table_is_refused(world: NftWorld) -> None:
+    [outcome] = await world.driver.apply(adding([masquerade(NETWORK, subnet(1))]))
     assert outcome is not None
-    assert await observed(world.dataplane) == KernelState()
+    assert await observed(world.driver) == KernelState()
 
 
-async def test_a_change_is_hinted_at(world: World) -> None:
-    await install(world.dataplane, firewall(1))
-    async with world.dataplane.changes() as hints:
+async def test_a_change_is_hinted_at(world: NftWorld) -> None:
+    await install(world.driver, firewall(1))
+    async with world.driver.changes() as hints:
         world.flush()
         with trio.fail_after(10):
             await hints.wait()
@@ -214,15 +214,15 @@ async def test_a_change_is_hinted_at(world: World) -> None:
 
 async def test_what_nft_refuses_keeps_nothing_else_from_being_done() -> None:
     with real_world() as world:
-        await install(world.dataplane, firewall(1, peers=(2, 3)))
+        await install(world.driver, firewall(1, peers=(2, 3)))
         inside = [Sender(IPv4Address("10.99.0.2"), IPv4Network(f"10.244.2.{n}/32")) for n in (5, 6)]  # overlap
         operations = adding([senders(4)[0], inside[0], senders(4)[1], inside[1], *senders(5)])
-        outcomes = await world.dataplane.apply(operations)
+        outcomes = await world.driver.apply(operations)
         assert [outcome is None for outcome in outcomes] == [True, False, True, False, True, True]
         assert outcomes[1] is not None
         assert outcomes[1].reason.startswith("nft says: ")
         assert outcomes[1].errno != 0
-        assert await observed(world.dataplane) == firewall(1, peers=(2, 3, 4, 5))
+        assert await observed(world.driver) == firewall(1, peers=(2, 3, 4, 5))
 
 
 FAULTS = {
@@ -254,25 +254,25 @@ FAULTS = {
 async def test_what_was_altered_by_hand_is_seen_and_undone_by_one_plan(fault: str) -> None:
     state = firewall(1, peers=(2, 3))
     with real_world() as world:
-        await install(world.dataplane, state)
+        await install(world.driver, state)
         nft(world.netns, FAULTS[fault])
-        assert await observed(world.dataplane) != state
-        assert await reach(world.dataplane, state) > 0
+        assert await observed(world.driver) != state
+        assert await reach(world.driver, state) > 0
 
 
 async def test_tables_of_others_stay_byte_for_byte() -> None:
     with real_world() as world:
         nft(world.netns, "-f", "-", script=FOREIGN)
         before = nft(world.netns, "-a", "list", "ruleset")
-        assert await observed(world.dataplane) == KernelState()
+        assert await observed(world.driver) == KernelState()
         for state in (firewall(1, peers=(2, 3)), firewall(2, peers=(3,)), KernelState()):
-            await reach(world.dataplane, state)
+            await reach(world.driver, state)
             world_of_others = nft(world.netns, "-a", "list", "ruleset")
             if state:
                 ours = nft(world.netns, "-a", "list", "table", "inet", "overlayd")
                 world_of_others = world_of_others.replace(ours.strip(), "").strip()
             assert world_of_others.strip() == before.strip()
-        async with world.dataplane.changes() as hints:
+        async with world.driver.changes() as hints:
             nft(world.netns, "flush", "table", "inet", "overlayd2")
             with trio.move_on_after(0.5) as scope:
                 await hints.wait()
@@ -289,9 +289,9 @@ async def test_thousands_of_peers(peers: int) -> None:
     everybody = KernelState.of(item for number in range(peers) for item in peer(number))
     half = KernelState.of(item for number in range(peers // 2) for item in peer(number))
     with real_world() as world:
-        await reach(world.dataplane, firewall(1) | everybody)
-        assert await reach(world.dataplane, firewall(1) | half) == peers
-        assert await reach(world.dataplane, KernelState()) == 1
+        await reach(world.driver, firewall(1) | everybody)
+        assert await reach(world.driver, firewall(1) | half) == peers
+        assert await reach(world.driver, KernelState()) == 1
 
 
 @pytest.mark.parametrize(("port", "vni"), [(8472, 1), (1, (1 << 24) - 1), (65535, 0x800)])
@@ -308,8 +308,8 @@ async def test_every_config_is_listed_as_it_was_written(port: int, vni: int) -> 
         items += [Sender(IPv4Address(own.network_address), network), Sender(IPv4Address("1.2.3.4"), own)]
 
         async def check_one() -> None:
-            with open_nft(netns) as dataplane:
-                await reach(dataplane, KernelState.of(items))
+            with open_nft(netns) as driver:
+                await reach(driver, KernelState.of(items))
 
         trio.run(check_one)
 
@@ -321,5 +321,5 @@ async def test_the_probe_finds_no_obstacle_and_leaves_nothing() -> None:
     with real_world() as world:
         for _ in range(2):
             assert await find_obstacle(world.netns) == ""
-            await install(world.dataplane, firewall(1, peers=(2,)))
-        assert await observed(world.dataplane) == firewall(1, peers=(2,))
+            await install(world.driver, firewall(1, peers=(2,)))
+        assert await observed(world.driver) == firewall(1, peers=(2,))

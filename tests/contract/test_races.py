@@ -7,9 +7,9 @@ from pathlib import Path
 
 import trio
 
-from overlayd.core.keeper import Belief, Waiting
+from overlayd.core.leases.keeper import Belief, Waiting
 from overlayd.store.etcd import open_etcd
-from overlayd.testing.line import Cut
+from overlayd.testing.store_link import Cut
 from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, room_for, write_config
 from support.etcd import Etcd
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 import trio
 
-from overlayd.core.store import (
+from overlayd.core.leases.store import (
     Change,
     Changes,
     Committed,

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 import pytest
 import trio
 
-from overlayd.core.store import (
+from overlayd.core.leases.store import (
     Change,
     Changes,
     Delete,

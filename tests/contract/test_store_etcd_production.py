@@ -15,9 +15,8 @@ from typing import TypeVar
 import pytest
 import trio
 
-from overlayd.core.keeper import Belief
-from overlayd.core.status import Verdict
-from overlayd.core.store import (
+from overlayd.core.leases.keeper import Belief
+from overlayd.core.leases.store import (
     Change,
     Changes,
     Committed,
@@ -30,6 +29,7 @@ from overlayd.core.store import (
     StoreError,
     Transaction,
 )
+from overlayd.core.status.status import Verdict
 from overlayd.store.etcd import open_etcd
 from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, write_config
 from support.etcd import Etcd, open_cluster
@@ -105,17 +105,17 @@ class Follower:
 
     def __init__(self, store: Store, after: int) -> None:
         self._store = store
-        self._seen = after
+        self._keeper_input = after
         self.heard: list[Change] = []
         self.ends: list[str] = []
 
     async def run(self) -> None:
         while True:
             try:
-                async with self._store.watch(self._seen) as watch:
+                async with self._store.watch(self._keeper_input) as watch:
                     async for changes in watch:
                         self.heard += changes.changes
-                        self._seen = changes.revision
+                        self._keeper_input = changes.revision
             except Compacted:
                 raise
             except StoreError as error:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from overlayd.core.store import Changes, Put, Record, Snapshot, Store, StoreError, Transaction
+from overlayd.core.leases.store import Changes, Put, Record, Snapshot, Store, StoreError, Transaction
 from overlayd.store.etcd import Access, TlsFiles, certificates, open_etcd
-from support.authority import Authority, Pair
+from support.authority import Authority, KeyPair
 from support.etcd import Etcd
 
 PREFIX = "/test"
@@ -46,7 +46,7 @@ def strict_etcd(authority: Authority) -> Generator[Etcd]:
 
 
 @asynccontextmanager
-async def opened(endpoint: str, ca: Path | None, pair: Pair | None = None) -> AsyncGenerator[Store]:
+async def opened(endpoint: str, ca: Path | None, pair: KeyPair | None = None) -> AsyncGenerator[Store]:
     tls = TlsFiles(ca, pair.cert, pair.key) if pair else TlsFiles(ca)
     async with open_etcd([endpoint], PREFIX, access=Access(tls)) as store:
         yield store
@@ -158,7 +158,7 @@ async def answered(store: Store) -> Snapshot | None:
         return None
 
 
-def put_in_place(pair: Pair, target: Pair) -> None:
+def put_in_place(pair: KeyPair, target: KeyPair) -> None:
     """As certificates are renewed: each file replaced, one after the other."""
     shutil.copy(pair.key, target.key)
     shutil.copy(pair.cert, target.cert)
@@ -173,8 +173,8 @@ async def test_certificates_rotated_on_disk_are_taken_up_while_a_watch_goes_on(
 ) -> None:
     caplog.set_level(logging.INFO, "overlayd.store.etcd")
     served, shown, ca = (
-        Pair(tmp_path / "s.pem", tmp_path / "s.key"),
-        Pair(tmp_path / "c.pem", tmp_path / "c.key"),
+        KeyPair(tmp_path / "s.pem", tmp_path / "s.key"),
+        KeyPair(tmp_path / "c.pem", tmp_path / "c.key"),
         tmp_path / "ca",
     )
     put_in_place(authority.issue("127.0.0.1"), served)

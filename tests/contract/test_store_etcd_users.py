@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from overlayd.cli import main
-from overlayd.core.store import Changes, Put, Record, Store, StoreError, StoreRefused, Transaction
+from overlayd.core.leases.store import Changes, Put, Record, Store, StoreError, StoreRefused, Transaction
 from overlayd.store.etcd import Access, AccessError, Login, open_etcd
 from overlayd.store.etcd import watch as etcd_watch
 from support.authority import Authority

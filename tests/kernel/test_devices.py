@@ -13,29 +13,29 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from overlayd.core.dataplane import Operation, Scope, Verb
-from overlayd.core.kernel import Forwarding, KernelState, Link, Vxlan
-from overlayd.core.model import Family
+from overlayd.core.kernel.driver import Operation, Scope, Verb
+from overlayd.core.kernel.items import Forwarding, KernelState, Link, VxlanKind
+from overlayd.core.network.addresses import Family
 from overlayd.host.netlink.netns import in_netns
 from support.netns import ip, netns, node, run
 from support.overlay import DEVICE, FORWARDING, adding, install, link, mac, removing
-from support.worlds import RealWorld, open_real_world
+from support.worlds import RealDriverWorld, open_real_world
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[RealWorld]:
+async def world() -> AsyncIterator[RealDriverWorld]:
     async with open_real_world() as real:
         yield real
 
 
-async def observed_link(world: RealWorld, name: str = DEVICE) -> Link:
-    found = (await world.dataplane.observe(Scope())).by_key["link", name]
+async def observed_link(world: RealDriverWorld, name: str = DEVICE) -> Link:
+    found = (await world.driver.observe(Scope())).by_key["link", name]
     assert isinstance(found, Link)
     return found
 
 
-async def test_the_device_is_as_flannel_would_make_it(world: RealWorld) -> None:
-    await install(world.dataplane, KernelState.of([link(1)]))
+async def test_the_device_is_as_flannel_would_make_it(world: RealDriverWorld) -> None:
+    await install(world.driver, KernelState.of([link(1)]))
     (shown,) = json.loads(ip(world.netns, f"-d -j link show {DEVICE}"))
     assert shown["address"] == "02:00:00:00:00:01"
     assert shown["mtu"] == 1450
@@ -52,18 +52,18 @@ async def test_the_device_is_as_flannel_would_make_it(world: RealWorld) -> None:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "desired",
     [
-        Link("ovl.16777215", Vxlan(16777215, IPv4Address("10.99.0.1"), "eth0", port=4789), mac(3), 1400),
-        Link("ovl.2", Vxlan(2, IPv4Address("10.99.0.1"), "eth0", learning=True), mac(3), 1450),
-        Link("ovl.3", Vxlan(3, IPv4Address("10.99.0.1"), "eth0", gbp=True, port=9000), mac(3), 1450),
-        Link("ovl.4", Vxlan(4, IPv4Address("10.99.0.1"), "eth0"), mac(3), 1450, up=False),
-        Link("ovl6.5", Vxlan(5, IPv6Address("fd00::1"), "eth0"), mac(3), 1430),
+        Link("ovl.16777215", VxlanKind(16777215, IPv4Address("10.99.0.1"), "eth0", port=4789), mac(3), 1400),
+        Link("ovl.2", VxlanKind(2, IPv4Address("10.99.0.1"), "eth0", learning=True), mac(3), 1450),
+        Link("ovl.3", VxlanKind(3, IPv4Address("10.99.0.1"), "eth0", gbp=True, port=9000), mac(3), 1450),
+        Link("ovl.4", VxlanKind(4, IPv4Address("10.99.0.1"), "eth0"), mac(3), 1450, up=False),
+        Link("ovl6.5", VxlanKind(5, IPv6Address("fd00::1"), "eth0"), mac(3), 1430),
     ],
     ids=str,
 )
-async def test_every_attribute_comes_back(world: RealWorld, wish: Link) -> None:
-    await install(world.dataplane, KernelState.of([wish]))
+async def test_every_attribute_comes_back(world: RealDriverWorld, desired: Link) -> None:
+    await install(world.driver, KernelState.of([desired]))
 
 
 @pytest.mark.parametrize(
@@ -83,82 +83,82 @@ async def test_every_attribute_comes_back(world: RealWorld, wish: Link) -> None:
         "local 10.99.0.1 dev eth0 dstport 8472 nolearning external",
     ],
 )
-async def test_a_device_made_by_hand_with_other_attributes_is_told(world: RealWorld, options: str) -> None:
+async def test_a_device_made_by_hand_with_other_attributes_is_told(world: RealDriverWorld, options: str) -> None:
     ip(world.netns, f"link add {DEVICE} address {link(1).mac} mtu 1450 up type vxlan {options}")
     found = await observed_link(world)
     assert found.kind != link(1).kind
-    (refused,) = await world.dataplane.apply(adding([link(1)]))
+    (refused,) = await world.driver.apply(adding([link(1)]))
     assert refused is not None
-    outcomes = await world.dataplane.apply([*removing([found]), *adding([link(1)])])
+    outcomes = await world.driver.apply([*removing([found]), *adding([link(1)])])
     assert not any(outcomes)
     assert await observed_link(world) == link(1)
 
 
-async def test_a_device_without_a_mac_is_told_too(world: RealWorld) -> None:
+async def test_a_device_without_a_mac_is_told_too(world: RealDriverWorld) -> None:
     ip(world.netns, f"link add {DEVICE} type vxlan dstport 8472 gpe external")
     found = await observed_link(world)
     assert found.kind.extra == ("external", "gpe")
     assert found.mac is None
-    assert not any(await world.dataplane.apply([*removing([found]), *adding([link(1)])]))
+    assert not any(await world.driver.apply([*removing([found]), *adding([link(1)])]))
     assert await observed_link(world) == link(1)
 
 
-async def test_a_device_made_by_hand_just_so_is_taken_on(world: RealWorld) -> None:
+async def test_a_device_made_by_hand_just_so_is_taken_on(world: RealDriverWorld) -> None:
     options = "id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning"
     ip(world.netns, f"link add {DEVICE} type vxlan {options}")
-    assert await world.dataplane.apply(adding([link(1)])) == (None,)
+    assert await world.driver.apply(adding([link(1)])) == (None,)
     assert await observed_link(world) == link(1)
     assert ip(world.netns, f"address show {DEVICE}").count("inet") == 0  # no fe80:: either
 
 
-async def test_an_underlay_that_is_not_in_this_namespace_equals_no_wish(world: RealWorld) -> None:
+async def test_an_underlay_that_is_not_in_this_namespace_equals_no_wish(world: RealDriverWorld) -> None:
     with netns("elsewhere") as elsewhere:
         ip(elsewhere, "link add eth0 index 4242 type veth peer name wire")
         ip(elsewhere, "link add ovl.1 type vxlan id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning")
         ip(elsewhere, f"link set ovl.1 netns {world.netns}")
         found = (await observed_link(world)).kind
-        assert isinstance(found, Vxlan)
+        assert isinstance(found, VxlanKind)
         assert found.underlay == "index 4242"  # no interface can be called so
 
 
 async def test_a_second_tunnel_with_the_same_vni_and_port_is_refused_in_the_kernels_words(
-    world: RealWorld,
+    world: RealDriverWorld,
 ) -> None:
     ip(world.netns, "link add flannel.1 type vxlan id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning")
-    (refused,) = await world.dataplane.apply(adding([link(1)]))
+    (refused,) = await world.driver.apply(adding([link(1)]))
     assert refused is not None
     assert "VNI already exists" in refused.reason
 
 
-async def test_a_taken_port_is_named(world: RealWorld) -> None:
+async def test_a_taken_port_is_named(world: RealDriverWorld) -> None:
     with in_netns(world.netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as holder:
         holder.bind(("0.0.0.0", 8472))
-        (refused,) = await world.dataplane.apply(adding([link(1)]))
+        (refused,) = await world.driver.apply(adding([link(1)]))
         assert refused is not None
         assert f"(pid {os.getpid()}) has UDP port 8472" in refused.reason
-    assert await world.dataplane.apply([Operation(Verb.CHANGE, link(1), await observed_link(world))]) == (None,)
+    assert await world.driver.apply([Operation(Verb.CHANGE, link(1), await observed_link(world))]) == (None,)
     assert await observed_link(world) == link(1)
 
 
-async def test_an_mtu_that_the_underlay_cannot_carry_is_refused(world: RealWorld) -> None:
-    await install(world.dataplane, KernelState.of([link(1)]))
-    wish = dataclasses.replace(link(1), mtu=1460)
-    (refused,) = await world.dataplane.apply([Operation(Verb.CHANGE, wish, link(1))])
+async def test_an_mtu_that_the_underlay_cannot_carry_is_refused(world: RealDriverWorld) -> None:
+    await install(world.driver, KernelState.of([link(1)]))
+    desired = dataclasses.replace(link(1), mtu=1460)
+    (refused,) = await world.driver.apply([Operation(Verb.CHANGE, desired, link(1))])
     assert refused is not None
     assert await observed_link(world) == link(1)
 
 
-async def test_forwarding_goes_by_the_switch_of_that_namespace(world: RealWorld) -> None:
+async def test_forwarding_goes_by_the_switch_of_that_namespace(world: RealDriverWorld) -> None:
     ours = run("cat /proc/sys/net/ipv4/ip_forward")
-    assert FORWARDING not in (await world.dataplane.observe(Scope())).items
-    assert await world.dataplane.apply(adding([FORWARDING])) == (None,)
+    assert FORWARDING not in (await world.driver.observe(Scope())).items
+    assert await world.driver.apply(adding([FORWARDING])) == (None,)
     assert run("ip netns exec", world.netns, "cat /proc/sys/net/ipv4/ip_forward") == "1\n"
     assert run("cat /proc/sys/net/ipv4/ip_forward") == ours
-    assert FORWARDING in (await world.dataplane.observe(Scope())).items
+    assert FORWARDING in (await world.driver.observe(Scope())).items
 
 
-async def test_forwarding_of_ipv6_is_refused_in_words(world: RealWorld) -> None:
-    (refused,) = await world.dataplane.apply(adding([Forwarding(Family.IPV6)]))
+async def test_forwarding_of_ipv6_is_refused_in_words(world: RealDriverWorld) -> None:
+    (refused,) = await world.driver.apply(adding([Forwarding(Family.IPV6)]))
     assert refused is not None
     assert "IPv6" in refused.reason
 
@@ -206,18 +206,18 @@ def forward_with_read_only_proc_sys(namespace: str, *wrapper: str) -> str:
 
 FORWARD = """
 import sys, trio
-from overlayd.core.dataplane import Operation, Scope, Verb
-from overlayd.core.kernel import Forwarding
-from overlayd.core.model import Family
+from overlayd.core.kernel.driver import Operation, Scope, Verb
+from overlayd.core.kernel.items import Forwarding
+from overlayd.core.network.addresses import Family
 from overlayd.host.netlink.netns import in_netns
-from overlayd.host.dataplane import open_dataplane
+from overlayd.host.netlink.driver import open_netlink_driver
 
 async def main(netns):
     item = Forwarding(Family.IPV4)
-    async with open_dataplane(netns) as dataplane:
-        print(item in (await dataplane.observe(Scope())).items)
-        print(await dataplane.apply([Operation(Verb.ADD, item)]))
-        print(item in (await dataplane.observe(Scope())).items)
+    async with open_netlink_driver(netns) as driver:
+        print(item in (await driver.observe(Scope())).items)
+        print(await driver.apply([Operation(Verb.ADD, item)]))
+        print(item in (await driver.observe(Scope())).items)
 
 trio.run(main, sys.argv[1])
 """

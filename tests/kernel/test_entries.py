@@ -8,9 +8,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from overlayd.core.dataplane import Operation, Scope, Verb
-from overlayd.core.kernel import FdbEntry, Item, KernelState
-from overlayd.core.model import Mac
+from overlayd.core.kernel.driver import Operation, Scope, Verb
+from overlayd.core.kernel.items import FdbEntry, Item, KernelState
+from overlayd.core.network.addresses import Mac
 from support.netns import bridge, ip
 from support.overlay import (
     DEVICE,
@@ -24,29 +24,29 @@ from support.overlay import (
     removing,
     route,
 )
-from support.worlds import RealWorld, open_real_world
+from support.worlds import RealDriverWorld, open_real_world
 
 ALL_ZERO = Mac(bytes(6))
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[RealWorld]:
+async def world() -> AsyncIterator[RealDriverWorld]:
     async with open_real_world() as real:
-        await install(real.dataplane, node(1))
+        await install(real.driver, node(1))
         yield real
 
 
-async def observed(world: RealWorld) -> KernelState:
-    return await world.dataplane.observe(Scope())
+async def observed(world: RealDriverWorld) -> KernelState:
+    return await world.driver.observe(Scope())
 
 
-async def mended(world: RealWorld, wish: Item) -> None:
+async def mended(world: RealDriverWorld, desired: Item) -> None:
     """Do what a plan would do to reach the wish, and see it reached."""
-    was = (await observed(world)).by_key.get(wish.key)
-    assert was != wish
-    outcomes = await world.dataplane.apply([Operation(Verb.CHANGE if was else Verb.ADD, wish, was)])
+    was = (await observed(world)).by_key.get(desired.key)
+    assert was != desired
+    outcomes = await world.driver.apply([Operation(Verb.CHANGE if was else Verb.ADD, desired, was)])
     assert outcomes == (None,)
-    assert (await observed(world)).by_key[wish.key] == wish
+    assert (await observed(world)).by_key[desired.key] == desired
 
 
 @pytest.mark.parametrize(
@@ -61,45 +61,50 @@ async def mended(world: RealWorld, wish: Item) -> None:
         "nhid 2 self permanent",
     ],
 )
-async def test_whatever_fdb_entry_stands_in_the_place_of_ours_is_replaced(world: RealWorld, odd: str) -> None:
+async def test_whatever_fdb_entry_stands_in_the_place_of_ours_is_replaced(
+    world: RealDriverWorld, odd: str
+) -> None:
     ip(world.netns, "nexthop add id 1 via 10.99.0.9 fdb")
     ip(world.netns, "nexthop add id 2 group 1 fdb")
-    wish = fdb_entry(2)
-    bridge(world.netns, f"fdb add {wish.mac} dev {DEVICE} {odd}")
-    await mended(world, wish)
+    desired = fdb_entry(2)
+    bridge(world.netns, f"fdb add {desired.mac} dev {DEVICE} {odd}")
+    await mended(world, desired)
     assert (
-        bridge(world.netns, f"fdb show dev {DEVICE}").split() == f"{wish.mac} dst 10.99.0.2 self permanent".split()
+        bridge(world.netns, f"fdb show dev {DEVICE}").split()
+        == f"{desired.mac} dst 10.99.0.2 self permanent".split()
     )
 
 
-async def test_an_fdb_entry_that_appears_after_observing_is_replaced(world: RealWorld) -> None:
-    wish = fdb_entry(2)
-    bridge(world.netns, f"fdb add {wish.mac} dev {DEVICE} dst 10.99.0.9 self permanent")
-    assert await world.dataplane.apply(adding([wish])) == (None,)
-    assert wish in (await observed(world)).items
+async def test_an_fdb_entry_that_appears_after_observing_is_replaced(world: RealDriverWorld) -> None:
+    desired = fdb_entry(2)
+    bridge(world.netns, f"fdb add {desired.mac} dev {DEVICE} dst 10.99.0.9 self permanent")
+    assert await world.driver.apply(adding([desired])) == (None,)
+    assert desired in (await observed(world)).items
 
 
-async def test_an_fdb_entry_with_several_destinations_is_removed_whole(world: RealWorld) -> None:
+async def test_an_fdb_entry_with_several_destinations_is_removed_whole(world: RealDriverWorld) -> None:
     for number in (7, 8, 9):
         bridge(world.netns, f"fdb append {ALL_ZERO} dev {DEVICE} dst 10.99.0.{number} self permanent")
     found = (await observed(world)).by_key["fdb", DEVICE, ALL_ZERO]
     assert isinstance(found, FdbEntry)
-    assert await world.dataplane.apply(removing([found])) == (None,)
+    assert await world.driver.apply(removing([found])) == (None,)
     assert bridge(world.netns, f"fdb show dev {DEVICE}") == ""
 
 
-async def test_learned_fdb_entries_are_not_ours(world: RealWorld) -> None:
+async def test_learned_fdb_entries_are_not_ours(world: RealDriverWorld) -> None:
     bridge(world.netns, f"fdb add {fdb_entry(2).mac} dev {DEVICE} dst 10.99.0.2 self dynamic")
     assert await observed(world) == node(1)
 
 
 @pytest.mark.parametrize("state", ["reachable", "stale", "noarp", "permanent"])
-async def test_whatever_neighbour_stands_in_the_place_of_ours_is_replaced(world: RealWorld, state: str) -> None:
-    wish = neighbour(2)
-    ip(world.netns, f"neighbour add {wish.address} lladdr 02:00:00:00:00:99 dev {DEVICE} nud {state}")
-    present = wish.key in (await observed(world)).by_key
+async def test_whatever_neighbour_stands_in_the_place_of_ours_is_replaced(
+    world: RealDriverWorld, state: str
+) -> None:
+    desired = neighbour(2)
+    ip(world.netns, f"neighbour add {desired.address} lladdr 02:00:00:00:00:99 dev {DEVICE} nud {state}")
+    present = desired.key in (await observed(world)).by_key
     assert present == (state == "permanent")
-    await mended(world, wish)
+    await mended(world, desired)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ async def test_whatever_neighbour_stands_in_the_place_of_ours_is_replaced(world:
         "unreachable 10.244.2.0/24 proto 111",
     ],
 )
-async def test_whatever_route_stands_in_the_place_of_ours_gives_way(world: RealWorld, odd: str) -> None:
+async def test_whatever_route_stands_in_the_place_of_ours_gives_way(world: RealDriverWorld, odd: str) -> None:
     ip(world.netns, f"nexthop add id 1 via 10.244.2.0 dev {DEVICE} onlink")
     ip(world.netns, "nexthop add id 2 group 1")
     ip(world.netns, f"nexthop add id 3 via 10.244.2.0 dev {DEVICE} onlink")
@@ -158,31 +163,31 @@ route add 10.61.0.0/16 via 10.61.0.0 dev {DEVICE} onlink proto static
 route add local 10.62.0.0/16 dev {DEVICE} proto 111 table main"""
 
 
-async def test_foreign_state_and_decoys_stay_byte_for_byte_and_are_never_observed(world: RealWorld) -> None:
-    await world.dataplane.apply(removing([*reversed(list(node(1)))]))
+async def test_foreign_state_and_decoys_stay_byte_for_byte_and_are_never_observed(world: RealDriverWorld) -> None:
+    await world.driver.apply(removing([*reversed(list(node(1)))]))
     for command in FOREIGN_SETUP.splitlines():
         ip(world.netns, command)
     bridge(world.netns, "fdb add 02:00:00:00:00:02 dev flannel.1 dst 10.99.0.2 self permanent")
     before = foreign_state(world.netns)
     scope = Scope(frozenset({"eth0"}))
-    assert await world.dataplane.observe(scope) == KernelState.of([FORWARDING])
+    assert await world.driver.observe(scope) == KernelState.of([FORWARDING])
 
     state = node(1, peers=(2, 3, 4))
-    await install(world.dataplane, state)
+    await install(world.driver, state)
     for command in ON_OUR_DEVICE.splitlines():
         ip(world.netns, command)
-    assert await world.dataplane.observe(scope) == state
+    assert await world.driver.observe(scope) == state
     moved = dataclasses.replace(route(3), gateway=IPv4Address("10.244.9.0"))
     gone_by = [Operation(Verb.CHANGE, moved, was=route(3)), *removing(peer(2)), *removing([route(4)])]
-    assert not any(await world.dataplane.apply(gone_by))
+    assert not any(await world.driver.apply(gone_by))
     assert [line.split()[0] for line in ip(world.netns, f"route show dev {DEVICE}").splitlines()] == [
         "10.60.0.0/16",
         "10.61.0.0/16",
         "local",
         "10.244.3.0/24",
     ]
-    left = await world.dataplane.observe(scope)
-    assert not any(await world.dataplane.apply(removing(reversed(list(left)))))
+    left = await world.driver.observe(scope)
+    assert not any(await world.driver.apply(removing(reversed(list(left)))))
     assert foreign_state(world.netns) == before
 
 

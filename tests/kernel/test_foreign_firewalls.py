@@ -15,9 +15,9 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from overlayd.core.foreign_firewall import Flow, judge
-from overlayd.core.iptables import Variant
-from overlayd.host.foreign_firewall import open_foreign_firewalls
+from overlayd.core.firewall.conflicts import PacketFlow, judge
+from overlayd.core.firewall.iptables import Variant
+from overlayd.host.firewall_conflicts import open_foreign_firewall_reader
 from overlayd.host.netlink.netns import in_netns
 from support.iptables import iptables, restore
 from support.netns import ip, netns, run
@@ -26,8 +26,8 @@ from support.nft import nft, require_nft
 NETWORK = IPv4Network("10.244.0.0/16")
 HERE, THERE = IPv4Network("10.244.1.0/24"), IPv4Network("10.244.2.0/24")
 FLOWS = (
-    Flow("what its pods send", HERE, THERE, leaves_by="ovl.1"),
-    Flow("what comes", THERE, HERE, comes_by="ovl.1"),
+    PacketFlow("what its pods send", HERE, THERE, leaves_by="ovl.1"),
+    PacketFlow("what comes", THERE, HERE, comes_by="ovl.1"),
 )
 PORT = 7000
 
@@ -57,13 +57,13 @@ table inet firewalld {
 
 
 @dataclass
-class Node:
+class FirewallNode:
     name: str
     pod: str
     peer: str
 
     async def problems(self) -> list[str]:
-        with open_foreign_firewalls(self.name) as (_, others):
+        with open_foreign_firewall_reader(self.name) as (_, others):
             return [str(problem) for problem in judge(await others.look(), FLOWS, NETWORK, ours=False)]
 
     def passes(self) -> bool:
@@ -82,7 +82,7 @@ class Node:
 
 
 @contextmanager
-def node() -> Iterator[Node]:
+def node() -> Iterator[FirewallNode]:
     with netns() as name, netns("pod") as pod, netns("peer") as peer:
         for other, link, subnet in ((pod, "cni0", HERE), (peer, "ovl.1", THERE)):
             ip(name, f"link add {link} type veth peer name eth0 netns {other}")
@@ -92,7 +92,7 @@ def node() -> Iterator[Node]:
             ip(other, f"address add {subnet[5]}/24 dev eth0")
             ip(other, f"route add default via {subnet[1]}")
         run(f"ip netns exec {name} sysctl -qw net.ipv4.ip_forward=1")
-        yield Node(name, pod, peer)
+        yield FirewallNode(name, pod, peer)
 
 
 SHUT = {

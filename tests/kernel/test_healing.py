@@ -12,25 +12,25 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 import trio
 
-from overlayd.core.backend import Wish
-from overlayd.core.dataplane import Dataplane, Failure, Hints, Operation, Scope
-from overlayd.core.kernel import KernelState, Route
-from overlayd.core.model import Subnet
-from overlayd.core.report import Aim, Report
-from overlayd.reconciler import Reconciler
+from overlayd.core.kernel.driver import Driver, Failure, Hints, Operation, Scope
+from overlayd.core.kernel.items import KernelState, Route
+from overlayd.core.kernel.report import Report, Target
+from overlayd.core.network.addresses import Subnet
+from overlayd.core.network.backend import DesiredState
+from overlayd.node.reconciler import Reconciler
 from support import overlay
 from support.netns import bridge, ip
-from support.worlds import RealWorld, open_real_world
+from support.worlds import RealDriverWorld, open_real_world
 
 PEERS = (2, 3, 4)
 SCOPE = Scope(frozenset({"eth0"}))
-VXLAN = Wish(
+VXLAN = DesiredState(
     overlay.DEVICE,
     1450,
     overlay.node(),
     {Subnet((overlay.subnet(n),)): KernelState.of(overlay.peer(n)) for n in PEERS},
 )
-HOST_GW = Wish(
+HOST_GW = DesiredState(
     "eth0",
     1500,
     KernelState.of([overlay.FORWARDING]),
@@ -43,10 +43,10 @@ HOST_GW = Wish(
 )
 
 
-class CountingDataplane:
+class CountingDriver:
     """Counts the operations that go through it."""
 
-    def __init__(self, inner: Dataplane) -> None:
+    def __init__(self, inner: Driver) -> None:
         self._inner = inner
         self.operations = 0
 
@@ -64,45 +64,45 @@ class CountingDataplane:
 
 
 @asynccontextmanager
-async def kept(world: RealWorld, wish: Wish) -> AsyncGenerator[CountingDataplane]:
+async def kept(world: RealDriverWorld, desired: DesiredState) -> AsyncGenerator[CountingDriver]:
     """A reconciler at work on the world, which has reached the wish."""
-    dataplane = CountingDataplane(world.dataplane)
+    driver = CountingDriver(world.driver)
 
-    async def aim() -> Aim:
-        return Aim(wish, SCOPE, sweep=True)
+    async def target() -> Target:
+        return Target(desired, SCOPE, sweep=True)
 
     async def publish(report: Report) -> None:
         pass
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Reconciler(dataplane, aim, publish, trio.current_time).run)
-        await reached(world, wish)
-        await quiet(dataplane)
-        yield dataplane
+        nursery.start_soon(Reconciler(driver, target, publish, trio.current_time).run)
+        await reached(world, desired)
+        await quiet(driver)
+        yield driver
         nursery.cancel_scope.cancel()
 
 
-async def reached(world: RealWorld, wish: Wish) -> None:
+async def reached(world: RealDriverWorld, desired: DesiredState) -> None:
     actual = KernelState()
     with trio.move_on_after(20):
-        while (actual := await world.dataplane.observe(SCOPE)) != wish.kernel:  # noqa: ASYNC110
+        while (actual := await world.driver.observe(SCOPE)) != desired.kernel:  # noqa: ASYNC110
             await trio.sleep(0.05)
-    assert str(actual) == str(wish.kernel)
+    assert str(actual) == str(desired.kernel)
 
 
-async def quiet(dataplane: CountingDataplane) -> None:
+async def quiet(driver: CountingDriver) -> None:
     """Until nothing was done for a while: what it does from now on has a new reason."""
     before = -1
-    while before != dataplane.operations:
-        before = dataplane.operations
+    while before != driver.operations:
+        before = driver.operations
         await trio.sleep(0.3)
 
 
-async def heals(world: RealWorld, wish: Wish, dataplane: CountingDataplane, before: int) -> None:
+async def heals(world: RealDriverWorld, desired: DesiredState, driver: CountingDriver, before: int) -> None:
     with trio.fail_after(20):
-        while dataplane.operations == before:  # noqa: ASYNC110
+        while driver.operations == before:  # noqa: ASYNC110
             await trio.sleep(0.01)
-    await reached(world, wish)
+    await reached(world, desired)
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ async def heals(world: RealWorld, wish: Wish, dataplane: CountingDataplane, befo
     ],
 )
 async def test_a_fault_is_healed(fault: str) -> None:
-    async with open_real_world() as world, kept(world, VXLAN) as dataplane:
-        before = dataplane.operations
+    async with open_real_world() as world, kept(world, VXLAN) as driver:
+        before = driver.operations
         for command in fault.split("; "):
             program, _, rest = command.partition(" ")
             {"ip": ip, "bridge": bridge}[program](world.netns, rest)
-        await heals(world, VXLAN, dataplane, before)
+        await heals(world, VXLAN, driver, before)
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,11 @@ async def test_a_fault_is_healed(fault: str) -> None:
     ],
 )
 async def test_host_gw_routes_are_healed(fault: str) -> None:
-    async with open_real_world() as world, kept(world, HOST_GW) as dataplane:
-        before = dataplane.operations
+    async with open_real_world() as world, kept(world, HOST_GW) as driver:
+        before = driver.operations
         for command in fault.split("; "):
             ip(world.netns, command)
-        await heals(world, HOST_GW, dataplane, before)
+        await heals(world, HOST_GW, driver, before)
 
 
 async def test_stale_entries_at_the_start_are_swept_and_strangers_stay() -> None:
@@ -160,7 +160,7 @@ async def test_stale_entries_at_the_start_are_swept_and_strangers_stay() -> None
         async with kept(world, VXLAN):
             pass
         for old in (7, 8):
-            await world.dataplane.apply(overlay.adding(overlay.peer(old)))
+            await world.driver.apply(overlay.adding(overlay.peer(old)))
         ip(world.netns, "link add ovl.9 type vxlan id 9 dstport 4790 local 10.99.0.1 dev eth0")
         ip(world.netns, "link add dummy0 type bridge")
         ip(world.netns, "link set dummy0 up")
@@ -173,7 +173,7 @@ async def test_stale_entries_at_the_start_are_swept_and_strangers_stay() -> None
 
 
 async def test_the_kernel_refuses_one_peer_and_serves_the_others() -> None:
-    wish = Wish(
+    desired = DesiredState(
         VXLAN.device,
         VXLAN.mtu,
         VXLAN.base,
@@ -186,18 +186,18 @@ async def test_the_kernel_refuses_one_peer_and_serves_the_others() -> None:
     )
     reports: list[Report] = []
 
-    async def aim() -> Aim:
-        return Aim(wish, SCOPE, sweep=True)
+    async def target() -> Target:
+        return Target(desired, SCOPE, sweep=True)
 
     async def publish(report: Report) -> None:
         reports.append(report)
 
     async with open_real_world() as world, trio.open_nursery() as nursery:
-        nursery.start_soon(Reconciler(world.dataplane, aim, publish, trio.current_time).run)
+        nursery.start_soon(Reconciler(world.driver, target, publish, trio.current_time).run)
         await reached(world, VXLAN)
         with trio.fail_after(10):
-            while not (reports and reports[-1].retries.setbacks):  # noqa: ASYNC110
+            while not (reports and reports[-1].retries.failed_operations):  # noqa: ASYNC110
                 await trio.sleep(0.05)
-        [setback] = reports[-1].retries.setbacks.values()
-        assert "nowhere" in setback.failure.reason
+        [failed_operation] = reports[-1].retries.failed_operations.values()
+        assert "nowhere" in failed_operation.failure.reason
         nursery.cancel_scope.cancel()

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from overlayd.core.preflight import Intent
-from overlayd.core.problem import Problem
-from overlayd.core.underlay import UnderlayError
+from overlayd.core.host.preflight import PreflightRequest
+from overlayd.core.host.underlay import UnderlayError
+from overlayd.core.status.problem import Problem
 from overlayd.host import tun as host_tun
-from overlayd.host.dataplane import open_dataplane
 from overlayd.host.netlink.connection import Netlink, open_netlink
+from overlayd.host.netlink.driver import open_netlink_driver
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.preflight import preflight
 from overlayd.host.underlay import observe_underlay
@@ -31,7 +31,7 @@ NETWORK = IPv4Network("10.244.0.0/16")
 
 
 @dataclass
-class Host:
+class HostNode:
     name: str
     netlink: Netlink
 
@@ -39,20 +39,20 @@ class Host:
         self, network: IPv4Network = NETWORK, port: int = 8472, vni: int | None = 1, tun: bool = False
     ) -> tuple[Problem, ...]:
         underlay = await observe_underlay(self.netlink, "eth0", None)
-        return await preflight(self.netlink, Intent(network, 24, underlay, port, vni, tun))
+        return await preflight(self.netlink, PreflightRequest(network, 24, underlay, port, vni, tun))
 
     async def codes(self, network: IPv4Network = NETWORK, port: int = 8472, vni: int | None = 1) -> list[str]:
         return [problem.code for problem in await self.problems(network, port, vni)]
 
 
 @pytest.fixture
-async def host() -> AsyncIterator[Host]:
+async def host() -> AsyncIterator[HostNode]:
     with node() as name:
         async with open_netlink(name) as netlink:
-            yield Host(name, netlink)
+            yield HostNode(name, netlink)
 
 
-async def test_the_underlay_is_observed(host: Host) -> None:
+async def test_the_underlay_is_observed(host: HostNode) -> None:
     ip(host.name, "address add 10.99.0.9/16 dev eth0")
     ip(host.name, "route add default via 10.99.255.254")
     ip(host.name, "route add 10.50.0.0/16 dev eth0")
@@ -65,41 +65,41 @@ async def test_the_underlay_is_observed(host: Host) -> None:
     )
 
 
-async def test_the_underlay_follows_a_default_route_of_several_nexthops(host: Host) -> None:
+async def test_the_underlay_follows_a_default_route_of_several_nexthops(host: HostNode) -> None:
     ip(host.name, "route add default nexthop via 10.99.0.253 dev eth0 nexthop via 10.99.0.254 dev eth0")
     assert (await observe_underlay(host.netlink, None, None)).link == "eth0"
 
 
-async def test_the_interfaces_that_there_are_are_named(host: Host) -> None:
+async def test_the_interfaces_that_there_are_are_named(host: HostNode) -> None:
     with pytest.raises(UnderlayError, match=r"'eth7' does not exist; there are .*eth0 \(10\.99\.0\.1/16\)"):
         await observe_underlay(host.netlink, "eth7", None)
 
 
-async def test_an_ordinary_host_passes_and_nothing_is_left_behind(host: Host) -> None:
+async def test_an_ordinary_host_passes_and_nothing_is_left_behind(host: HostNode) -> None:
     before = ip(host.name, "-d link show")
     assert await host.codes() == []
     assert ip(host.name, "-d link show") == before
 
 
-async def test_a_node_with_its_overlay_and_pods_passes_again(host: Host) -> None:
-    async with open_dataplane(host.name) as dataplane:
-        await install(dataplane, state_of(1, peers=(2, 3)))
+async def test_a_node_with_its_overlay_and_pods_passes_again(host: HostNode) -> None:
+    async with open_netlink_driver(host.name) as driver:
+        await install(driver, state_of(1, peers=(2, 3)))
     ip(host.name, "link add cni0 type bridge")
     ip(host.name, "link set cni0 up")
     ip(host.name, "address add 10.244.1.1/24 dev cni0")
     assert await host.codes() == []
 
 
-async def test_a_network_over_the_underlay_is_refused(host: Host) -> None:
+async def test_a_network_over_the_underlay_is_refused(host: HostNode) -> None:
     assert await host.codes(IPv4Network("10.99.0.0/16")) == ["network-overlap"]
 
 
-async def test_a_foreign_route_into_the_network_is_refused(host: Host) -> None:
+async def test_a_foreign_route_into_the_network_is_refused(host: HostNode) -> None:
     ip(host.name, "route add 10.244.9.0/24 via 10.99.0.7")
     assert await host.codes() == ["network-overlap"]
 
 
-async def test_a_flannel_on_this_node_is_named(host: Host) -> None:
+async def test_a_flannel_on_this_node_is_named(host: HostNode) -> None:
     ip(host.name, "link add flannel.1 type vxlan id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning")
     assert await host.codes() == ["vxlan-taken"]
     ip(host.name, "link set flannel.1 up")
@@ -109,7 +109,7 @@ async def test_a_flannel_on_this_node_is_named(host: Host) -> None:
 
 
 @contextmanager
-def holder(host: Host, address: str, port: int) -> Iterator[int]:
+def holder(host: HostNode, address: str, port: int) -> Iterator[int]:
     """Another process, this is its number, that has a UDP port on this address."""
     family = "socket.AF_INET6" if ":" in address else "socket.AF_INET"
     script = (
@@ -124,7 +124,7 @@ def holder(host: Host, address: str, port: int) -> Iterator[int]:
         process.communicate("\n")
 
 
-async def test_a_taken_port_is_found(host: Host) -> None:
+async def test_a_taken_port_is_found(host: HostNode) -> None:
     with holder(host, "127.0.0.1", 8472):
         assert await host.codes() == ["port-taken"]
         assert await host.codes(port=4789) == []
@@ -132,26 +132,26 @@ async def test_a_taken_port_is_found(host: Host) -> None:
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::"])
-async def test_who_has_a_taken_port_is_named(host: Host, address: str) -> None:
+async def test_who_has_a_taken_port_is_named(host: HostNode, address: str) -> None:
     with holder(host, address, 8285) as pid:
         (problem,) = await host.problems(port=8285, vni=None, tun=True)
     command = Path(sys.executable).name[:15]
     assert problem.text == f"UDP port 8285 is taken by {command} (pid {pid})"
 
 
-async def test_a_port_of_our_own_is_not_in_our_way(host: Host) -> None:
+async def test_a_port_of_our_own_is_not_in_our_way(host: HostNode) -> None:
     with in_netns(host.name, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as own:
         own.bind(("10.99.0.1", 8285))
         assert await host.problems(port=8285, vni=None, tun=True) == ()
 
 
-async def test_a_datapath_shares_its_port_with_other_addresses(host: Host) -> None:
+async def test_a_datapath_shares_its_port_with_other_addresses(host: HostNode) -> None:
     with holder(host, "127.0.0.1", 8285):
         assert await host.problems(port=8285, vni=None, tun=True) == ()
 
 
 async def test_without_the_device_node_a_datapath_is_told_how_to_get_it(
-    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    host: HostNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(host_tun, "DEVICE", str(tmp_path / "tun"))
     (problem,) = await host.problems(port=8285, vni=None, tun=True)
@@ -161,7 +161,7 @@ async def test_without_the_device_node_a_datapath_is_told_how_to_get_it(
 
 
 @pytest.mark.parametrize("forwarding", ["0", "1"])
-async def test_a_process_without_the_privilege_is_told_what_it_lacks(host: Host, forwarding: str) -> None:
+async def test_a_process_without_the_privilege_is_told_what_it_lacks(host: HostNode, forwarding: str) -> None:
     in_netns(host.name, lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text(forwarding))
     read_only = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"'
     wrapper = ["unshare", "--mount", "sh", "-c", read_only, "sh", "setpriv", "--bounding-set=-net_admin"]
@@ -179,7 +179,7 @@ async def test_a_process_without_the_privilege_is_told_what_it_lacks(host: Host,
 PREFLIGHT = """
 import sys, trio
 from ipaddress import IPv4Network
-from overlayd.core.preflight import Intent
+from overlayd.core.host.preflight import PreflightRequest
 from overlayd.host.netlink.connection import open_netlink
 from overlayd.host.preflight import preflight
 from overlayd.host.underlay import observe_underlay
@@ -187,7 +187,7 @@ from overlayd.host.underlay import observe_underlay
 async def main(name):
     async with open_netlink(name) as netlink:
         underlay = await observe_underlay(netlink, "eth0", None)
-        for problem in await preflight(netlink, Intent(IPv4Network("10.244.0.0/16"), 24, underlay, 8472, 1)):
+        for problem in await preflight(netlink, PreflightRequest(IPv4Network("10.244.0.0/16"), 24, underlay, 8472, 1)):
             print(problem.code)
 
 trio.run(main, sys.argv[1])

@@ -10,26 +10,26 @@ from dataclasses import dataclass
 import pytest
 import trio
 
-from overlayd.core.backend import Wish
-from overlayd.core.dataplane import Scope
-from overlayd.core.firewall import with_forward_rules
-from overlayd.core.iptables import Variant
-from overlayd.core.kernel import KernelState
-from overlayd.core.report import Aim, Report
-from overlayd.host.foreign_firewall import open_foreign_firewalls
-from overlayd.reconciler import Reconciler
+from overlayd.core.firewall.iptables import Variant
+from overlayd.core.firewall.policy import with_forward_rules
+from overlayd.core.kernel.driver import Scope
+from overlayd.core.kernel.items import KernelState
+from overlayd.core.kernel.report import Report, Target
+from overlayd.core.network.backend import DesiredState
+from overlayd.host.firewall_conflicts import open_foreign_firewall_reader
+from overlayd.node.reconciler import Reconciler
 from support.iptables import FOREIGN, NETWORK, VARIANTS, iptables, listed, require_iptables, restore, rules
 from support.netns import netns
 
 CHAINS = ("INPUT", "FORWARD", "OUTPUT")
 THEIRS = [line for line in FOREIGN if line.startswith("-A FORWARD")]
-NOTHING = Wish("ovl.1", 1450, KernelState())
+NOTHING = DesiredState("ovl.1", 1450, KernelState())
 
 
 @pytest.fixture(autouse=True)
 def _looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing tells of changes in iptables-legacy."""
-    monkeypatch.setattr("overlayd.host.iptables.dataplane.LOOK_EVERY", 0.3)
+    monkeypatch.setattr("overlayd.host.iptables.driver.LOOK_EVERY", 0.3)
 
 
 @dataclass
@@ -59,20 +59,20 @@ class Kept:
 @asynccontextmanager
 async def kept(variant: Variant, *lines: str) -> AsyncGenerator[Kept]:
     require_iptables(variant)
-    with netns() as name, open_foreign_firewalls(name) as (dataplane, others):
+    with netns() as name, open_foreign_firewall_reader(name) as (driver, others):
         state = Kept(name, variant)
         restore(name, variant, *lines)
 
-        async def aim() -> Aim:
+        async def target() -> Target:
             seen = await others.look()
-            return Aim(with_forward_rules(NOTHING, NETWORK, seen.variants), Scope(), sweep=True)
+            return Target(with_forward_rules(NOTHING, NETWORK, seen.variants), Scope(), sweep=True)
 
         async def publish(report: Report) -> None:
             state.passes += 1
             state.last = report
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Reconciler(dataplane, aim, publish, trio.current_time).run)
+            nursery.start_soon(Reconciler(driver, target, publish, trio.current_time).run)
             yield state
             nursery.cancel_scope.cancel()
 
@@ -121,15 +121,15 @@ async def test_a_reload_every_second_is_borne_with_patience(variant: Variant) ->
         await state.wait_first(*THEIRS)
         assert state.passes - before <= 4 * reloads
         assert state.last is not None
-        assert not state.last.retries.setbacks
+        assert not state.last.retries.failed_operations
 
 
 async def test_what_else_happens_does_not_keep_it_from_looking() -> None:
     """Whoever waits for several things begins anew whenever one of them came."""
     require_iptables(Variant.LEGACY)
-    with netns() as name, open_foreign_firewalls(name) as (dataplane, _):
+    with netns() as name, open_foreign_firewall_reader(name) as (driver, _):
         restore(name, Variant.LEGACY, *FOREIGN)
-        async with dataplane.changes() as hints:
+        async with driver.changes() as hints:
             noticed = False
             with trio.fail_after(20):
                 while not noticed:

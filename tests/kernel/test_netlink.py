@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from overlayd.core.dataplane import Operation, Scope, Verb
-from overlayd.core.kernel import Forwarding, Route
-from overlayd.core.model import Family
-from overlayd.host.dataplane import open_dataplane
+from overlayd.core.kernel.driver import Operation, Scope, Verb
+from overlayd.core.kernel.items import Forwarding, Route
+from overlayd.core.network.addresses import Family
 from overlayd.host.netlink import wire
 from overlayd.host.netlink.connection import open_netlink, open_notifications
+from overlayd.host.netlink.driver import open_netlink_driver
+from overlayd.host.netlink.dumps import read_links, read_route_rows
 from overlayd.host.netlink.entries import pack_route
-from overlayd.host.netlink.facts import read_links, read_route_rows
 from overlayd.host.netlink.netns import in_netns
 from support.netns import ip, netns, node, require_root
 from support.overlay import DEVICE, adding, install, neighbour, peer, subnet
@@ -37,11 +37,11 @@ async def test_another_namespace_is_reached_and_ours_stays() -> None:
     assert (os.readlink("/proc/self/ns/net"), open_files()) == before
 
 
-async def test_a_dataplane_leaves_no_file_open() -> None:
+async def test_a_driver_leaves_no_file_open() -> None:
     with node() as name:
         before = open_files()
-        async with open_dataplane(name) as dataplane, dataplane.changes():
-            await dataplane.apply([Operation(Verb.ADD, Forwarding(Family.IPV4))])
+        async with open_netlink_driver(name) as driver, driver.changes():
+            await driver.apply([Operation(Verb.ADD, Forwarding(Family.IPV4))])
         assert open_files() == before
 
 
@@ -80,20 +80,20 @@ async def test_two_hundred_peers_come_and_go() -> None:
     """More than one batch, and a dump of more than one datagram."""
     numbers = range(2, 202)
     with node() as name:
-        async with open_dataplane(name) as dataplane:
-            await install(dataplane, state_of(1, peers=numbers))
+        async with open_netlink_driver(name) as driver:
+            await install(driver, state_of(1, peers=numbers))
             gone = [Operation(Verb.REMOVE, item) for number in numbers for item in reversed(peer(number))]
-            assert not any(await dataplane.apply(gone))
-            assert await dataplane.observe(Scope()) == state_of(1)
+            assert not any(await driver.apply(gone))
+            assert await driver.observe(Scope()) == state_of(1)
 
 
 async def test_each_of_many_refused_operations_is_told() -> None:
     with node() as name:
-        async with open_dataplane(name) as dataplane:
-            await install(dataplane, state_of(1))
+        async with open_netlink_driver(name) as driver:
+            await install(driver, state_of(1))
             ip(name, f"link set {DEVICE} down")
             operations = adding(item for number in range(2, 202) for item in peer(number))
-            outcomes = await dataplane.apply(operations)
+            outcomes = await driver.apply(operations)
             # a device that is down takes FDB entries and neighbours, and refuses every route
             for operation, outcome in zip(operations, outcomes, strict=True):
                 assert (outcome is not None) == (operation.item.key[0] == "route"), operation
@@ -113,9 +113,9 @@ async def test_lost_notifications_count_as_a_change() -> None:
 async def test_the_neighbours_of_foreign_devices_are_no_news() -> None:
     """Or else every ARP exchange of a pod would wake the daemon."""
     with node() as name:
-        async with open_dataplane(name) as dataplane:
-            await install(dataplane, state_of(1, peers=(2,)))
-            async with dataplane.changes() as hints:
+        async with open_netlink_driver(name) as driver:
+            await install(driver, state_of(1, peers=(2,)))
+            async with driver.changes() as hints:
                 ip(name, "neighbour add 10.99.0.77 lladdr 02:00:00:00:00:77 dev eth0 nud reachable")
                 with trio.move_on_after(0.2) as silence:
                     await hints.wait()
@@ -127,7 +127,7 @@ async def test_the_neighbours_of_foreign_devices_are_no_news() -> None:
 
 async def test_another_mtu_of_the_underlay_is_news() -> None:
     with node() as name:
-        async with open_dataplane(name) as dataplane, dataplane.changes() as hints:
+        async with open_netlink_driver(name) as driver, driver.changes() as hints:
             ip(name, "link set eth0 mtu 1400")
             with trio.fail_after(10):
                 await hints.wait()
@@ -135,10 +135,10 @@ async def test_another_mtu_of_the_underlay_is_news() -> None:
 
 async def test_switching_forwarding_off_is_news() -> None:
     with node() as name:
-        async with open_dataplane(name) as dataplane:
-            await install(dataplane, state_of(1))
-            async with dataplane.changes() as hints:
+        async with open_netlink_driver(name) as driver:
+            await install(driver, state_of(1))
+            async with driver.changes() as hints:
                 in_netns(name, lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("0"))
                 with trio.fail_after(10):
                     await hints.wait()
-            assert Forwarding(Family.IPV4) not in (await dataplane.observe(Scope())).items
+            assert Forwarding(Family.IPV4) not in (await driver.observe(Scope())).items

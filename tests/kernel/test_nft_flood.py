@@ -22,11 +22,11 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet
 
-from overlayd.core.firewall import source_check
-from overlayd.core.nftables import BAD_SOURCE, NOT_OURS, UNKNOWN_SENDER, Sender
-from overlayd.host.dataplane import open_dataplane
+from overlayd.core.firewall.nftables import BAD_SOURCE, NOT_OURS, UNKNOWN_SENDER, Sender
+from overlayd.core.firewall.policy import source_check
+from overlayd.host.netlink.driver import open_netlink_driver
 from overlayd.host.netlink.netns import in_netns
-from overlayd.host.nft.dataplane import NftDataplane, open_nft
+from overlayd.host.nft.driver import NftDriver, open_nft
 from support.netns import ip, two_nodes
 from support.nft import firewall, require_nft, senders
 from support.overlay import adding, install, mac, node, removing, subnet
@@ -48,7 +48,7 @@ def on_vlan_0(packet: Packet) -> Packet:
 
 
 @dataclass(frozen=True)
-class Forgery:
+class FloodPacket:
     """Sent from the underlay address `outer`, counted as `counter`; `far` where it is the victim's peer who would
     get it."""
 
@@ -59,21 +59,21 @@ class Forgery:
 
 
 FORGERIES = {
-    "a stranger": Forgery("10.99.0.66", inner("10.244.2.9"), UNKNOWN_SENDER),
-    "a stranger as itself": Forgery("10.99.0.66", inner("10.99.0.66"), UNKNOWN_SENDER),
-    "another peer's pod": Forgery("10.99.0.2", inner("10.244.3.9"), BAD_SOURCE),
-    "another peer": Forgery("10.99.0.2", inner("10.99.0.3"), BAD_SOURCE),
-    "nobody's pod": Forgery("10.99.0.2", inner("10.244.200.9"), BAD_SOURCE),
-    "the world": Forgery("10.99.0.2", inner("192.0.2.1"), BAD_SOURCE),
-    "in fragments": Forgery("10.99.0.2", inner("10.244.3.9", load=bytes(3000)), BAD_SOURCE),
-    "behind a tag": Forgery("10.99.0.2", on_vlan_0(inner("10.244.3.9")), BAD_SOURCE),
-    "to another node": Forgery("10.99.0.2", inner("10.244.2.9", FAR), NOT_OURS, far=True),
+    "a stranger": FloodPacket("10.99.0.66", inner("10.244.2.9"), UNKNOWN_SENDER),
+    "a stranger as itself": FloodPacket("10.99.0.66", inner("10.99.0.66"), UNKNOWN_SENDER),
+    "another peer's pod": FloodPacket("10.99.0.2", inner("10.244.3.9"), BAD_SOURCE),
+    "another peer": FloodPacket("10.99.0.2", inner("10.99.0.3"), BAD_SOURCE),
+    "nobody's pod": FloodPacket("10.99.0.2", inner("10.244.200.9"), BAD_SOURCE),
+    "the world": FloodPacket("10.99.0.2", inner("192.0.2.1"), BAD_SOURCE),
+    "in fragments": FloodPacket("10.99.0.2", inner("10.244.3.9", load=bytes(3000)), BAD_SOURCE),
+    "behind a tag": FloodPacket("10.99.0.2", on_vlan_0(inner("10.244.3.9")), BAD_SOURCE),
+    "to another node": FloodPacket("10.99.0.2", inner("10.244.2.9", FAR), NOT_OURS, far=True),
 }
 SILENT = {
-    "ARP": Forgery("10.99.0.2", Ether(dst=str(mac(1))) / ARP(pdst="10.244.1.0"), BAD_SOURCE),
-    "IPv6": Forgery("10.99.0.2", Ether(dst=str(mac(1))) / IPv6(dst="ff02::1") / UDP(dport=5002), BAD_SOURCE),
-    "the victim itself": Forgery("10.99.0.2", inner("10.244.1.9"), BAD_SOURCE),
-    "a loopback": Forgery("10.99.0.2", inner("127.0.0.1"), BAD_SOURCE),
+    "ARP": FloodPacket("10.99.0.2", Ether(dst=str(mac(1))) / ARP(pdst="10.244.1.0"), BAD_SOURCE),
+    "IPv6": FloodPacket("10.99.0.2", Ether(dst=str(mac(1))) / IPv6(dst="ff02::1") / UDP(dport=5002), BAD_SOURCE),
+    "the victim itself": FloodPacket("10.99.0.2", inner("10.244.1.9"), BAD_SOURCE),
+    "a loopback": FloodPacket("10.99.0.2", inner("127.0.0.1"), BAD_SOURCE),
 }
 """What nobody would get without the rules either; it is counted all the same."""
 HONEST = {
@@ -86,10 +86,10 @@ HONEST = {
 
 
 @dataclass
-class Stage:
+class FloodTopology:
     """`home` is the victim's socket, `far` sees every frame on the wire, `senders` send from these addresses."""
 
-    nft: NftDataplane
+    nft: NftDriver
     home: trio.socket.SocketType
     far: trio.socket.SocketType
     senders: dict[str, socket.socket]
@@ -119,13 +119,13 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(*, checked: bool) -> AsyncGenerator[Stage]:
+async def staged(*, checked: bool) -> AsyncGenerator[FloodTopology]:
     require_nft()
     with two_nodes() as (victim, attacker), open_nft(victim) as nft, ExitStack() as sockets:
         for address in ("10.99.0.3/16", "10.99.0.66/16"):
             ip(attacker, f"address add {address} dev eth0")
-        async with open_dataplane(victim) as dataplane:
-            await install(dataplane, node(1, peers=(2, 3)))
+        async with open_netlink_driver(victim) as driver:
+            await install(driver, node(1, peers=(2, 3)))
         if checked:
             await install(nft, firewall(1, peers=(2, 3)))
 
@@ -140,7 +140,7 @@ async def staged(*, checked: bool) -> AsyncGenerator[Stage]:
         far = open_socket(
             attacker, socket.SOCK_RAW, ("eth0", ETH_P_ALL), socket.AF_PACKET, socket.htons(ETH_P_ALL)
         )
-        yield Stage(
+        yield FloodTopology(
             nft,
             trio.socket.from_stdlib_socket(home),
             trio.socket.from_stdlib_socket(far),

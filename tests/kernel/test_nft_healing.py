@@ -8,20 +8,20 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from overlayd.core.backend import Wish
-from overlayd.core.dataplane import Dataplane, Scope
-from overlayd.core.kernel import KernelState
-from overlayd.core.model import Subnet
-from overlayd.core.report import Aim, Report
+from overlayd.core.kernel.driver import Driver, Scope
+from overlayd.core.kernel.items import KernelState
+from overlayd.core.kernel.report import Report, Target
+from overlayd.core.network.addresses import Subnet
+from overlayd.core.network.backend import DesiredState
 from overlayd.host.nft import program
-from overlayd.host.nft.dataplane import open_nft
-from overlayd.reconciler import Reconciler
+from overlayd.host.nft.driver import open_nft
+from overlayd.node.reconciler import Reconciler
 from support.netns import netns
 from support.nft import FOREIGN, firewall, nft, require_nft, senders
 from support.overlay import subnet
 
 PEERS = (2, 3)
-WISH = Wish("ovl.1", 1450, firewall(), {Subnet((subnet(n),)): KernelState.of(senders(n)) for n in PEERS})
+WISH = DesiredState("ovl.1", 1450, firewall(), {Subnet((subnet(n),)): KernelState.of(senders(n)) for n in PEERS})
 
 
 class Passes:
@@ -37,26 +37,26 @@ class Passes:
 
 
 @asynccontextmanager
-async def kept(dataplane: Dataplane, wish: Wish = WISH) -> AsyncGenerator[Passes]:
+async def kept(driver: Driver, desired: DesiredState = WISH) -> AsyncGenerator[Passes]:
     """A reconciler at work, which has reached the wish."""
     passes = Passes()
 
-    async def aim() -> Aim:
-        return Aim(wish, Scope(), sweep=True)
+    async def target() -> Target:
+        return Target(desired, Scope(), sweep=True)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Reconciler(dataplane, aim, passes.publish, trio.current_time).run)
-        await reached(dataplane, wish)
+        nursery.start_soon(Reconciler(driver, target, passes.publish, trio.current_time).run)
+        await reached(driver, desired)
         yield passes
         nursery.cancel_scope.cancel()
 
 
-async def reached(dataplane: Dataplane, wish: Wish = WISH) -> None:
+async def reached(driver: Driver, desired: DesiredState = WISH) -> None:
     actual = KernelState()
     with trio.move_on_after(20):
-        while (actual := await dataplane.observe(Scope())) != wish.kernel:  # noqa: ASYNC110
+        while (actual := await driver.observe(Scope())) != desired.kernel:  # noqa: ASYNC110
             await trio.sleep(0.02)
-    assert str(actual) == str(wish.kernel)
+    assert str(actual) == str(desired.kernel)
 
 
 async def quiet(passes: Passes) -> None:
@@ -79,33 +79,33 @@ async def quiet(passes: Passes) -> None:
 )
 async def test_a_fault_is_healed(fault: str) -> None:
     require_nft()
-    with netns() as name, open_nft(name) as dataplane:
-        async with kept(dataplane):
+    with netns() as name, open_nft(name) as driver:
+        async with kept(driver):
             nft(name, fault)
-            assert await dataplane.observe(Scope()) != WISH.kernel
-            await reached(dataplane)
+            assert await driver.observe(Scope()) != WISH.kernel
+            await reached(driver)
 
 
 async def test_a_firewall_that_is_reloaded_over_and_over_is_borne_with_patience() -> None:
     """What the reload of a firewall does: all is flushed, and its own rules come back in the same transaction."""
     require_nft()
     reloads = 3
-    with netns() as name, open_nft(name) as dataplane:
+    with netns() as name, open_nft(name) as driver:
         script = f"flush ruleset\n{FOREIGN}"
         nft(name, "-f", "-", script=script)
         others = nft(name, "list", "ruleset")
-        async with kept(dataplane) as passes:
+        async with kept(driver) as passes:
             await quiet(passes)
             for _ in range(reloads):
                 before = passes.count
                 nft(name, "-f", "-", script=script)
-                await reached(dataplane)
+                await reached(driver)
                 await quiet(passes)
                 assert passes.count - before <= 4  # the fault, and the echo of what healed it
             ours = nft(name, "list", "table", "inet", "overlayd")
             assert nft(name, "list", "ruleset").replace(ours, "").strip() == others.strip()
             assert passes.last is not None
-            assert not passes.last.retries.setbacks
+            assert not passes.last.retries.failed_operations
 
 
 async def test_an_nft_that_lists_otherwise_than_it_writes_is_not_written_to_for_ever(
@@ -121,21 +121,21 @@ async def test_an_nft_that_lists_otherwise_than_it_writes_is_not_written_to_for_
             ran.out.replace('"return": null', '"goto": {"target": "foo"}'), ran.refusals, ran.trouble
         )
 
-    monkeypatch.setattr("overlayd.host.nft.dataplane.run_nft", run_other)
-    with netns() as name, open_nft(name) as dataplane:
+    monkeypatch.setattr("overlayd.host.nft.driver.run_nft", run_other)
+    with netns() as name, open_nft(name) as driver:
         passes = Passes()
 
-        async def aim() -> Aim:
-            return Aim(WISH, Scope(), sweep=True)
+        async def target() -> Target:
+            return Target(WISH, Scope(), sweep=True)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Reconciler(dataplane, aim, passes.publish, trio.current_time).run)
+            nursery.start_soon(Reconciler(driver, target, passes.publish, trio.current_time).run)
             with trio.fail_after(20):
-                while passes.last is None or not passes.last.retries.setbacks:  # noqa: ASYNC110
+                while passes.last is None or not passes.last.retries.failed_operations:  # noqa: ASYNC110
                     await trio.sleep(0.02)
             await quiet(passes)
-            [setback] = passes.last.retries.setbacks.values()
-            assert "nft lists it otherwise" in setback.failure.reason
+            [failed_operation] = passes.last.retries.failed_operations.values()
+            assert "nft lists it otherwise" in failed_operation.failure.reason
             assert passes.count < 10
             assert passes.last.is_reached(KernelState.of(senders(2)))
             nursery.cancel_scope.cancel()
@@ -151,5 +151,5 @@ async def test_a_daemon_that_comes_back_sweeps_what_its_former_life_left() -> No
         with open_nft(name) as other:  # it knows nothing of its former life
             async with kept(other):
                 pass
-            async with kept(other, Wish("eth0", 1500, KernelState())):
+            async with kept(other, DesiredState("eth0", 1500, KernelState())):
                 assert nft(name, "list", "ruleset") == ""

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import pytest
 import trio
 
-from overlayd.core.firewall import masquerade
-from overlayd.core.kernel import KernelState
-from overlayd.host.dataplane import open_dataplane
+from overlayd.core.firewall.policy import masquerade
+from overlayd.core.kernel.items import KernelState
+from overlayd.host.netlink.driver import open_netlink_driver
 from overlayd.host.netlink.netns import in_netns
-from overlayd.host.nft.dataplane import open_nft
+from overlayd.host.nft.driver import open_nft
 from support.netns import ip, netns, two_nodes
 from support.nft import NETWORK, TABLE, nft, require_nft
 from support.overlay import install, node, subnet
@@ -63,11 +63,11 @@ async def placed(*, rules: bool) -> AsyncGenerator[Places]:
         ip(pod, f"address add {POD}/24 dev eth0")
         ip(pod, "route add default via 10.244.1.1")
         for number, (name, other) in enumerate(((here, 2), (there, 1)), start=1):
-            async with open_dataplane(name) as dataplane:
-                await install(dataplane, node(number, peers=(other,)))
+            async with open_netlink_driver(name) as driver:
+                await install(driver, node(number, peers=(other,)))
         if rules:
-            with open_nft(here) as dataplane:
-                await install(dataplane, KernelState.of([TABLE, masquerade(NETWORK, subnet(1))]))
+            with open_nft(here) as driver:
+                await install(driver, KernelState.of([TABLE, masquerade(NETWORK, subnet(1))]))
         yield Places({"node": here, "world": there, "pod": pod}, sockets)
 
 

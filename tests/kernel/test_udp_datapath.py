@@ -18,8 +18,8 @@ import pytest
 from overlayd.host.netlink.netns import in_netns
 from overlayd_backends.udp import device
 from overlayd_backends.udp.device import Levels, TunOffload, attach_tun, open_udp
-from overlayd_backends.udp.table import Entry, Table
-from support.datapaths import IMPLEMENTATIONS, Running, make_tun, running
+from overlayd_backends.udp.table import Table, TableEntry
+from support.datapaths import IMPLEMENTATIONS, RunningDatapath, make_tun, running
 from support.netns import ip, two_nodes
 from support.packets import pattern
 
@@ -42,7 +42,7 @@ def nodes() -> Iterator[tuple[str, str]]:
 @contextmanager
 def two_datapaths(
     nodes: tuple[str, str], implementation: str, wanted: Levels | None = None
-) -> Iterator[tuple[Running, Running]]:
+) -> Iterator[tuple[RunningDatapath, RunningDatapath]]:
     a, b = nodes
     with running(a, 1, implementation, wanted) as one, running(b, 2, implementation, wanted) as other:
         yield one, other
@@ -109,7 +109,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-def is_quiet(node: Running) -> bool:
+def is_quiet(node: RunningDatapath) -> bool:
     """Whether nothing is counted for a moment: counters that move are not read all at one instant."""
     before = node.counters()
     time.sleep(0.05)
@@ -316,9 +316,10 @@ def large_table(own: int, peer: int, first_other: str) -> Table:
     """The table of a node with 10,000 peers, one of which is there."""
     others = IPv4Address(first_other)
     entries = [
-        Entry(IPv4Network((int(others) + 256 * n, 24)), IPv4Address("10.99.1.1") + n, 8285) for n in range(9999)
+        TableEntry(IPv4Network((int(others) + 256 * n, 24)), IPv4Address("10.99.1.1") + n, 8285)
+        for n in range(9999)
     ]
-    there = Entry(IPv4Network(f"10.244.{peer}.0/24"), IPv4Address(f"10.99.0.{peer}"), 8285)
+    there = TableEntry(IPv4Network(f"10.244.{peer}.0/24"), IPv4Address(f"10.99.0.{peer}"), 8285)
     return Table((IPv4Network(f"10.244.{own}.0/24"),), (*entries, there))
 
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from overlayd.core.underlay import Reaching, UnderlayError
+from overlayd.core.host.underlay import Reaching, UnderlayError
 from overlayd.host.netlink.connection import Netlink, open_netlink
 from overlayd.host.underlay import observe_underlay, observe_underlay_link
 from support.netns import ip, node

@@ -18,7 +18,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
 
-from overlayd.host.dataplane import open_dataplane
+from overlayd.host.netlink.driver import open_netlink_driver
 from overlayd.host.netlink.netns import in_netns
 from support.netns import two_nodes
 from support.overlay import install, mac, node, subnet
@@ -75,8 +75,8 @@ async def caught(capture: trio.socket.SocketType) -> Ether:
 
 async def test_the_frame_on_the_underlay_is_vxlan_as_programmed(nodes: Nodes) -> None:
     for number, other in ((1, 2), (2, 1)):
-        async with open_dataplane(nodes.names[number - 1]) as dataplane:
-            await install(dataplane, node(number, peers=(other,)))
+        async with open_netlink_driver(nodes.names[number - 1]) as driver:
+            await install(driver, node(number, peers=(other,)))
     capture = nodes.capture(2)
     sender, receiver = nodes.udp(1, 5001), nodes.udp(2, 5002)
     await sender.sendto(PAYLOAD, (str(subnet(2).network_address), 5002))
@@ -105,8 +105,8 @@ async def test_the_frame_on_the_underlay_is_vxlan_as_programmed(nodes: Nodes) ->
 
 async def test_a_frame_that_scapy_builds_is_accepted(nodes: Nodes) -> None:
     """The other direction: what any VXLAN speaker would send us arrives."""
-    async with open_dataplane(nodes.names[1]) as dataplane:
-        await install(dataplane, node(2, peers=(1,)))
+    async with open_netlink_driver(nodes.names[1]) as driver:
+        await install(driver, node(2, peers=(1,)))
     receiver = nodes.udp(2, 5002)
     inner = (
         Ether(src=str(mac(1)), dst=str(mac(2)))
@@ -125,8 +125,8 @@ async def test_a_frame_that_scapy_builds_is_accepted(nodes: Nodes) -> None:
 async def test_the_mtu_of_the_device_is_what_fits_the_underlay(nodes: Nodes, size: int) -> None:
     """A packet of the device's MTU crosses in one piece, one byte more in two."""
     for number, other in ((1, 2), (2, 1)):
-        async with open_dataplane(nodes.names[number - 1]) as dataplane:
-            await install(dataplane, node(number, peers=(other,)))
+        async with open_netlink_driver(nodes.names[number - 1]) as driver:
+            await install(driver, node(number, peers=(other,)))
     capture = nodes.capture(2)
     sender = nodes.udp(1, 5001)
     await sender.sendto(bytes(size), (str(subnet(2).network_address), 5002))

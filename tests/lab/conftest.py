@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from overlayd.lab.launcher import HeldLab
 from overlayd.lab.model import LabSpec
-from overlayd.lab.raising import HeldLab
-from support.host import NOBODY, Host, NoInterpreter
+from support.host import NOBODY, HostProcess, NoInterpreter
 from support.lab import Labs, require_namespaces
 
 
@@ -29,13 +29,13 @@ def lab(labs: Labs) -> HeldLab:
 
 
 @pytest.fixture(scope="module", params=[None, NOBODY], ids=["own user", "uid 65534"])
-def host(request: pytest.FixtureRequest) -> Generator[Host]:
+def host(request: pytest.FixtureRequest) -> Generator[HostProcess]:
     """A host of its own, on which commands run as one user or the other."""
     require_namespaces()
     if request.param is not None and os.geteuid() != 0:
         pytest.skip("needs root: to become another user")
     try:
-        host = Host(request.param)
+        host = HostProcess(request.param)
     except NoInterpreter as error:
         pytest.skip(str(error))
     with host:

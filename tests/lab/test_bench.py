@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from overlayd.bench import tools
-from overlayd.bench.judging import Outcome
+from overlayd.bench.judging import GoalOutcome
 from overlayd.bench.measuring import transfer
-from overlayd.bench.model import Measure, Mode, Wire
-from overlayd.bench.stage import Stage, staged
+from overlayd.bench.model import Measure, Mode, WireSize
 from overlayd.bench.tools import NEEDED
+from overlayd.bench.topology import BenchTopology, built
 from overlayd.bench.wire import set_wire
 from support.lab import OVERLAYD, require_namespaces
 
@@ -51,26 +51,26 @@ def test_a_quick_bench_of_two_modes_measures_everything(tmp_path: Path) -> None:
         nil = {name for name, figure in sample["figures"].items() if not figure > 0}
         assert nil <= {"lossless-64", "lossless-1400"}, sample  # two trials are too few to find them for sure
     assert len(whole["judgement"]["honesty"]) == 2
-    assert Outcome[whole["outcome"].upper()] == done.returncode
+    assert GoalOutcome[whole["outcome"].upper()] == done.returncode
     assert whole["run"]["surroundings"]["processors"] > 0
     ET.fromstring(chart.read_text())
 
 
 def test_the_wire_carries_superpackets_or_none() -> None:
-    with tools.compiled() as programs, staged(Mode.HOST_GW, programs) as stage:
-        set_wire(stage, Wire.MTU_SIZED)
-        cut = bytes_a_packet(stage)
-        set_wire(stage, Wire.SUPERPACKETS)
-        whole = bytes_a_packet(stage)
+    with tools.compiled() as programs, built(Mode.HOST_GW, programs) as topology:
+        set_wire(topology, WireSize.MTU_SIZED)
+        cut = bytes_a_packet(topology)
+        set_wire(topology, WireSize.SUPERPACKETS)
+        whole = bytes_a_packet(topology)
     assert cut <= 1500 + ETHERNET_HEADER
     assert whole > 2 * 1500
 
 
-def bytes_a_packet(stage: Stage) -> float:
+def bytes_a_packet(topology: BenchTopology) -> float:
     """What arrived at the other node in one stroke, on average, while TCP was as fast as it could."""
     counters = [f"/sys/class/net/eth0/statistics/rx_{what}" for what in ("bytes", "packets")]
-    before = [int(stage.run(stage.target.node.name, ["cat", counter])) for counter in counters]
-    transfer(stage, streams=1, seconds=1)
-    after = [int(stage.run(stage.target.node.name, ["cat", counter])) for counter in counters]
+    before = [int(topology.run(topology.target.node.name, ["cat", counter])) for counter in counters]
+    transfer(topology, streams=1, seconds=1)
+    after = [int(topology.run(topology.target.node.name, ["cat", counter])) for counter in counters]
     size, count = (late - early for late, early in zip(after, before, strict=True))
     return size / count

@@ -11,8 +11,8 @@ import pytest
 
 from overlayd.lab.cni import find_plugins
 from overlayd.lab.control import LabError
+from overlayd.lab.launcher import HeldLab
 from overlayd.lab.model import LabSpec
-from overlayd.lab.raising import HeldLab
 from support.lab import OVERLAYD, Labs, run_inside
 
 

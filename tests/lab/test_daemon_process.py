@@ -14,8 +14,8 @@ from collections.abc import Callable, Generator
 import pytest
 
 from overlayd.lab.control import Ask
+from overlayd.lab.launcher import HeldLab, launched
 from overlayd.lab.model import LabSpec
-from overlayd.lab.raising import HeldLab, raised
 from support.lab import OVERLAYD, require_namespaces, run_inside
 
 PATIENCE = 30
@@ -26,7 +26,7 @@ def lab() -> Generator[HeldLab]:
     """A lab of these tests' own, as they take its daemons apart.  Its three nodes want the only three subnets."""
     require_namespaces()
     spec = LabSpec(name=f"process-{os.getpid()}", nodes=3, network="10.244.0.0/22")
-    with raised(spec, lambda _: None) as held:
+    with launched(spec, lambda _: None) as held:
         yield held
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Generator
 import pytest
 
 from overlayd.lab.blueprint import visitor_environment
+from overlayd.lab.client import RunningLab
 from overlayd.lab.control import Ask, LabError
-from overlayd.lab.facts import ProcessState
-from overlayd.lab.house import find_etcd
 from overlayd.lab.model import LabSpec
 from overlayd.lab.overview import overview
-from overlayd.lab.running import RunningLab
+from overlayd.lab.snapshot import ProcessState
+from overlayd.lab.state import find_etcd
 from support.lab import Labs
 
 PATIENCE = 60.0

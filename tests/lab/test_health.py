@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from overlayd.lab.control import Ask
-from overlayd.lab.facts import ProcessState
-from overlayd.lab.raising import HeldLab
+from overlayd.lab.launcher import HeldLab
+from overlayd.lab.snapshot import ProcessState
 from support.lab import OVERLAYD, run_inside
 from support.watched import PORT
 

@@ -7,10 +7,10 @@ from collections.abc import Generator
 
 import pytest
 
-from overlayd.core.iptables import Variant
+from overlayd.core.firewall.iptables import Variant
 from overlayd.lab.control import Ask
+from overlayd.lab.launcher import HeldLab, launched
 from overlayd.lab.model import LabSpec
-from overlayd.lab.raising import HeldLab, raised
 from support.iptables import FOREIGN, VARIANTS, require_iptables, rules
 from support.lab import require_namespaces, run_inside
 
@@ -26,7 +26,7 @@ def lab() -> Generator[HeldLab]:
     require_namespaces()
     for variant in VARIANTS:
         require_iptables(variant)
-    with raised(LabSpec(name=f"iptables-{os.getpid()}", nodes=2, pods=0), lambda _: None) as held:
+    with launched(LabSpec(name=f"iptables-{os.getpid()}", nodes=2, pods=0), lambda _: None) as held:
         held.lab.ask(Ask.STOP, NODE)
         out(held, f"{BOTH} iptables-$variant-restore <<'END'\n{RELOAD}\nEND\ndone")
         yield held

@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from support.host import Host
+from support.host import HostProcess
 
 
-def test_a_lab_comes_up_can_be_entered_and_leaves_nothing(host: Host) -> None:
-    before = host.footprint()
+def test_a_lab_comes_up_can_be_entered_and_leaves_nothing(host: HostProcess) -> None:
+    before = host.cleanup_state()
     made = host.overlayd("lab", "up", "--nodes", "2", "--json")
     assert made.status == 0, made.err
-    during = host.footprint()
+    during = host.cleanup_state()
     assert during != before
     assert {topic for topic in before if during[topic] != before[topic]} == {"processes", "abstract sockets"}
 
@@ -37,20 +37,20 @@ def test_a_lab_comes_up_can_be_entered_and_leaves_nothing(host: Host) -> None:
 
     gone = host.overlayd("lab", "down")
     assert gone.status == 0, gone.err
-    assert host.footprint() == before  # at once: `down` returns when it is done
+    assert host.cleanup_state() == before  # at once: `down` returns when it is done
 
 
-def test_the_demo_shows_an_overlay_and_leaves_nothing(host: Host) -> None:
-    before = host.footprint()
+def test_the_demo_shows_an_overlay_and_leaves_nothing(host: HostProcess) -> None:
+    before = host.cleanup_state()
     shown = host.overlayd("lab", "demo", "--nodes", "2")
     assert shown.status == 0, shown.out + shown.err
     for text in ("pod-pod-tcp", "peers    1/1", "╭─ node2 ", "underlay 10.99.0.0/16"):
         assert text in shown.out
-    assert host.footprint() == before
+    assert host.cleanup_state() == before
 
 
-def test_two_labs_stand_side_by_side(host: Host) -> None:
-    before = host.footprint()
+def test_two_labs_stand_side_by_side(host: HostProcess) -> None:
+    before = host.cleanup_state()
     for name in ("one", "other"):
         made = host.overlayd("lab", "up", "--nodes", "1", "--name", name)
         assert made.status == 0, made.err
@@ -65,10 +65,10 @@ def test_two_labs_stand_side_by_side(host: Host) -> None:
     assert host.overlayd("lab", "down", "--name", "one").status == 0
     assert host.overlayd("lab", "status", "--name", "other").status == 0
     assert host.overlayd("lab", "down", "--name", "other").status == 0
-    assert host.footprint() == before
+    assert host.cleanup_state() == before
 
 
-def test_commands_without_a_lab_say_so(host: Host) -> None:
+def test_commands_without_a_lab_say_so(host: HostProcess) -> None:
     for arguments in (["down"], ["status"], ["exec", "node1", "--", "true"], ["logs", "node1"], ["test"]):
         done = host.overlayd("lab", *arguments)
         assert done.status == 1
@@ -87,21 +87,23 @@ def test_commands_without_a_lab_say_so(host: Host) -> None:
         (["--backend", "pigeon"], "'pigeon'"),
     ],
 )
-def test_what_cannot_be_made_is_refused_with_the_reason(host: Host, arguments: list[str], complaint: str) -> None:
-    before = host.footprint()
+def test_what_cannot_be_made_is_refused_with_the_reason(
+    host: HostProcess, arguments: list[str], complaint: str
+) -> None:
+    before = host.cleanup_state()
     done = host.overlayd("lab", "up", *arguments)
     assert done.status == 2
     assert complaint in done.err
     assert "Traceback" not in done.err
-    assert host.footprint() == before
+    assert host.cleanup_state() == before
 
 
-def test_a_lab_that_fails_says_who_is_to_blame_and_leaves_nothing(host: Host) -> None:
+def test_a_lab_that_fails_says_who_is_to_blame_and_leaves_nothing(host: HostProcess) -> None:
     host.plant("/var/tmp/broken/ip", "#!/bin/sh\necho 'the kernel has no bridges today'\nexit 1\n")
-    before = host.footprint()
+    before = host.cleanup_state()
     done = host.overlayd("lab", "up", path="/var/tmp/broken")
     assert done.status == 1
     assert "overlayd lab: `ip -batch /run/lab/build/underlay.ip` failed" in done.err
     assert "  | the kernel has no bridges today" in done.err
     assert "Traceback" not in done.err
-    assert host.footprint() == before
+    assert host.cleanup_state() == before

@@ -6,15 +6,15 @@ import random
 import signal
 import time
 
-from support.host import Host
+from support.host import HostProcess
 
 SIGNALS = [*[signal.SIGKILL] * 10, *[signal.SIGINT] * 2]
 """For each of two users."""
 UP = ("lab", "up", "--nodes", "2")
 
 
-def test_whenever_up_is_killed_or_interrupted_nothing_stays(host: Host) -> None:
-    before = host.footprint()
+def test_whenever_up_is_killed_or_interrupted_nothing_stays(host: HostProcess) -> None:
+    before = host.cleanup_state()
     duration = time_of_up(host)
     shots = random.sample(SIGNALS, len(SIGNALS))
     reached = 0
@@ -24,12 +24,12 @@ def test_whenever_up_is_killed_or_interrupted_nothing_stays(host: Host) -> None:
         if struck.status in (None, 0):  # it was done by then
             assert host.overlayd("lab", "down").status == 0
         else:
-            reached += len(struck.footprint["processes"]) > 1
+            reached += len(struck.cleanup_state["processes"]) > 1
         assert host.wait_footprint(before) == before, f"{signum.name} after {instant:.3f} s"
     assert reached >= len(shots) // 3, "most shots fell before the lab had begun or after its end"
 
 
-def time_of_up(host: Host) -> float:
+def time_of_up(host: HostProcess) -> float:
     start = time.monotonic()
     assert host.overlayd(*UP).status == 0
     duration = time.monotonic() - start
@@ -37,8 +37,8 @@ def time_of_up(host: Host) -> float:
     return duration
 
 
-def test_a_killed_demo_leaves_nothing(host: Host) -> None:
-    before = host.footprint()
+def test_a_killed_demo_leaves_nothing(host: HostProcess) -> None:
+    before = host.cleanup_state()
     struck = host.strike("lab", "demo", "--nodes", "2", seen="pod-pod", after=0.0, signum=signal.SIGKILL)
     assert struck.status == -signal.SIGKILL
     assert host.wait_footprint(before) == before

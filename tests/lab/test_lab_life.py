@@ -15,13 +15,13 @@ from collections.abc import Callable, Generator
 
 import pytest
 
+from overlayd.lab.client import RunningLab, find_lab, wait_ended
 from overlayd.lab.control import Ask, LabError, NoSuchLab, Reply, ask, socket_name
-from overlayd.lab.facts import ProcessState
-from overlayd.lab.lifeline import Progress, Step
+from overlayd.lab.launcher import HeldLab, launched
+from overlayd.lab.lifeline import LaunchStep, Progress
 from overlayd.lab.model import LabSpec
 from overlayd.lab.overview import Overview, overview
-from overlayd.lab.raising import HeldLab, raised
-from overlayd.lab.running import RunningLab, find_lab, wait_ended
+from overlayd.lab.snapshot import ProcessState
 from support.host import NOBODY
 from support.lab import Labs, require_namespaces
 
@@ -213,7 +213,7 @@ def fork(call: Callable[[], int]) -> int:
 @pytest.fixture
 def small() -> Generator[HeldLab]:
     require_namespaces()
-    with raised(LabSpec(f"small-{os.getpid()}", nodes=1, pods=0), lambda _progress: None) as held:
+    with launched(LabSpec(f"small-{os.getpid()}", nodes=1, pods=0), lambda _progress: None) as held:
         yield held
 
 
@@ -236,14 +236,14 @@ def test_kill_is_a_way_to_end_a_lab(small: HeldLab) -> None:
 def test_twenty_nodes_converge() -> None:
     require_namespaces()
     seen: list[Progress] = []
-    with raised(LabSpec(f"twenty-{os.getpid()}", nodes=20), seen.append) as held:
+    with launched(LabSpec(f"twenty-{os.getpid()}", nodes=20), seen.append) as held:
         view = view_of(held.lab.ask(Ask.STATUS))
     assert [(node.verdict, node.in_sync) for node in view.nodes] == [("healthy", 19)] * 20
     assert len({node.subnet for node in view.nodes}) == 20
     assert all(pod.address for node in view.nodes for pod in node.pods)
     assert [progress.step for progress in seen if progress.done == progress.of and progress.of == 1] == [
-        Step.NETWORK,
-        Step.ETCD,
+        LaunchStep.NETWORK,
+        LaunchStep.ETCD,
     ]
 
 

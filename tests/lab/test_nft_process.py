@@ -10,8 +10,8 @@ from collections.abc import Callable, Generator
 import pytest
 
 from overlayd.lab.control import Ask
+from overlayd.lab.launcher import HeldLab, launched
 from overlayd.lab.model import LabSpec
-from overlayd.lab.raising import HeldLab, raised
 from support.lab import require_namespaces, run_inside
 from support.nft import FOREIGN, require_nft
 
@@ -24,7 +24,7 @@ ASIDE = "node2"
 def lab() -> Generator[HeldLab]:
     require_namespaces()
     require_nft()
-    with raised(LabSpec(name=f"nft-{os.getpid()}", nodes=2, pods=0), lambda _: None) as held:
+    with launched(LabSpec(name=f"nft-{os.getpid()}", nodes=2, pods=0), lambda _: None) as held:
         yield held
 
 

@@ -7,10 +7,10 @@ import time
 import pytest
 
 from overlayd.lab.control import Ask
+from overlayd.lab.launcher import HeldLab
 from overlayd.lab.model import LabSpec
 from overlayd.lab.overview import Overview, overview
-from overlayd.lab.raising import HeldLab
-from support.flow import Outcome, flow
+from support.flow import FlowOutcome, flow
 from support.lab import Labs
 
 PATIENCE = 60.0
@@ -49,7 +49,7 @@ def test_restarting_every_daemon_breaks_nothing(two_nodes: HeldLab, capsys: pyte
     lab, backend = two_nodes, two_nodes.facts.spec.backend
     sender, receiver = lab.facts.spec.all_pods
     [address] = [pod.address for pod in lab.lab.facts().pods if pod.name == receiver.name]
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, FlowOutcome] = {}
     for verb in (Ask.STOP, Ask.KILL):
         with flow(lab, sender.name, receiver.name, str(address)) as running:
             restart_each(lab, verb, until_healthy=True)

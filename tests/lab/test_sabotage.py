@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from overlayd.lab.blueprint import visitor_environment
+from overlayd.lab.launcher import HeldLab
 from overlayd.lab.model import LabSpec
-from overlayd.lab.raising import HeldLab
 from overlayd.lab.suite.catalogue import CHECKS
 from overlayd.lab.suite.sabotage import SABOTAGES
 from support.lab import Labs
@@ -44,7 +44,7 @@ def inside(held: HeldLab, *command: str) -> Generator[subprocess.Popen[str]]:
 
 
 def proof(*checks: str) -> list[str]:
-    return [sys.executable, "-m", "overlayd.lab.suite.prove", *checks]
+    return [sys.executable, "-m", "overlayd.lab.suite.self_test", *checks]
 
 
 def steps_of(process: subprocess.Popen[str]) -> list[dict[str, Any]]:

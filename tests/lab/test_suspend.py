@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from overlayd.lab.control import Ask
+from overlayd.lab.launcher import launched
 from overlayd.lab.model import LabSpec
-from overlayd.lab.raising import raised
 from support.lab import require_namespaces, run_inside
 
 PATIENCE = 60
@@ -28,7 +28,7 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.mark.long
 def test_a_daemon_that_slept_past_its_ttl_gives_up_what_another_has_now() -> None:
     require_namespaces()
-    with raised(LabSpec(name=f"suspend-{os.getpid()}", nodes=2), lambda _: None) as held:
+    with launched(LabSpec(name=f"suspend-{os.getpid()}", nodes=2), lambda _: None) as held:
 
         def overlayd(node: str, *arguments: str) -> str:
             return run_inside(held, node, "overlayd", *arguments).stdout

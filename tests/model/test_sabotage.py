@@ -9,25 +9,25 @@ from functools import cache
 import pytest
 
 from support.model import sabotage
-from support.model.calm import find_stuck
-from support.model.essence import careful
+from support.model.liveness import find_stuck
 from support.model.model import Model
+from support.model.reduction import careful
 from support.model.scenarios import HALVES, ONE, RESTORED, TWO
 from support.model.search import Found, search
-from support.model.tell import tell
-from support.model.world import Budget, Rules, Scenario, Step
+from support.model.trace_printer import print_trace
+from support.model.world import Budget, ModelScenario, Rules, Step
 
 AT_MOST = 80_000
-PLAIN = Scenario("two nodes, every message on its own", (ONE,), Budget(end=1), nodes=2)
+PLAIN = ModelScenario("two nodes, every message on its own", (ONE,), Budget(end=1), nodes=2)
 PROMISE = replace(PLAIN, recorded=False)
 """Only two nodes on one subnet count."""
 SLOW = replace(PROMISE, budget=Budget(end=1, faults=1, slip=1))
-LENGTHS = Scenario("two lengths", (TWO, HALVES), Budget(configure=1), nodes=2, brisk=True, recorded=False)
-BACK = Scenario(
+LENGTHS = ModelScenario("two lengths", (TWO, HALVES), Budget(configure=1), nodes=2, brisk=True, recorded=False)
+BACK = ModelScenario(
     "a config, and back", (ONE, HALVES, ONE), Budget(configure=2, faults=1, linger=1), nodes=1, brisk=True
 )
-LIVES = Scenario("a life after another", (ONE,), Budget(faults=2, crash=1, linger=1), nodes=1, brisk=True)
-RESERVED = Scenario(
+LIVES = ModelScenario("a life after another", (ONE,), Budget(faults=2, crash=1, linger=1), nodes=1, brisk=True)
+RESERVED = ModelScenario(
     "a reservation, given anew",
     (ONE,),
     Budget(reserve=2),
@@ -39,7 +39,7 @@ RESERVED = Scenario(
 RESERVED_LIVES = replace(RESERVED, name="a reservation, and a life after another", budget=LIVES.budget)
 BY_HAND = replace(RESERVED, name="a reservation, deleted by hand", reserved=(), by_hand=True, recorded=False)
 
-NEEDED: list[tuple[Step, Scenario]] = [
+NEEDED: list[tuple[Step, ModelScenario]] = [
     (sabotage.claims_whatever_is_there, PROMISE),
     (sabotage.claims_under_any_config, LENGTHS),
     (sabotage.claims_what_another_holds, BY_HAND),
@@ -55,7 +55,7 @@ NEEDED: list[tuple[Step, Scenario]] = [
 ]
 """Precautions against what the protocol's own participants can do, and where each is missed."""
 
-REDUNDANT: list[tuple[Step, Scenario]] = [
+REDUNDANT: list[tuple[Step, ModelScenario]] = [
     (sabotage.releases_any_life_of_the_key, BACK),
     (sabotage.releases_on_any_grant, BACK),
     (sabotage.trusts_a_lost_answer, LIVES),
@@ -67,30 +67,30 @@ daemons with one identity."""
 
 
 @cache
-def _sound(scenario: Scenario) -> Found:
+def _sound(scenario: ModelScenario) -> Found:
     return search(Model(scenario), AT_MOST)
 
 
 def _name(value: object) -> str:
-    return value.name if isinstance(value, Scenario) else getattr(value, "__name__", str(value))
+    return value.name if isinstance(value, ModelScenario) else getattr(value, "__name__", str(value))
 
 
 @pytest.mark.parametrize(("step", "scenario"), NEEDED, ids=_name)
-def test_without_the_precaution_the_promise_breaks(step: Step, scenario: Scenario) -> None:
+def test_without_the_precaution_the_promise_breaks(step: Step, scenario: ModelScenario) -> None:
     sound = _sound(scenario)
     assert sound.violation is None
     model = Model(scenario, Rules(step=step))
     found = search(model, AT_MOST)
     assert found.violation is not None, f"{found.states} states, and it is never missed"
-    print(tell(model, found))
+    print(print_trace(model, found))
 
 
 @pytest.mark.parametrize(("step", "scenario"), REDUNDANT, ids=_name)
-def test_without_the_precaution_the_promise_holds_all_the_same(step: Step, scenario: Scenario) -> None:
+def test_without_the_precaution_the_promise_holds_all_the_same(step: Step, scenario: ModelScenario) -> None:
     model = Model(scenario, Rules(step=step), plain=careful)
     found = search(model, AT_MOST)
     assert found.complete
-    assert found.violation is None, tell(model, found)
+    assert found.violation is None, print_trace(model, found)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,11 @@ def test_without_the_precaution_the_promise_holds_all_the_same(step: Step, scena
         ),
     ],
 )
-def test_outside_the_assumptions_the_promise_breaks(scenario: Scenario) -> None:
+def test_outside_the_assumptions_the_promise_breaks(scenario: ModelScenario) -> None:
     model = Model(scenario)
     found = search(model, AT_MOST)
     assert found.violation is not None
-    print(tell(model, found))
+    print(print_trace(model, found))
 
 
 def test_a_record_that_no_one_can_read_is_seen() -> None:
@@ -120,7 +120,7 @@ def test_a_record_that_no_one_can_read_is_seen() -> None:
 
 
 @pytest.mark.parametrize("scenario", [PLAIN, RESERVED], ids=_name)
-def test_a_keeper_that_never_comes_to_rest_is_seen(scenario: Scenario) -> None:
+def test_a_keeper_that_never_comes_to_rest_is_seen(scenario: ModelScenario) -> None:
     model = Model(scenario, Rules(step=sabotage.never_looks_again), plain=careful)
     assert find_stuck(model, search(model, 5_000).seen) is not None
 
@@ -129,4 +129,4 @@ def test_flannels_rule_puts_two_nodes_on_one_subnet() -> None:
     model = Model(PROMISE, Rules(step=sabotage.renews_like_flannel))
     found = search(model, AT_MOST)
     assert found.violation == "node 0 holds 10.244.1.0/24 and node 1 holds 10.244.1.0/24"
-    assert "put subnets/10.244.1.0-24 on lease" in tell(model, found)
+    assert "put subnets/10.244.1.0-24 on lease" in print_trace(model, found)

@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import pytest
 
-from overlayd.core import keeper
-from support.model.calm import find_stuck
+from overlayd.core.leases import keeper
+from support.model.liveness import find_stuck
 from support.model.model import Model
 from support.model.scenarios import EVERYDAY, LONG, RESTORED
 from support.model.search import search
-from support.model.tell import describe, tell
-from support.model.world import Scenario
+from support.model.trace_printer import describe, print_trace
+from support.model.world import ModelScenario
 
 AT_LEAST = 100_000
 SAMPLE = 5
 """In larger worlds one state of so many is followed until it comes to rest."""
 
 
-def prove(scenario: Scenario, every: int = 1) -> int:
+def prove(scenario: ModelScenario, every: int = 1) -> int:
     """The number of states, after all of them were seen and one of `every` has come to rest."""
     model = Model(scenario)
     assert model.rules.step is keeper.step
     assert model.rules.belief is keeper.belief
     found = search(model)
-    assert found.violation is None, tell(model, found)
+    assert found.violation is None, print_trace(model, found)
     assert found.complete
     stuck = find_stuck(model, found.seen[::every])
     assert stuck is None, describe(model, stuck)
@@ -40,12 +40,12 @@ def test_no_state_breaks_the_promise() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("scenario", LONG, ids=lambda scenario: scenario.name)
-def test_no_state_breaks_the_promise_in_larger_worlds(scenario: Scenario) -> None:
+def test_no_state_breaks_the_promise_in_larger_worlds(scenario: ModelScenario) -> None:
     assert prove(scenario, SAMPLE) > 0
 
 
 def test_a_restored_store_in_which_claims_are_frozen_breaks_nothing() -> None:
     model = Model(RESTORED)
     found = search(model)
-    assert found.violation is None, tell(model, found)
+    assert found.violation is None, print_trace(model, found)
     assert found.complete

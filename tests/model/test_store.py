@@ -7,7 +7,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlayd.core.store import Delete, Field, Guard, Put, Snapshot, StoreRefused, Transaction
+from overlayd.core.leases.store import Delete, Field, Guard, Put, Snapshot, StoreRefused, Transaction
 from overlayd.store.memory import MemoryStore
 from support.model import store as stores
 from support.model.store import AbstractStore

@@ -10,22 +10,22 @@ from pathlib import Path
 import pytest
 import trio
 
-from overlayd.core.keeper import Belief
-from overlayd.core.store import CONFIG, Committed, Delete, Put, Refused, StoreError, Transaction
+from overlayd.core.leases.keeper import Belief
+from overlayd.core.leases.store import CONFIG, Committed, Delete, Put, Refused, StoreError, Transaction
 from overlayd.store.etcd import open_etcd
-from overlayd.testing.line import Cut, Weather
+from overlayd.testing.store_link import Cut, LinkConditions
 from support.cluster import SimulatedNode
 from support.etcd import Etcd
-from support.traces import NotAllowed, RecordingStore, Trace, read_history, recorded_steps, replay
+from support.traces import KeeperTrace, NotAllowed, RecordingStore, read_history, recorded_steps, replay
 
 CONFIG_TEXT = b'{"Network":"10.244.0.0/16","SubnetLen":24,"SubnetMin":"10.244.1.0","SubnetMax":"10.244.4.0"}'
 NODES = 5
 """One more than there are subnets."""
 
 
-async def record(home: Path, outage: float, calm: float) -> Trace:
+async def record(home: Path, outage: float, calm: float) -> KeeperTrace:
     """`outage` seconds that a node is cut off for, `calm` seconds to come to rest in the end."""
-    trace = Trace()
+    trace = KeeperTrace()
     with Etcd() as etcd, recorded_steps(trace):
         async with open_etcd([etcd.endpoint], "/trace") as real, trio.open_nursery() as nursery:
             store = RecordingStore(real, trace)
@@ -46,7 +46,7 @@ async def record(home: Path, outage: float, calm: float) -> Trace:
             await write(Put(CONFIG, CONFIG_TEXT, 0))
             await until(lambda: sum(node.belief is Belief.HELD for node in nodes) == NODES - 1)
             for node in nodes:
-                node.line.weather = replace(node.line.weather, lose=0.2)
+                node.line.conditions = replace(node.line.conditions, lose=0.2)
             lives[0].cancel()
             lives[0] = await nursery.start(nodes[0].run)
             nodes[1].line.sever(Cut.SILENT)
@@ -60,7 +60,7 @@ async def record(home: Path, outage: float, calm: float) -> Trace:
             lives[crashing] = await nursery.start(nodes[crashing].run)
             await trio.sleep(outage)
             for node in nodes:
-                node.line.weather = Weather()
+                node.line.conditions = LinkConditions()
             nodes[1].line.mend()
             await trio.sleep(calm)
             await until(lambda: sum(node.belief is Belief.HELD for node in nodes) == NODES - 1)
@@ -88,7 +88,7 @@ async def test_every_step_is_allowed_when_grants_expire(tmp_path: Path) -> None:
     assert replay(trace) > 100
 
 
-def _assert_that_tampering_shows(trace: Trace) -> None:
+def _assert_that_tampering_shows(trace: KeeperTrace) -> None:
     """Each strand, altered in one place, is found out."""
     won = next(n for n, request in enumerate(trace.requests) if isinstance(request.outcome, Committed))
     refused = Refused(trace.requests[won].outcome.revision)  # type: ignore[union-attr]
@@ -104,11 +104,11 @@ def _assert_that_tampering_shows(trace: Trace) -> None:
         replay(_copy(trace, external=[]))
 
 
-def _with_request(trace: Trace, number: int, outcome: Refused) -> Trace:
+def _with_request(trace: KeeperTrace, number: int, outcome: Refused) -> KeeperTrace:
     requests = [*trace.requests]
     requests[number] = replace(requests[number], outcome=outcome)
     return _copy(trace, requests=requests)
 
 
-def _copy(trace: Trace, **changes: object) -> Trace:
+def _copy(trace: KeeperTrace, **changes: object) -> KeeperTrace:
     return replace(trace, **changes)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlayd.core.iptables import ForwardRules, Variant, accept_rule, forward_rules
+from overlayd.core.firewall.iptables import ForwardRules, Variant, accept_rule, forward_rules
 from overlayd.host.iptables.listing import parse_listing, write_script
 from overlayd.host.iptables.ruleset import parse_ruleset
 

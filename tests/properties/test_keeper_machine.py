@@ -13,27 +13,27 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from overlayd.core.config import parse_config
-from overlayd.core.keeper import (
+from overlayd.core.leases.book import LeaseBook, absorb_snapshot
+from overlayd.core.leases.keeper import (
     AskCommit,
     AskGrant,
     AskKeepalive,
-    AskSighting,
     Belief,
-    Decided,
+    CommandFailed,
+    CommitResult,
     Event,
-    Failed,
     Granted,
     KeeperState,
     KeptAlive,
-    Sighted,
-    Sighting,
+    RefreshView,
+    StoreView,
+    StoreViewed,
     Tick,
     belief,
 )
-from overlayd.core.leases import LeaseBook, absorb_snapshot
-from overlayd.core.model import Attributes
-from overlayd.core.store import CONFIG, Grant, Put, Transaction
+from overlayd.core.leases.lease import Attributes
+from overlayd.core.leases.store import CONFIG, Grant, Put, Transaction
+from overlayd.core.network.config import parse_config
 from support.model import sabotage
 from support.model import store as abstract
 from support.model.store import AbstractStore
@@ -69,7 +69,7 @@ class Keepers(RuleBasedStateMachine):
         self.lives += 1
         return KeeperState(f"id{number}", f"life{self.lives}", TTL)
 
-    def _seen(self, number: int) -> Sighted:
+    def _keeper_input(self, number: int) -> StoreViewed:
         snapshot = abstract.snapshot(self.store)
         book = absorb_snapshot(LeaseBook(), snapshot, asked_at=0)
         assert snapshot.config is not None
@@ -79,7 +79,7 @@ class Keepers(RuleBasedStateMachine):
         wanted = Attributes(
             (IPv4Address(f"10.99.0.{number + 1}"),), "vxlan", "{}", None, state.node_id, "", state.incarnation
         )
-        return Sighted(Sighting(book.revision, revision, config, book.leases, book.taken, book.holds), wanted)
+        return StoreViewed(StoreView(book.revision, revision, config, book.leases, book.taken, book.holds), wanted)
 
     def _tell(self, number: int, event: Event, chance: float) -> None:
         self.keepers[number], command = self.under_test.step(self.keepers[number], event, self.now, chance)
@@ -90,7 +90,7 @@ class Keepers(RuleBasedStateMachine):
     def look(self, number: int, chance: float) -> None:
         """The watch brings news, or nothing."""
         if self.keepers[number].pending is None:
-            self._tell(number, self._seen(number), chance)
+            self._tell(number, self._keeper_input(number), chance)
 
     @rule(number=who, chance=chances)
     def tick(self, number: int, chance: float) -> None:
@@ -111,12 +111,12 @@ class Keepers(RuleBasedStateMachine):
             case AskKeepalive(lease_id=lease_id):
                 self.store, ttl = abstract.keepalive(self.store, lease_id)
                 event = KeptAlive(ttl, self.sent_at[number])
-            case AskSighting():
-                event = self._seen(number)
+            case RefreshView():
+                event = self._keeper_input(number)
             case AskCommit(transaction=transaction):
                 self.store, outcome = abstract.commit(self.store, transaction)
-                event = Failed("no such grant") if outcome is None else Decided(outcome)
-        self._tell(number, event if heard else Failed("lost"), chance)
+                event = CommandFailed("no such grant") if outcome is None else CommitResult(outcome)
+        self._tell(number, event if heard else CommandFailed("lost"), chance)
 
     @rule(numbers=st.lists(who, min_size=2, max_size=12), chance=chances)
     def go_well(self, numbers: list[int], chance: float) -> None:
@@ -138,7 +138,7 @@ class Keepers(RuleBasedStateMachine):
             return
         if late and isinstance(pending, AskCommit):
             self.late.append(pending.transaction)
-        self._tell(number, Failed("lost"), chance)
+        self._tell(number, CommandFailed("lost"), chance)
 
     @rule()
     def arrive(self) -> None:

@@ -11,9 +11,9 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlayd.core.keeper import Belief, Waiting
+from overlayd.core.leases.keeper import Belief, Waiting
 from overlayd.store.memory import MemoryStore
-from overlayd.testing.line import Cut, Weather
+from overlayd.testing.store_link import Cut, LinkConditions
 from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, write_config
 
 SMALL = b'{"Network":"10.244.0.0/21","SubnetLen":24,"SubnetMin":"10.244.1.0","SubnetMax":"10.244.4.0"}'
@@ -47,20 +47,20 @@ def test_no_subnet_is_held_twice(events: list[tuple[str, int, float, float]], de
                 ]
                 nursery.start_soon(_watch_promise, nodes)
                 for node in nodes:
-                    node.line.weather = Weather(delay=delay)
+                    node.line.conditions = LinkConditions(delay=delay)
                     lives.append(await nursery.start(node.run))
                 for event, which, line_delay, pause in events:
                     line = nodes[which].line
-                    line.weather = replace(line.weather, delay=line_delay)
+                    line.conditions = replace(line.conditions, delay=line_delay)
                     match event:
                         case "cut":
                             line.sever(Cut.SILENT)
                         case "mend":
                             line.mend()
                         case "lossy":
-                            line.weather = Weather(lose=0.3, repeat=0.3, delay=line_delay)
+                            line.conditions = LinkConditions(lose=0.3, repeat=0.3, delay=line_delay)
                         case "sound":
-                            line.weather = Weather(delay=line_delay)
+                            line.conditions = LinkConditions(delay=line_delay)
                         case "restart":
                             lives[which].cancel()
                             await trio.sleep(pause)
@@ -68,7 +68,7 @@ def test_no_subnet_is_held_twice(events: list[tuple[str, int, float, float]], de
                     await trio.sleep(pause)
                 for node in nodes:
                     node.line.mend()
-                    node.line.weather = Weather()
+                    node.line.conditions = LinkConditions()
                 await trio.sleep(4 * TTL)
                 holders = [node for node in nodes if node.belief is Belief.HELD]
                 assert len({node.keeper.held.subnet for node in holders if node.keeper.held}) == SUBNETS

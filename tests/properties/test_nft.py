@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlayd.core.dataplane import Operation, Verb
-from overlayd.core.firewall import masquerade, source_check
-from overlayd.core.kernel import Item, KernelState
-from overlayd.core.nftables import COUNTERS, NftChain, NftTable, Sender
+from overlayd.core.firewall.nftables import COUNTERS, NftChain, NftTable, Sender
+from overlayd.core.firewall.policy import masquerade, source_check
+from overlayd.core.kernel.driver import Operation, Verb
+from overlayd.core.kernel.items import Item, KernelState
 from overlayd.host.nft.listing import ListingError, parse_listing
 from overlayd.host.nft.script import FEW, assemble, plan_parts
 

@@ -7,11 +7,11 @@ from itertools import combinations
 
 from hypothesis import given
 
-from overlayd.core.dataplane import Operation, Verb
-from overlayd.core.kernel import Datapath, Encap, Item, KernelState, Key, Link, Neighbour, Route
-from overlayd.core.nftables import NftChain, NftTable, Sender
-from overlayd.core.plan import diff
-from support.kernelstates import firewalls, observations, udp_wishes, wishes
+from overlayd.core.firewall.nftables import NftChain, NftTable, Sender
+from overlayd.core.kernel.driver import Operation, Verb
+from overlayd.core.kernel.items import Datapath, Encap, Item, KernelState, Key, Link, Neighbour, Route
+from overlayd.core.kernel.plan import diff
+from support.kernelstates import desired_states, firewalls, observations, udp_wishes
 
 
 def carry_out(state: dict[Key, Item], operation: Operation) -> None:
@@ -55,7 +55,7 @@ def routes_without_vtep(state: dict[Key, Item]) -> set[Item]:
     return lost
 
 
-@given(wishes(), observations)
+@given(desired_states(), observations)
 def test_a_plan_turns_the_observation_into_the_wish(desired: KernelState, actual: KernelState) -> None:
     state = dict(actual.by_key)
     for operation in diff(desired, actual, sweep=True):
@@ -64,7 +64,7 @@ def test_a_plan_turns_the_observation_into_the_wish(desired: KernelState, actual
     assert not diff(desired, KernelState.of(state.values()), sweep=True)
 
 
-@given(wishes(), observations)
+@given(desired_states(), observations)
 def test_without_a_sweep_only_what_is_in_the_way_goes(desired: KernelState, actual: KernelState) -> None:
     state = dict(actual.by_key)
     plan = diff(desired, actual, sweep=False)
@@ -82,7 +82,7 @@ def test_without_a_sweep_only_what_is_in_the_way_goes(desired: KernelState, actu
         assert key in state or on in replaced or (made_anew and isinstance(item, NftChain | Sender))
 
 
-@given(wishes(), observations)
+@given(desired_states(), observations)
 def test_no_step_of_a_plan_leaves_a_route_without_its_vtep(desired: KernelState, actual: KernelState) -> None:
     state = dict(actual.by_key)
     broken_before = routes_without_vtep(state)
@@ -128,7 +128,7 @@ def test_no_step_from_one_table_to_another_has_an_address_at_two_places(
         assert not overlaps(state), f"after {operation}"
 
 
-@given(wishes(), observations)
+@given(desired_states(), observations)
 def test_what_an_operation_needs_comes_before_it(desired: KernelState, actual: KernelState) -> None:
     plan = diff(desired, actual, sweep=True)
     stage_of = {
@@ -142,7 +142,7 @@ def test_what_an_operation_needs_comes_before_it(desired: KernelState, actual: K
             assert all(stage_of.get(key, -1) < number for key in operation.needs)
 
 
-@given(wishes())
+@given(desired_states())
 def test_a_wish_that_is_reached_needs_no_plan(desired: KernelState) -> None:
     assert not diff(desired, desired, sweep=True)
     assert len(diff(desired, KernelState(), sweep=True)) == len(desired)

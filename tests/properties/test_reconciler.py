@@ -12,12 +12,12 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlayd.core.backend import Wish
-from overlayd.core.dataplane import Failure, Operation, Scope, Verb
-from overlayd.core.kernel import Address, FdbEntry, KernelState, Link, Neighbour, Route
-from overlayd.core.model import Subnet
-from overlayd.core.report import Aim, Report
-from overlayd.reconciler import Reconciler
+from overlayd.core.kernel.driver import Failure, Operation, Scope, Verb
+from overlayd.core.kernel.items import Address, FdbEntry, KernelState, Link, Neighbour, Route
+from overlayd.core.kernel.report import Report, Target
+from overlayd.core.network.addresses import Subnet
+from overlayd.core.network.backend import DesiredState
+from overlayd.node.reconciler import Reconciler
 from overlayd.testing.kernel import FakeKernel, ForeignLink, ForeignRoute
 from support import overlay
 
@@ -47,18 +47,18 @@ class WatchedKernel(FakeKernel):
 
 
 @dataclass
-class World:
+class ReconcilerWorld:
     kernel: WatchedKernel
     peers: frozenset[int] = frozenset(PEERS)
     reports: list[Report] = field(default_factory=list)
 
-    def wish(self) -> Wish:
+    def desired(self) -> DesiredState:
         base = overlay.node()
         peers = {_subnet(n): KernelState.of(overlay.peer(n)) for n in self.peers}
-        return Wish(overlay.DEVICE, 1450, base, peers)
+        return DesiredState(overlay.DEVICE, 1450, base, peers)
 
-    async def aim(self) -> Aim:
-        return Aim(self.wish(), Scope(frozenset({"eth0"})), sweep=True)
+    async def target(self) -> Target:
+        return Target(self.desired(), Scope(frozenset({"eth0"})), sweep=True)
 
     async def publish(self, report: Report) -> None:
         self.reports.append(report)
@@ -68,11 +68,11 @@ def _subnet(number: int) -> Subnet:
     return Subnet((overlay.subnet(number),))
 
 
-Disturbance = Callable[[World, Reconciler], None]
+Disturbance = Callable[[ReconcilerWorld, Reconciler], None]
 
 
 def _on_device(act: Callable[[FakeKernel], None]) -> Disturbance:
-    def disturb(world: World, reconciler: Reconciler) -> None:
+    def disturb(world: ReconcilerWorld, reconciler: Reconciler) -> None:
         if overlay.DEVICE in world.kernel.links:
             act(world.kernel)
 
@@ -80,7 +80,7 @@ def _on_device(act: Callable[[FakeKernel], None]) -> Disturbance:
 
 
 def _peers(peers: frozenset[int]) -> Disturbance:
-    def disturb(world: World, reconciler: Reconciler) -> None:
+    def disturb(world: ReconcilerWorld, reconciler: Reconciler) -> None:
         world.peers = peers
         reconciler.wake_up.ring()
 
@@ -140,8 +140,8 @@ def _kernel() -> WatchedKernel:
 @settings(max_examples=200)
 def test_the_kernel_ends_at_the_wish(events: list[tuple[Disturbance, float]]) -> None:
     async def main() -> None:
-        world = World(_kernel())
-        reconciler = Reconciler(world.kernel, world.aim, world.publish, trio.current_time)
+        world = ReconcilerWorld(_kernel())
+        reconciler = Reconciler(world.kernel, world.target, world.publish, trio.current_time)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reconciler.run)
             await trio.sleep(1)
@@ -153,26 +153,26 @@ def test_the_kernel_ends_at_the_wish(events: list[tuple[Disturbance, float]]) ->
             world.kernel.refuse = set()
             await trio.sleep(PATIENCE)
             actual = await world.kernel.observe(Scope(frozenset({"eth0"})))
-            assert str(actual) == str(world.wish().kernel)
-            assert not world.reports[-1].retries.setbacks
+            assert str(actual) == str(world.desired().kernel)
+            assert not world.reports[-1].retries.failed_operations
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 async def test_one_refused_entry_delays_no_other(autojump_clock: trio.testing.MockClock) -> None:
-    world = World(_kernel())
+    world = ReconcilerWorld(_kernel())
     bad = overlay.neighbour(3)
     world.kernel.fail_next(lambda operation: operation.item == bad, errno.ENOMEM, "out of memory", times=1_000)
-    reconciler = Reconciler(world.kernel, world.aim, world.publish, trio.current_time)
+    reconciler = Reconciler(world.kernel, world.target, world.publish, trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reconciler.run)
         await trio.sleep(0.5)
         report = world.reports[-1]
-        wish = report.aim.wish
-        reached = {subnet for subnet, wanted in wish.peers.items() if report.is_reached(wanted)}
-        assert reached == wish.peers.keys() - {_subnet(3)}
-        assert report.retries.setbacks[bad.key].failure.reason == "out of memory"
+        desired = report.target.desired
+        reached = {subnet for subnet, wanted in desired.peers.items() if report.is_reached(wanted)}
+        assert reached == desired.peers.keys() - {_subnet(3)}
+        assert report.retries.failed_operations[bad.key].failure.reason == "out of memory"
         assert overlay.route(3) not in report.actual.items, "its route would lead nowhere"
         tries = sum(operation.item == bad for operation, _ in world.kernel.applied)
         await trio.sleep(600)
@@ -187,13 +187,13 @@ async def test_before_the_first_snapshot_nothing_is_swept(autojump_clock: trio.t
         await kernel.apply(overlay.adding([item]))
     in_sync = False
 
-    async def aim() -> Aim:
-        return Aim(Wish(overlay.DEVICE, 1450, overlay.node()), Scope(), sweep=in_sync)
+    async def target() -> Target:
+        return Target(DesiredState(overlay.DEVICE, 1450, overlay.node()), Scope(), sweep=in_sync)
 
     async def publish(report: Report) -> None:
         pass
 
-    reconciler = Reconciler(kernel, aim, publish, trio.current_time)
+    reconciler = Reconciler(kernel, target, publish, trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reconciler.run)
         await trio.sleep(100)
@@ -217,8 +217,8 @@ async def test_a_kernel_that_cannot_be_asked_is_reported_and_asked_again(
 
     kernel = Silent()
     kernel.add_link(ForeignLink("eth0"))
-    world = World(kernel)
-    reconciler = Reconciler(kernel, world.aim, world.publish, trio.current_time)
+    world = ReconcilerWorld(kernel)
+    reconciler = Reconciler(kernel, world.target, world.publish, trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reconciler.run)
         await trio.sleep(1)
@@ -226,15 +226,15 @@ async def test_a_kernel_that_cannot_be_asked_is_reported_and_asked_again(
         kernel.silent = False
         await trio.sleep(60)
         assert world.reports[-1].trouble == ""
-        assert world.reports[-1].is_reached(world.wish().kernel)
+        assert world.reports[-1].is_reached(world.desired().kernel)
         nursery.cancel_scope.cancel()
 
 
 async def test_what_cannot_be_tried_yet_is_waited_for_in_peace(autojump_clock: trio.testing.MockClock) -> None:
     """Routes that failed once, and then can't be tried as their device is refused: no reason to spin."""
-    world = World(_kernel())
+    world = ReconcilerWorld(_kernel())
     world.kernel.refuse = {Route}
-    reconciler = Reconciler(world.kernel, world.aim, world.publish, trio.current_time)
+    reconciler = Reconciler(world.kernel, world.target, world.publish, trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reconciler.run)
         await trio.sleep(0.5)
@@ -250,8 +250,8 @@ async def test_what_cannot_be_tried_yet_is_waited_for_in_peace(autojump_clock: t
 async def test_a_route_waits_for_the_fdb_entry_of_a_neighbour_that_is_there(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    world = World(_kernel())
-    reconciler = Reconciler(world.kernel, world.aim, world.publish, trio.current_time)
+    world = ReconcilerWorld(_kernel())
+    reconciler = Reconciler(world.kernel, world.target, world.publish, trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reconciler.run)
         await trio.sleep(1)
@@ -262,5 +262,5 @@ async def test_a_route_waits_for_the_fdb_entry_of_a_neighbour_that_is_there(
         assert overlay.subnet(3) not in world.kernel.routes
         world.kernel.refuse = set()
         await trio.sleep(PATIENCE)
-        assert await world.kernel.observe(Scope(frozenset({"eth0"}))) == world.wish().kernel
+        assert await world.kernel.observe(Scope(frozenset({"eth0"}))) == world.desired().kernel
         nursery.cancel_scope.cancel()

@@ -11,7 +11,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from overlayd.core.store import (
+from overlayd.core.leases.store import (
     Change,
     Delete,
     Deleted,
@@ -36,7 +36,7 @@ LEASES = 3
 
 
 @dataclass(frozen=True)
-class Grant:
+class ModelGrant:
     pass
 
 
@@ -50,7 +50,7 @@ class KeepAlive:
     lease_id: int
 
 
-Request = Grant | Revoke | KeepAlive | Transaction
+Request = ModelGrant | Revoke | KeepAlive | Transaction
 
 lease_ids = st.integers(1, LEASES)
 names = st.sampled_from(NAMES)
@@ -59,7 +59,7 @@ actions = st.builds(Put, names, st.binary(max_size=3), st.just(0) | lease_ids) |
 transactions = st.builds(
     Transaction, st.lists(guards, max_size=2).map(tuple), st.lists(actions, max_size=3).map(tuple)
 )
-requests = transactions | st.builds(Grant) | st.builds(Revoke, lease_ids) | st.builds(KeepAlive, lease_ids)
+requests = transactions | st.builds(ModelGrant) | st.builds(Revoke, lease_ids) | st.builds(KeepAlive, lease_ids)
 
 
 class Normal:
@@ -72,11 +72,11 @@ class Normal:
 
     async def ask(self, request: Request) -> object:
         match request:
-            case Grant() if len(self._leases) <= LEASES:
+            case ModelGrant() if len(self._leases) <= LEASES:
                 grant = await self._store.grant(1000)
                 self._leases.append(grant.lease_id)
                 return grant.ttl
-            case Grant():
+            case ModelGrant():
                 return None
             case Revoke(lease_id):
                 await self._store.revoke(self._lease(lease_id))
@@ -92,8 +92,8 @@ class Normal:
 
     async def snapshot(self) -> Snapshot:
         found = await self._store.snapshot()
-        config = self._seen(found.config) if found.config else None
-        subnets, own = (tuple(map(self._seen, records)) for records in (found.subnets, found.own))
+        config = self._keeper_input(found.config) if found.config else None
+        subnets, own = (tuple(map(self._keeper_input, records)) for records in (found.subnets, found.own))
         return Snapshot(found.revision - self._offset, config, subnets, own)
 
     async def history(self, after: int, until: int) -> list[Change]:
@@ -109,7 +109,7 @@ class Normal:
         seen = [
             Deleted(change.name, change.mod_revision - self._offset)
             if isinstance(change, Deleted)
-            else self._seen(change)
+            else self._keeper_input(change)
             for change in found
         ]
         return [change for change in seen if change.mod_revision <= until]
@@ -129,7 +129,7 @@ class Normal:
 
         return Transaction(tuple(map(guard, transaction.guards)), tuple(map(action, transaction.actions)))
 
-    def _seen(self, record: Record) -> Record:
+    def _keeper_input(self, record: Record) -> Record:
         return replace(
             record,
             create_revision=record.create_revision - self._offset,

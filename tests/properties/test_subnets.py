@@ -8,10 +8,10 @@ from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from overlayd.core.network.addresses import IPNetwork, Subnet
 
-from overlayd.core.config import NetworkConfig, Range, parse_config
-from overlayd.core.model import IPNetwork, Subnet
-from overlayd.core.subnets import choose_subnet, find_misfit, subnet_at
+from overlayd.core.leases.subnets import choose_subnet, find_config_mismatch, subnet_at
+from overlayd.core.network.config import NetworkConfig, Range, parse_config
 from support.strategies import nth_prefix, subnets
 
 SMALL = IPv4Network("10.244.8.0/24")
@@ -98,7 +98,7 @@ def test_the_preferred_one_is_chosen_exactly_if_it_is_free(
 def test_numbers_name_disjoint_subnets_that_fit(config: NetworkConfig) -> None:
     numbered = [subnet_at(config, number) for number in range(config.capacity)]
     assert numbered == all_subnets(config)
-    assert all(find_misfit(config, subnet) is None for subnet in numbered)
+    assert all(find_config_mismatch(config, subnet) is None for subnet in numbered)
     assert not any(one.overlaps(other) for one, other in combinations(numbered, 2))
 
 
@@ -108,7 +108,7 @@ def test_a_subnet_of_elsewhere_does_not_fit(config: NetworkConfig, subnet: Subne
         prefix in each.network.subnets(new_prefix=each.subnet_len) and is_within(each, prefix)
         for each, prefix in zip(config.ranges, subnet.prefixes, strict=True)
     )
-    assert (find_misfit(config, subnet) is None) == fits
+    assert (find_config_mismatch(config, subnet) is None) == fits
 
 
 def test_a_misfit_says_why() -> None:
@@ -120,7 +120,7 @@ def test_a_misfit_says_why() -> None:
         "fd00::/64": "has no part in 10.244.0.0/16",
         "10.244.3.0/24,fd00::/64": "has a part of a family that is off",
     }.items():
-        assert find_misfit(config, Subnet.parse(text)) == reason
+        assert find_config_mismatch(config, Subnet.parse(text)) == reason
 
 
 def test_fifty_daemons_get_the_fifty_subnets_of_a_network() -> None:
@@ -157,4 +157,4 @@ def test_the_last_chance_is_within_the_range() -> None:
     )
     chosen = choose_subnet(config, [], None, 1 - 2**-53)
     assert chosen is not None
-    assert find_misfit(config, chosen) is None
+    assert find_config_mismatch(config, chosen) is None

@@ -16,13 +16,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from overlayd.core.config import parse_config
-from overlayd.core.kernel import Datapath, Encap
-from overlayd.core.leases import LeaseBook, absorb_snapshot
-from overlayd.core.model import Attributes, Mac, NetworkView, Subnet, Underlay
-from overlayd.core.records import encode_attributes, format_subnet_name
-from overlayd.core.store import SUBNETS, Record, Snapshot
-from overlayd_backends.udp.backend import Udp
+from overlayd.core.kernel.items import Datapath, Encap
+from overlayd.core.leases.book import LeaseBook, absorb_snapshot
+from overlayd.core.leases.codec import encode_attributes, format_subnet_name
+from overlayd.core.leases.lease import Attributes
+from overlayd.core.leases.store import SUBNETS, Record, Snapshot
+from overlayd.core.network.addresses import Mac, Subnet
+from overlayd.core.network.config import parse_config
+from overlayd.core.network.view import NetworkView, Underlay
+from overlayd_backends.udp.backend import UdpBackend
 from overlayd_backends.udp.engine import Engine
 from overlayd_backends.udp.table import Table
 from support.datapaths import IMPLEMENTATIONS, engine_class
@@ -105,7 +107,7 @@ def holder_of(address: IPv4Address, records: list[Held]) -> Held | None:
     return next((one for one in served(records) if address in one.prefix), None)
 
 
-class Node:
+class ConflictNode:
     """A node's view of the store, and a datapath of each kind that follows it."""
 
     def __init__(self, name: str) -> None:
@@ -127,9 +129,11 @@ class Node:
 
         lease = next((one for one in self.book.leases if self.own and one.subnet.ipv4 == self.own.prefix), None)
         peers = self.book.peers(CONFIG, lambda one: one.attributes.node_id == self.name)
-        wish = Udp().desired(NetworkView(CONFIG, self._underlay, Mac(bytes(6)), lease, peers, in_sync=True))
-        (datapath,) = (item for item in wish.base if isinstance(item, Datapath))
-        table = Table.of(datapath, (item for item in wish.kernel if isinstance(item, Encap)))
+        desired = UdpBackend().desired(
+            NetworkView(CONFIG, self._underlay, Mac(bytes(6)), lease, peers, in_sync=True)
+        )
+        (datapath,) = (item for item in desired.base if isinstance(item, Datapath))
+        table = Table.of(datapath, (item for item in desired.kernel if isinstance(item, Encap)))
         for engine in self.engines:
             engine.replace(table.packed())
 
@@ -171,7 +175,7 @@ class Conflicts(RuleBasedStateMachine):
     def begin(self) -> None:
         self.revision = 1
         self.store: dict[IPv4Network, Held] = {}
-        self.nodes = [Node(name) for name in NODES]
+        self.nodes = [ConflictNode(name) for name in NODES]
 
     @rule(prefix=prefixes, attributes=holders)
     def write(self, prefix: IPv4Network, attributes: Attributes) -> None:
@@ -202,12 +206,12 @@ class Conflicts(RuleBasedStateMachine):
             self.a_packet_comes_in_from_its_holder_alone(node)
         self.nodes_that_saw_the_same_agree()
 
-    def every_address_has_its_holder_or_none(self, node: Node) -> None:
+    def every_address_has_its_holder_or_none(self, node: ConflictNode) -> None:
         expected = {address: way for address in ADDRESSES if (way := node.expected_way(address))}
         for engine in node.engines:
             assert node.ways(engine) == expected, node.name
 
-    def a_packet_comes_in_from_its_holder_alone(self, node: Node) -> None:
+    def a_packet_comes_in_from_its_holder_alone(self, node: ConflictNode) -> None:
         ways = {address: node.expected_way(address) for address in FEW}
         for sender in {*NODES.values(), IPv4Address("10.99.0.9")}:
             expected = {(one, other) for one, other in PAIRS if ways[one] == sender and node.expects_own(other)}

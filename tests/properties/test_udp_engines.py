@@ -15,9 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlayd_backends.udp.engine import Engine
-from overlayd_backends.udp.table import Entry, Table
+from overlayd_backends.udp.table import Table, TableEntry
 from support.datapaths import IMPLEMENTATIONS, cut, engine_class, engine_of, table_of, without_id
-from support.packets import SENDERS, Packet, datagram_batches, frame_batches, streams, superpackets, take_apart
+from support.packets import (
+    SENDERS,
+    Packet,
+    datagram_batches,
+    frame_batches,
+    streams,
+    superpackets,
+    take_apart,
+)
 
 Call = Callable[[Engine], object]
 
@@ -31,10 +39,10 @@ tables = st.sampled_from(
         Table(
             (IPv4Network("10.244.1.0/25"), IPv4Network("10.244.2.0/24")),
             (
-                Entry(IPv4Network("10.244.1.128/25"), IPv4Address("10.99.0.1"), 1),
-                Entry(IPv4Network("0.0.0.0/8"), IPv4Address("10.99.0.1"), 0xFFFF),
-                Entry(IPv4Network("10.244.3.0/24"), IPv4Address("10.99.0.3"), 8285),
-                Entry(IPv4Network("224.0.0.0/3"), IPv4Address("10.99.0.3"), 8286),
+                TableEntry(IPv4Network("10.244.1.128/25"), IPv4Address("10.99.0.1"), 1),
+                TableEntry(IPv4Network("0.0.0.0/8"), IPv4Address("10.99.0.1"), 0xFFFF),
+                TableEntry(IPv4Network("10.244.3.0/24"), IPv4Address("10.99.0.3"), 8285),
+                TableEntry(IPv4Network("224.0.0.0/3"), IPv4Address("10.99.0.3"), 8286),
             ),
         ),
     ]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlayd.core.kernel import Datapath, Encap
-from overlayd_backends.udp.table import EMPTY, Entry, Lookup, Place, Table
+from overlayd.core.kernel.items import Datapath, Encap
+from overlayd_backends.udp.table import EMPTY, Lookup, Place, Table, TableEntry
 from support.strategies import prefixes
 
 FEW = IPv4Network("10.244.0.0/28")
@@ -19,18 +19,20 @@ EDGES = [IPv4Network("0.0.0.0/30"), IPv4Network("255.255.255.252/30")]
 """The first and the last addresses that there are."""
 networks = st.one_of(*map(prefixes, [FEW, *EDGES])).map(lambda prefix: IPv4Network(str(prefix)))
 peers = st.integers(1, 4).map(lambda number: IPv4Address(f"10.99.0.{number}"))
-entries = st.lists(st.builds(Entry, networks, peers, st.integers(1, 0xFFFF)), max_size=4).map(tuple)
+entries = st.lists(st.builds(TableEntry, networks, peers, st.integers(1, 0xFFFF)), max_size=4).map(tuple)
 owned = st.lists(networks, max_size=2).map(tuple)
 addresses = [address for network in (FEW, *EDGES) for address in network]
 
 
-def do_overlap(own: tuple[IPv4Network, ...], others: tuple[Entry, ...]) -> bool:
+def do_overlap(own: tuple[IPv4Network, ...], others: tuple[TableEntry, ...]) -> bool:
     every = [*own, *(entry.prefix for entry in others)]
     return any(one.overlaps(other) for one, other in combinations(every, 2))
 
 
 @given(owned, entries)
-def test_every_address_is_where_a_slow_list_says(own: tuple[IPv4Network, ...], others: tuple[Entry, ...]) -> None:
+def test_every_address_is_where_a_slow_list_says(
+    own: tuple[IPv4Network, ...], others: tuple[TableEntry, ...]
+) -> None:
     if do_overlap(own, others):
         with pytest.raises(ValueError, match="overlap"):
             Table(own, others)
@@ -46,7 +48,7 @@ def test_every_address_is_where_a_slow_list_says(own: tuple[IPv4Network, ...], o
 @given(owned, entries, st.randoms(use_true_random=False))
 def test_the_order_of_the_parts_means_nothing(
     own: tuple[IPv4Network, ...],
-    others: tuple[Entry, ...],
+    others: tuple[TableEntry, ...],
     random: Random,
 ) -> None:
     if not do_overlap(own, others):
@@ -66,7 +68,7 @@ def test_a_table_is_what_the_items_say() -> None:
     local, peer = IPv4Address("10.99.0.1"), IPv4Address("10.99.0.2")
     datapath = Datapath("ovl.udp", local, 8285, (own,))
     encap = Encap("ovl.udp", theirs, peer, 8286)
-    assert Table.of(datapath, [encap]) == Table((own,), (Entry(theirs, peer, 8286),))
+    assert Table.of(datapath, [encap]) == Table((own,), (TableEntry(theirs, peer, 8286),))
     with pytest.raises(ValueError, match=r"10\.244\.1\.0/24 and 10\.244\.1\.0/24 overlap"):
         Table.of(datapath, [Encap("ovl.udp", own, peer, 8285)])
     with pytest.raises(ValueError, match="IPv4 alone"):

@@ -10,18 +10,18 @@ import time
 
 import pytest
 
-from overlayd.testing.simulation.episode import draw_episode
-from overlayd.testing.simulation.run import run_episode
+from overlayd.testing.simulation.run import run_scenario
+from overlayd.testing.simulation.scenario import draw_scenario
 
 SEED = 10
 """An episode with many kinds of faults."""
 
 
 def test_one_seed_gives_one_trace() -> None:
-    first, second = (run_episode(draw_episode(SEED)) for _ in range(2))
+    first, second = (run_scenario(draw_scenario(SEED)) for _ in range(2))
     assert str(first.trace) == str(second.trace)
     assert len(first.trace.entries) > 100
-    assert str(run_episode(draw_episode(SEED + 1)).trace) != str(first.trace)
+    assert str(run_scenario(draw_scenario(SEED + 1)).trace) != str(first.trace)
 
 
 def test_the_order_of_sets_shows_nowhere() -> None:
@@ -35,7 +35,7 @@ def test_the_order_of_sets_shows_nowhere() -> None:
 
 def test_the_wall_clock_may_jump(monkeypatch: pytest.MonkeyPatch) -> None:
     """No decision rests on it: a day either way at each look makes no difference."""
-    steady = run_episode(draw_episode(SEED))
+    steady = run_scenario(draw_scenario(SEED))
     real, chance = time.time, random.Random(1)
     monkeypatch.setattr(time, "time", lambda: real() + chance.uniform(-86_400, 86_400))
-    assert str(run_episode(draw_episode(SEED)).trace) == str(steady.trace)
+    assert str(run_scenario(draw_scenario(SEED)).trace) == str(steady.trace)

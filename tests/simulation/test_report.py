@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from overlayd.core import keeper
+from overlayd.core.leases import keeper
 from overlayd.testing.diagram import draw
-from overlayd.testing.simulation.episode import Episode, Fault
 from overlayd.testing.simulation.report import explain
-from overlayd.testing.simulation.run import run_episode
+from overlayd.testing.simulation.run import run_scenario
+from overlayd.testing.simulation.scenario import Fault, Scenario
 from overlayd.testing.simulation.shrink import shrink
-from overlayd.testing.trace import Entry, Kind
+from overlayd.testing.trace import TraceEntry, TraceKind
 
 FAULTS = tuple(Fault("partition", 40.0 + number, 1.0, 1 + number % 3, number) for number in range(9))
 
@@ -18,31 +18,31 @@ FAULTS = tuple(Fault("partition", 40.0 + number, 1.0, 1 + number % 3, number) fo
 def test_only_what_is_needed_is_left() -> None:
     tried = []
 
-    def fails(episode: Episode) -> bool:
-        tried.append(episode)
-        return {FAULTS[2], FAULTS[7]} <= {*episode.faults}
+    def fails(scenario: Scenario) -> bool:
+        tried.append(scenario)
+        return {FAULTS[2], FAULTS[7]} <= {*scenario.faults}
 
-    smallest = shrink(Episode(0, 8, 30, None, FAULTS), fails)
+    smallest = shrink(Scenario(0, 8, 30, None, FAULTS), fails)
     assert smallest.faults == (FAULTS[2], FAULTS[7])
     assert smallest.nodes == 3, "the highest number that a fault names"
     assert len(tried) < 40
 
 
 def test_what_fails_without_faults_needs_none() -> None:
-    assert shrink(Episode(0, 8, 30, None, FAULTS), lambda episode: episode.nodes >= 2) == Episode(
+    assert shrink(Scenario(0, 8, 30, None, FAULTS), lambda scenario: scenario.nodes >= 2) == Scenario(
         0, 2, 30, None, ()
     )
 
 
 def test_a_diagram_has_a_column_for_each_and_a_line_for_each_step() -> None:
     entries = [
-        Entry(1.0, Kind.BEGINS, "n2", "", "stopped"),
-        Entry(1.5, Kind.MESSAGE, "n1", "store", "create 10.244.1.0-24", 0.01),
-        Entry(2.0, Kind.MESSAGE, "store", "n1", "committed @3", 1.25),
-        Entry(2.5, Kind.LOST, "n1", "store", "keepalive 1"),
-        Entry(3.0, Kind.NOTE, "n1", "", "held 10.244.1.0/24"),
-        Entry(3.5, Kind.ENDS, "n2", "", "stopped"),
-        Entry(4.0, Kind.NOTE, "n9", "", "not in this picture"),
+        TraceEntry(1.0, TraceKind.BEGINS, "n2", "", "stopped"),
+        TraceEntry(1.5, TraceKind.MESSAGE, "n1", "store", "create 10.244.1.0-24", 0.01),
+        TraceEntry(2.0, TraceKind.MESSAGE, "store", "n1", "committed @3", 1.25),
+        TraceEntry(2.5, TraceKind.LOST, "n1", "store", "keepalive 1"),
+        TraceEntry(3.0, TraceKind.NOTE, "n1", "", "held 10.244.1.0/24"),
+        TraceEntry(3.5, TraceKind.ENDS, "n2", "", "stopped"),
+        TraceEntry(4.0, TraceKind.NOTE, "n9", "", "not in this picture"),
     ]
     assert draw(entries, ["n1", "n2", "store"]).splitlines() == [
         "              n1       n2     store",
@@ -60,7 +60,7 @@ def test_a_failure_is_told_with_seed_faults_and_picture(monkeypatch: pytest.Monk
     monkeypatch.setattr(keeper, "margin", lambda ttl: -1000.0)
     needless = Fault("garbage-key", 41.0, 5.0, 1, 3)
     faults = (needless, *(Fault("stop", 100.0 * node, 70.0, node, 0) for node in (1, 2, 3)))
-    outcome = run_episode(Episode(5, 3, 30, 1, faults))
+    outcome = run_scenario(Scenario(5, 3, 30, 1, faults))
     text = explain(outcome)
     assert text.startswith("held-once broken at ")
     assert " nodes, TTL 30 s, 1 subnets\n  stop n" in text

@@ -9,17 +9,17 @@ from ipaddress import IPv4Address
 import pytest
 import trio
 
-from overlayd.core.config import parse_config
-from overlayd.core.keeper import Belief, KeeperState, Sighted, Sighting, belief
-from overlayd.core.model import Attributes
-from overlayd.core.records import format_subnet_name, parse_lease
-from overlayd.core.store import CONFIG, Changes, Put, Transaction
-from overlayd.core.subnets import subnet_at
-from overlayd.feed import follow
-from overlayd.leasing import Leasing
-from overlayd.testing.line import Cut, Line
+from overlayd.core.leases.codec import format_subnet_name, parse_lease
+from overlayd.core.leases.keeper import Belief, KeeperState, StoreView, StoreViewed, belief
+from overlayd.core.leases.lease import Attributes
+from overlayd.core.leases.store import CONFIG, Changes, Put, Transaction
+from overlayd.core.leases.subnets import subnet_at
+from overlayd.core.network.config import parse_config
+from overlayd.node.lease_runner import LeaseRunner
+from overlayd.node.store_watch import follow
 from overlayd.testing.scheduling import run_seeded
 from overlayd.testing.store import SimulatedStore
+from overlayd.testing.store_link import Cut, StoreLink
 from overlayd.testing.trace import Trace
 
 CONFIG_TEXT = b'{"Network":"10.0.0.0/8","SubnetLen":24}'
@@ -51,10 +51,10 @@ class Small:
         def count() -> None:
             asked[int(trio.current_time())] += 1
 
-        self.line = Line(node_id, store, network, self._chance, Trace(), trio.lowlevel.checkpoint, count)
+        self.line = StoreLink(node_id, store, network, self._chance, Trace(), trio.lowlevel.checkpoint, count)
         state = KeeperState(node_id, "1", TTL, previous=self._subnet)
-        self.leasing = Leasing(
-            self.line, state, self._seen, self._relist, lambda *_: None, trio.current_time, self._chance
+        self.leasing = LeaseRunner(
+            self.line, state, self._keeper_input, self._relist, lambda *_: None, trio.current_time, self._chance
         )
 
     async def run(self) -> None:
@@ -68,12 +68,12 @@ class Small:
     def _absorb(self, changes: Changes) -> None:
         pass
 
-    def _seen(self) -> Sighted:
+    def _keeper_input(self) -> StoreViewed:
         record = self._store.records.get(format_subnet_name(self._subnet))
         leases = (parse_lease(record),) if record is not None else ()
         config = self._store.records[CONFIG].mod_revision
         taken = tuple(lease.subnet for lease in leases)
-        return Sighted(Sighting(self._store.revision, config, self._config, leases, taken), self._wanted)
+        return StoreViewed(StoreView(self._store.revision, config, self._config, leases, taken), self._wanted)
 
 
 def busiest_seconds(count: int, outage: float, how: Cut) -> tuple[int, int]:

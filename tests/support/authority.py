@@ -12,7 +12,7 @@ DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Pair:
+class KeyPair:
     """A certificate and its key, as PEM files."""
 
     cert: Path
@@ -30,10 +30,10 @@ class Authority:
         self.ca = home / "ca.pem"
         self._ca.cert_pem.write_to_path(self.ca)
 
-    def issue(self, *names: str, days: tuple[int, int] = (-1, 1)) -> Pair:
+    def issue(self, *names: str, days: tuple[int, int] = (-1, 1)) -> KeyPair:
         """A new pair for hosts, addresses or a client; good from and to so many days from now."""
         self._issued += 1
-        pair = Pair(self._home / f"{self._issued}.pem", self._home / f"{self._issued}.key")
+        pair = KeyPair(self._home / f"{self._issued}.pem", self._home / f"{self._issued}.key")
         now = datetime.now(UTC)
         made = self._ca.issue_cert(*names, not_before=now + days[0] * DAY, not_after=now + days[1] * DAY)
         made.cert_chain_pems[0].write_to_path(pair.cert)

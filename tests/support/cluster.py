@@ -1,7 +1,7 @@
 """A cluster without a machine: whole daemons, one store in memory, a fake kernel each, all on a mock clock.
 
-What can go wrong between a daemon and the store is played by its `line` (overlayd.testing.line).  Here a test says
-what happens, step by step; chance says it in overlayd.testing.simulation.
+What can go wrong between a daemon and the store is played by its `line` (overlayd.testing.store_link).  Here a
+test says what happens, step by step; chance says it in overlayd.testing.simulation.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from typing import Any
 
 import trio
 
-from overlayd.backends import load_backends
-from overlayd.core.foreign_firewall import OtherFirewalls
-from overlayd.core.keeper import Belief, KeeperState, belief
-from overlayd.core.kernel import ROUTE_PROTOCOL
-from overlayd.core.model import Mac, Underlay
-from overlayd.core.preflight import Intent
-from overlayd.core.problem import Problem
-from overlayd.core.store import CONFIG, Delete, Put, Store, Transaction
-from overlayd.core.strays import Inhabitant
-from overlayd.daemon import Daemon, Host, Settings
-from overlayd.host.footprint import FootprintFile
+from overlayd.core.firewall.conflicts import ForeignFirewalls
+from overlayd.core.host.preflight import PreflightRequest
+from overlayd.core.host.stale_addresses import UsedAddress
+from overlayd.core.kernel.items import ROUTE_PROTOCOL
+from overlayd.core.leases.keeper import Belief, KeeperState, belief
+from overlayd.core.leases.store import CONFIG, Delete, Put, Store, Transaction
+from overlayd.core.network.addresses import Mac
+from overlayd.core.network.view import Underlay
+from overlayd.core.status.problem import Problem
+from overlayd.host.cleanup_state import CleanupStateFile
 from overlayd.host.identity import Identity
+from overlayd.node.daemon import Daemon, HostEdges, Settings
+from overlayd.plugins import load_backends
 from overlayd.testing.kernel import FakeKernel, ForeignLink
-from overlayd.testing.line import Line
 from overlayd.testing.store import SimulatedStore
+from overlayd.testing.store_link import StoreLink
 from overlayd.testing.trace import Trace
 
 VXLAN = b'{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}'
@@ -67,7 +68,7 @@ class SimulatedNode:
         self.number = number
         self.asked = 0
         chance = random.Random(f"line {number} {seed}")
-        self.line = Line(
+        self.line = StoreLink(
             f"node{number}", store, network, chance, Trace(), trio.lowlevel.checkpoint, self._count_request
         )
         self.kernel = FakeKernel()
@@ -78,9 +79,9 @@ class SimulatedNode:
         self._seed = seed
         self._starts = 0
         self.preflight: tuple[Problem, ...] = ()
-        self.inhabitants: tuple[Inhabitant, ...] = ()
-        self.others = OtherFirewalls()
-        self.footprint = FootprintFile(home / f"run{number}")
+        self.used_addresses: tuple[UsedAddress, ...] = ()
+        self.others = ForeignFirewalls()
+        self.cleanup_state = CleanupStateFile(home / f"run{number}")
         self.daemon = self._new_daemon()
 
     def _count_request(self) -> None:
@@ -89,13 +90,13 @@ class SimulatedNode:
     def _new_daemon(self) -> Daemon:
         self._starts += 1
         identity = Identity(f"id{self.number}", Mac(bytes([2, 0, 0, 0, 0, self.number])))
-        host = Host(
+        host = HostEdges(
             self.kernel,
             self._underlay,
             self._preflight,
-            self._inhabitants,
+            self._used_addresses,
             trio.current_time,
-            self.footprint,
+            self.cleanup_state,
             others=self._look_at_others,
         )
         chance = random.Random(f"daemon {self.number} {self._starts} {self._seed}")
@@ -104,18 +105,18 @@ class SimulatedNode:
     async def _underlay(self) -> Underlay:
         return Underlay("eth0", self.address, (IPv4Network("10.99.0.0/16"),), 1500, self.address)
 
-    async def _inhabitants(self) -> tuple[Inhabitant, ...]:
-        return self.inhabitants
+    async def _used_addresses(self) -> tuple[UsedAddress, ...]:
+        return self.used_addresses
 
-    async def _look_at_others(self) -> OtherFirewalls:
+    async def _look_at_others(self) -> ForeignFirewalls:
         return self.others
 
-    async def _preflight(self, intent: Intent) -> tuple[Problem, ...]:
+    async def _preflight(self, intent: PreflightRequest) -> tuple[Problem, ...]:
         return self.preflight
 
     async def run(self, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED) -> None:
         """One life of the daemon; another call is another life, with nothing remembered but files and kernel."""
-        if self._starts > 1 or self.keeper.sighting is not None:
+        if self._starts > 1 or self.keeper.store_view is not None:
             self.daemon = self._new_daemon()
         with trio.CancelScope() as life:
             task_status.started(life)

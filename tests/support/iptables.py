@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from overlayd.core.iptables import ForwardRules, Variant, forward_rules
+from overlayd.core.firewall.iptables import ForwardRules, Variant, forward_rules
 from overlayd.host.program import find_program
 
 NETWORK = IPv4Network("10.244.0.0/16")

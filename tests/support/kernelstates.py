@@ -6,8 +6,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import strategies as st
 
-from overlayd.core.iptables import ForwardRules, Variant
-from overlayd.core.kernel import (
+from overlayd.core.firewall.iptables import ForwardRules, Variant
+from overlayd.core.firewall.nftables import NftChain, NftTable, Sender
+from overlayd.core.kernel.items import (
     Address,
     Datapath,
     Encap,
@@ -18,11 +19,10 @@ from overlayd.core.kernel import (
     Link,
     Neighbour,
     Route,
-    Tun,
-    Vxlan,
+    TunKind,
+    VxlanKind,
 )
-from overlayd.core.model import Family, Mac
-from overlayd.core.nftables import NftChain, NftTable, Sender
+from overlayd.core.network.addresses import Family, Mac
 
 TUN = "ovl.udp"
 names = st.sampled_from(["ovl.1", "ovl.2"])
@@ -32,7 +32,7 @@ public_ips = st.sampled_from([IPv4Address(f"10.99.0.{n}") for n in range(1, 5)])
 tunnels = subnets.map(lambda subnet: subnet.network_address)
 
 vxlans = st.builds(
-    Vxlan,
+    VxlanKind,
     vni=st.sampled_from([1, 2]),
     local=public_ips,
     underlay=st.sampled_from(["eth0", "eth1"]),
@@ -63,7 +63,9 @@ items: st.SearchStrategy[Item] = st.one_of(
     st.just(Forwarding(Family.IPV4)),
     forward_rules,
     links,
-    st.builds(Link, st.just(TUN), st.sampled_from([Tun(), Tun(("multi_queue",))]), st.none(), mtus, st.booleans()),
+    st.builds(
+        Link, st.just(TUN), st.sampled_from([TunKind(), TunKind(("multi_queue",))]), st.none(), mtus, st.booleans()
+    ),
     datapaths,
     encaps,
     st.builds(Address, names | st.just(TUN), tunnels, st.just(32)),
@@ -135,7 +137,7 @@ def udp_wishes(draw: st.DrawFn) -> KernelState:
             disjoint.append(prefix)
     has_lease = draw(st.booleans())
     own = (disjoint.pop(),) if disjoint and has_lease else ()
-    wanted: list[Item] = [Forwarding(Family.IPV4), Link(TUN, Tun(), None, draw(mtus))]
+    wanted: list[Item] = [Forwarding(Family.IPV4), Link(TUN, TunKind(), None, draw(mtus))]
     wanted.append(Datapath(TUN, draw(public_ips), draw(st.sampled_from([8285, 8286])), own))
     wanted += [Address(TUN, prefix.network_address, 32) for prefix in own]
     wanted.append(Route(IPv4Network("10.244.0.0/16"), None, TUN))
@@ -148,6 +150,6 @@ def firewalls() -> st.SearchStrategy[KernelState]:
     return st.just(KernelState()) | inside
 
 
-def wishes() -> st.SearchStrategy[KernelState]:
+def desired_states() -> st.SearchStrategy[KernelState]:
     """What a backend may ask for, and the firewall with it."""
     return st.builds(KernelState.__or__, vxlan_wishes() | udp_wishes(), firewalls())

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from overlayd.lab.launcher import HeldLab, launched
 from overlayd.lab.lifeline import Progress
 from overlayd.lab.model import LabSpec
-from overlayd.lab.raising import HeldLab, raised
 
 OVERLAYD = (sys.executable, "-m", "overlayd")
 
@@ -28,7 +28,7 @@ class Labs:
         kind = dataclasses.replace(spec, name="")
         if kind not in self._held:
             named = dataclasses.replace(spec, name=f"tests-{os.getpid()}-{len(self._held)}")
-            self._held[kind] = self._stack.enter_context(raised(named, _unseen))
+            self._held[kind] = self._stack.enter_context(launched(named, _unseen))
         return self._held[kind]
 
 

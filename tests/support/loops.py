@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from overlayd.core.datapath import UserspaceDataplane
-from overlayd.core.kernel import Datapath
-from overlayd_backends.udp.dataplane import open_dataplane
+from overlayd.core.kernel.datapath import DatapathDriver
+from overlayd.core.kernel.items import Datapath
 from overlayd_backends.udp.device import Levels
+from overlayd_backends.udp.driver import open_driver
 from overlayd_backends.udp.implementation import Attached, Implementation, Loop
 
 
@@ -85,11 +85,11 @@ class FakeAttachment:
 
 
 @asynccontextmanager
-async def open_fake_datapath() -> AsyncIterator[tuple[UserspaceDataplane, FakeAttachment]]:
-    """The real dataplane, over loops that are not."""
+async def open_fake_datapath() -> AsyncIterator[tuple[DatapathDriver, FakeAttachment]]:
+    """The real driver, over loops that are not."""
     attachment = FakeAttachment()
-    async with open_dataplane(Implementation("python", "for a test", _no_loop), attachment) as dataplane:
-        yield dataplane, attachment
+    async with open_driver(Implementation("python", "for a test", _no_loop), attachment) as driver:
+        yield driver, attachment
     assert all(loop.closed for loop in attachment.loops)
 
 

@@ -8,9 +8,9 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from overlayd.core.firewall import masquerade, source_check
-from overlayd.core.kernel import Item, KernelState
-from overlayd.core.nftables import NftTable, Sender
+from overlayd.core.firewall.nftables import NftTable, Sender
+from overlayd.core.firewall.policy import masquerade, source_check
+from overlayd.core.kernel.items import Item, KernelState
 from overlayd.host.nft.program import find_nft
 from support.overlay import subnet
 

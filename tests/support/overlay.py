@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 
-from overlayd.core.dataplane import Dataplane, Operation, Scope, Verb
-from overlayd.core.kernel import (
+from overlayd.core.kernel.driver import Driver, Operation, Scope, Verb
+from overlayd.core.kernel.items import (
     Address,
     FdbEntry,
     Forwarding,
@@ -15,10 +15,10 @@ from overlayd.core.kernel import (
     Link,
     Neighbour,
     Route,
-    Tun,
-    Vxlan,
+    TunKind,
+    VxlanKind,
 )
-from overlayd.core.model import Family, Mac
+from overlayd.core.network.addresses import Family, Mac
 
 DEVICE = "ovl.1"
 TUN = "ovl.udp"
@@ -26,9 +26,9 @@ NETWORK = IPv4Network("10.244.0.0/16")
 FORWARDING = Forwarding(Family.IPV4)
 
 
-def vxlan(number: int = 1, underlay: str = "eth0", port: int = 8472) -> Vxlan:
+def vxlan(number: int = 1, underlay: str = "eth0", port: int = 8472) -> VxlanKind:
     """The tunnel of the node at 10.99.0.<number>."""
-    return Vxlan(vni=1, local=IPv4Address(f"10.99.0.{number}"), underlay=underlay, port=port)
+    return VxlanKind(vni=1, local=IPv4Address(f"10.99.0.{number}"), underlay=underlay, port=port)
 
 
 def link(number: int = 1, underlay: str = "eth0") -> Link:
@@ -36,7 +36,7 @@ def link(number: int = 1, underlay: str = "eth0") -> Link:
 
 
 def tun(mtu: int = 1472) -> Link:
-    return Link(TUN, Tun(), None, mtu)
+    return Link(TUN, TunKind(), None, mtu)
 
 
 def tun_node(number: int = 1) -> KernelState:
@@ -88,8 +88,8 @@ def removing(items: Iterable[Item]) -> list[Operation]:
     return [Operation(Verb.REMOVE, item) for item in items]
 
 
-async def install(dataplane: Dataplane, state: KernelState) -> None:
+async def install(driver: Driver, state: KernelState) -> None:
     """Put it all in place, in the order of adding; nothing may be refused."""
-    outcomes = await dataplane.apply(adding(state))
+    outcomes = await driver.apply(adding(state))
     assert not any(outcomes), outcomes
-    assert await dataplane.observe(Scope()) == state
+    assert await driver.observe(Scope()) == state

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from overlayd.lab.facts import FACTS_FILE, Facts, NodeFacts, PodFacts
-from overlayd.lab.model import HOME, LabSpec, Node, Pod
+from overlayd.lab.model import HOME, LabNode, LabPod, LabSpec
 from overlayd.lab.namespaces import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
+from overlayd.lab.snapshot import FACTS_FILE, LabSnapshot, NodeSnapshot, PodSnapshot
 
 UNDERLAY_MTU = 1500
 OVERHEAD = {"vxlan": 50, "host-gw": 0}
@@ -37,7 +37,7 @@ def main() -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def subnet(node: Node) -> IPv4Network:
+def subnet(node: LabNode) -> IPv4Network:
     return IPv4Network(f"10.244.{node.number}.0/24")
 
 
@@ -45,15 +45,17 @@ def mtu(spec: LabSpec) -> int:
     return UNDERLAY_MTU - OVERHEAD[spec.backend]
 
 
-def facts(spec: LabSpec) -> Facts:
-    return Facts(
+def facts(spec: LabSpec) -> LabSnapshot:
+    return LabSnapshot(
         spec,
         etcd=(),
         nodes=tuple(
-            NodeFacts(node.name, str(node.underlay), subnet=str(subnet(node)), mtu=mtu(spec))
+            NodeSnapshot(node.name, str(node.underlay), subnet=str(subnet(node)), mtu=mtu(spec))
             for node in spec.all_nodes
         ),
-        pods=tuple(PodFacts(pod.name, pod.node.name, str(pod.address(subnet(pod.node)))) for pod in spec.all_pods),
+        pods=tuple(
+            PodSnapshot(pod.name, pod.node.name, str(pod.address(subnet(pod.node)))) for pod in spec.all_pods
+        ),
         ready=True,
     )
 
@@ -96,7 +98,7 @@ def build(spec: LabSpec) -> None:
                 add_peer(spec, node, peer)
 
 
-def add_pod(pod: Pod, size: int) -> None:
+def add_pod(pod: LabPod, size: int) -> None:
     subprocess.run(["ip", "netns", "add", pod.name], check=True)
     home = subnet(pod.node)
     port = f"veth{pod.number}"
@@ -113,7 +115,7 @@ def add_pod(pod: Pod, size: int) -> None:
     )
 
 
-def add_peer(spec: LabSpec, node: Node, peer: Node) -> None:
+def add_peer(spec: LabSpec, node: LabNode, peer: LabNode) -> None:
     away = subnet(peer)
     if spec.backend == "host-gw":
         ip(node.name, [f"route add {away} via {peer.underlay} dev eth0"])
@@ -124,7 +126,7 @@ def add_peer(spec: LabSpec, node: Node, peer: Node) -> None:
     ip(node.name, [f"route add {away} via {away[0]} dev ovl.1 onlink"])
 
 
-def mac(node: Node) -> str:
+def mac(node: LabNode) -> str:
     return f"0a:00:00:00:00:{node.number:02x}"
 
 

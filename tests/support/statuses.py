@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from overlayd.core.status import LeaseStatus, PeerState, PeerStatus, Status
+from overlayd.core.status.status import LeaseStatus, PeerState, PeerStatus, Status
 
 NOW = 100_000.0
 """The instant at which the tests ask, in seconds of CLOCK_BOOTTIME."""

@@ -6,11 +6,12 @@ import json
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from hypothesis import strategies as st
+from overlayd.core.leases.lease import Attributes, Lease
+from overlayd.core.network.addresses import IPNetwork, Mac, Subnet
 
-from overlayd.core.model import Attributes, IPNetwork, Lease, Mac, Subnet
-from overlayd.core.records import encode_attributes, format_subnet_name
-from overlayd.core.store import SUBNETS, Record
-from overlayd.core.untrusted import SIZE_LIMIT
+from overlayd.core.leases.codec import encode_attributes, format_subnet_name
+from overlayd.core.leases.store import SUBNETS, Record
+from overlayd.core.text.strict_json import SIZE_LIMIT
 
 NETWORK = IPv4Network("10.244.0.0/16")
 NETWORK6 = IPv6Network("fd00:10:244::/48")

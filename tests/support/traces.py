@@ -13,11 +13,11 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from overlayd.core.network.addresses import Subnet
 
-from overlayd.core import keeper
-from overlayd.core.keeper import AskCommit, Belief, Command, Event, KeeperState, belief
-from overlayd.core.model import Subnet
-from overlayd.core.store import (
+from overlayd.core.leases import keeper
+from overlayd.core.leases.keeper import AskCommit, Belief, Command, Event, KeeperState, belief
+from overlayd.core.leases.store import (
     Change,
     Changes,
     Committed,
@@ -38,7 +38,7 @@ class NotAllowed(AssertionError):
 
 
 @dataclass(frozen=True)
-class Step:
+class TraceStep:
     """One call of the step function."""
 
     before: KeeperState
@@ -50,7 +50,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Request:
+class StoreRequest:
     """A transaction that reached the store, and its answer; None where nobody knows."""
 
     transaction: Transaction
@@ -58,9 +58,9 @@ class Request:
 
 
 @dataclass
-class Trace:
-    steps: list[Step] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
+class KeeperTrace:
+    steps: list[TraceStep] = field(default_factory=list)
+    requests: list[StoreRequest] = field(default_factory=list)
     grants: list[Grant] = field(default_factory=list)
     history: list[Change] = field(default_factory=list)
     external: list[Transaction] = field(default_factory=list)
@@ -72,7 +72,7 @@ class RecordingStore:
     """A store that writes down what reaches it.  It stands behind the lines that lose messages."""
 
     inner: Store
-    trace: Trace
+    trace: KeeperTrace
 
     async def snapshot(self) -> Snapshot:
         return await self.inner.snapshot()
@@ -92,12 +92,12 @@ class RecordingStore:
         try:
             outcome = await self.inner.commit(transaction)
         except StoreError:
-            self.trace.requests.append(Request(transaction, None))
+            self.trace.requests.append(StoreRequest(transaction, None))
             raise
         except BaseException:  # cancelled on its way: the store may have seen it
-            self.trace.requests.append(Request(transaction, None))
+            self.trace.requests.append(StoreRequest(transaction, None))
             raise
-        self.trace.requests.append(Request(transaction, outcome))
+        self.trace.requests.append(StoreRequest(transaction, outcome))
         return outcome
 
     def watch(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Changes]]:
@@ -105,20 +105,20 @@ class RecordingStore:
 
 
 @contextmanager
-def recorded_steps(trace: Trace) -> Iterator[None]:
+def recorded_steps(trace: KeeperTrace) -> Iterator[None]:
     """While open, every step of every keeper in this process is written down."""
 
     def step(state: KeeperState, event: Event, now: float, chance: float) -> tuple[KeeperState, Command | None]:
         after, command = keeper.step(state, event, now, chance)
-        trace.steps.append(Step(state, event, now, chance, after, command))
+        trace.steps.append(TraceStep(state, event, now, chance, after, command))
         return after, command
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("overlayd.leasing.step", step)
+        patch.setattr("overlayd.node.lease_runner.step", step)
         yield
 
 
-async def read_history(store: Store, trace: Trace) -> None:
+async def read_history(store: Store, trace: KeeperTrace) -> None:
     """All that happened in a store that was empty at its first revision."""
     last = (await store.snapshot()).revision
     async with store.watch(1) as watch:
@@ -128,7 +128,7 @@ async def read_history(store: Store, trace: Trace) -> None:
                 return
 
 
-def replay(trace: Trace) -> int:
+def replay(trace: KeeperTrace) -> int:
     """Raises NotAllowed at the first step that the model does not allow; the number of steps otherwise."""
     _replay_decisions(trace)
     _replay_store(trace)
@@ -141,7 +141,7 @@ def _require(allowed: bool, what: object) -> None:
         raise NotAllowed(str(what))
 
 
-def _replay_decisions(trace: Trace) -> None:
+def _replay_decisions(trace: KeeperTrace) -> None:
     lives: dict[tuple[str, str], KeeperState] = {}
     commanded = set(trace.external)
     for step in trace.steps:
@@ -156,7 +156,7 @@ def _replay_decisions(trace: Trace) -> None:
         _require(request.transaction in commanded, f"nobody decided on {request.transaction}")
 
 
-def _replay_store(trace: Trace) -> None:
+def _replay_store(trace: KeeperTrace) -> None:
     store = AbstractStore()
     for granted in trace.grants:
         store = grant(store, granted.lease_id, granted.ttl)
@@ -214,7 +214,7 @@ class _Span:
     until: float
 
 
-def _replay_beliefs(trace: Trace) -> None:
+def _replay_beliefs(trace: KeeperTrace) -> None:
     """The promise, at every instant: from each step to the next the belief is the state's own."""
     spans: list[_Span] = []
     following: dict[tuple[str, str], float] = {}

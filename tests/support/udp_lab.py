@@ -14,11 +14,11 @@ from typing import IO
 
 import pytest
 
-from overlayd.core.status import Answer, DatapathStatus, Verdict
+from overlayd.core.status.status import DatapathStatus, StatusAnswer, Verdict
 from overlayd.lab.blueprint import visitor_environment
 from overlayd.lab.control import Ask
+from overlayd.lab.launcher import HeldLab
 from overlayd.lab.model import LabSpec
-from overlayd.lab.raising import HeldLab
 from support.lab import Labs
 
 TESTS = Path(__file__).parents[1]
@@ -107,7 +107,7 @@ class UdpLab:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def answer(self, node: str) -> Answer:
+    def answer(self, node: str) -> StatusAnswer:
         voice = self.held.lab.ask(Ask.STATUS).voices[node]
         assert voice.answer is not None, voice.silent
         return voice.answer

@@ -1,4 +1,4 @@
-"""The world around a dataplane, played by a test: the same moves on the fake kernel and on the real one."""
+"""The world around a driver, played by a test: the same moves on the fake kernel and on the real one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from contextlib import asynccontextmanager
 from ipaddress import ip_address, ip_network
 from typing import Protocol
 
-from overlayd.core.dataplane import Dataplane
-from overlayd.core.kernel import FdbEntry, Item, Link, Neighbour, Route
-from overlayd.core.model import IPNetwork, Mac
-from overlayd.host.dataplane import open_dataplane
+from overlayd.core.kernel.driver import Driver
+from overlayd.core.kernel.items import FdbEntry, Item, Link, Neighbour, Route
+from overlayd.core.network.addresses import IPNetwork, Mac
+from overlayd.host.netlink.driver import open_netlink_driver
 from overlayd.testing.kernel import FakeKernel, ForeignLink, ForeignRoute
 from support.netns import bridge, ip, node
 
 
-class World(Protocol):
+class DriverWorld(Protocol):
     """A node with `eth0` (10.99.0.1/16) and `wire`, both up, and nothing of ours."""
 
     @property
-    def dataplane(self) -> Dataplane: ...
+    def driver(self) -> Driver: ...
 
     def set_link(self, name: str, *, up: bool | None = None, mac: Mac | None = None) -> None: ...
 
@@ -39,28 +39,28 @@ class World(Protocol):
     def put(self, item: FdbEntry | Neighbour) -> None: ...
 
 
-class FakeWorld:
+class FakeDriverWorld:
     def __init__(self) -> None:
-        self.dataplane = FakeKernel()
+        self.driver = FakeKernel()
         for name in ("eth0", "wire"):
-            self.dataplane.add_link(ForeignLink(name))
-        self.set_link = self.dataplane.set_link
-        self.delete_link = self.dataplane.delete_link
-        self.put_route = self.dataplane.add_route
-        self.delete = self.dataplane.delete
-        self.put = self.dataplane.put
+            self.driver.add_link(ForeignLink(name))
+        self.set_link = self.driver.set_link
+        self.delete_link = self.driver.delete_link
+        self.put_route = self.driver.add_route
+        self.delete = self.driver.delete
+        self.put = self.driver.put
 
     def add_foreign_link(self, name: str) -> None:
-        self.dataplane.add_link(ForeignLink(name))
+        self.driver.add_link(ForeignLink(name))
 
     def routes(self, destination: IPNetwork) -> list[ForeignRoute]:
-        return list(self.dataplane.routes.get(destination, []))
+        return list(self.driver.routes.get(destination, []))
 
 
-class RealWorld:
-    def __init__(self, netns: str, dataplane: Dataplane) -> None:
+class RealDriverWorld:
+    def __init__(self, netns: str, driver: Driver) -> None:
         self.netns = netns
-        self.dataplane = dataplane
+        self.driver = driver
 
     def set_link(self, name: str, *, up: bool | None = None, mac: Mac | None = None) -> None:
         if mac is not None:
@@ -118,7 +118,7 @@ class RealWorld:
 
 
 @asynccontextmanager
-async def open_real_world() -> AsyncIterator[RealWorld]:
+async def open_real_world() -> AsyncIterator[RealDriverWorld]:
     with node() as netns:
-        async with open_dataplane(netns) as dataplane:
-            yield RealWorld(netns, dataplane)
+        async with open_netlink_driver(netns) as driver:
+            yield RealDriverWorld(netns, driver)

@@ -7,13 +7,15 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from overlayd.backends import load_backends
-from overlayd.core.backend import Backend, BackendOptionError, Needs
-from overlayd.core.config import parse_config
-from overlayd.core.model import Attributes, Family, Lease, Mac, NetworkView, Subnet, Underlay
-from overlayd_backends.hostgw import HostGw
-from overlayd_backends.udp.backend import Udp
-from overlayd_backends.vxlan import Vxlan
+from overlayd.core.leases.lease import Attributes, Lease
+from overlayd.core.network.addresses import Family, Mac, Subnet
+from overlayd.core.network.backend import Backend, BackendOptionError, HostRequirements
+from overlayd.core.network.config import parse_config
+from overlayd.core.network.view import NetworkView, Underlay
+from overlayd.plugins import load_backends
+from overlayd_backends.hostgw import HostGwBackend
+from overlayd_backends.udp.backend import UdpBackend
+from overlayd_backends.vxlan import VxlanBackend
 
 UNDERLAY = Underlay(
     "eth0", IPv4Address("10.99.0.1"), (IPv4Network("10.99.0.0/24"),), 1500, IPv4Address("10.99.0.1")
@@ -38,8 +40,8 @@ def view(*peers: Lease, own: bool = True) -> NetworkView:
 
 
 def test_vxlan_in_full() -> None:
-    wish = Vxlan().desired(view(vxlan_peer(2), vxlan_peer(3)))
-    assert str(wish.kernel).splitlines() == [
+    desired = VxlanBackend().desired(view(vxlan_peer(2), vxlan_peer(3)))
+    assert str(desired.kernel).splitlines() == [
         "forwarding ipv4 on",
         "link ovl.1 vxlan id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning "
         "address 02:00:00:00:00:01 mtu 1450 up",
@@ -51,44 +53,44 @@ def test_vxlan_in_full() -> None:
         "route 10.244.2.0/24 via 10.244.2.0 dev ovl.1 proto 111 onlink",
         "route 10.244.3.0/24 via 10.244.3.0 dev ovl.1 proto 111 onlink",
     ]
-    assert (wish.device, wish.mtu, wish.refused) == ("ovl.1", 1450, {})
+    assert (desired.device, desired.mtu, desired.refused) == ("ovl.1", 1450, {})
 
 
 def test_vxlan_before_it_has_a_lease_has_a_device_without_an_address() -> None:
-    wish = Vxlan().desired(view(own=False))
-    assert [str(item).split()[0] for item in wish.kernel] == ["forwarding", "link"]
+    desired = VxlanBackend().desired(view(own=False))
+    assert [str(item).split()[0] for item in desired.kernel] == ["forwarding", "link"]
 
 
 def test_vxlan_options_reach_the_device() -> None:
-    backend = Vxlan.parse({"vni": 7, "port": 4789, "mtu": 9000, "gbp": True, "learning": True})
+    backend = VxlanBackend.parse({"vni": 7, "port": 4789, "mtu": 9000, "gbp": True, "learning": True})
     [_, link, _] = backend.desired(view()).kernel
     assert str(link) == (
         "link ovl.7 vxlan id 7 local 10.99.0.1 dev eth0 dstport 4789 learning gbp "
         "address 02:00:00:00:00:01 mtu 8950 up"
     )
-    assert backend.needs() == Needs(4789, 7)
+    assert backend.needs() == HostRequirements(4789, 7)
 
 
 def test_direct_routing_goes_by_the_underlay_where_it_can() -> None:
-    wish = Vxlan.parse({"directrouting": True}).desired(view(vxlan_peer(2), vxlan_peer(3, "10.98.0.3")))
-    peers = {str(subnet): str(state).splitlines() for subnet, state in wish.peers.items()}
+    desired = VxlanBackend.parse({"directrouting": True}).desired(view(vxlan_peer(2), vxlan_peer(3, "10.98.0.3")))
+    peers = {str(subnet): str(state).splitlines() for subnet, state in desired.peers.items()}
     assert peers["10.244.2.0/24"] == ["route 10.244.2.0/24 via 10.99.0.2 dev eth0 proto 111"]
     assert len(peers["10.244.3.0/24"]) == 3
 
 
 def test_the_advertised_record_is_flannels() -> None:
-    told = Vxlan().advertise(UNDERLAY, MAC)
+    told = VxlanBackend().advertise(UNDERLAY, MAC)
     assert told.backend_data == '{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}'
     assert (told.backend, told.public_ips) == ("vxlan", (UNDERLAY.public_ip,))
-    assert HostGw().advertise(UNDERLAY, MAC) == Attributes((UNDERLAY.public_ip,), "host-gw")
+    assert HostGwBackend().advertise(UNDERLAY, MAC) == Attributes((UNDERLAY.public_ip,), "host-gw")
 
 
 def test_of_two_peers_with_one_mac_the_older_is_served_on_every_node() -> None:
     twin = vxlan_peer(3, data='{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}')
     for peers in ((vxlan_peer(2), twin), (twin, vxlan_peer(2))):
-        wish = Vxlan().desired(view(*peers))
-        assert list(wish.peers) == [Subnet.parse("10.244.2.0/24")]
-        assert wish.refused == {twin.subnet: "has VTEP MAC 02:00:00:00:00:02, which is that of 10.244.2.0/24"}
+        desired = VxlanBackend().desired(view(*peers))
+        assert list(desired.peers) == [Subnet.parse("10.244.2.0/24")]
+        assert desired.refused == {twin.subnet: "has VTEP MAC 02:00:00:00:00:02, which is that of 10.244.2.0/24"}
 
 
 @pytest.mark.parametrize(
@@ -111,28 +113,30 @@ def test_of_two_peers_with_one_mac_the_older_is_served_on_every_node() -> None:
     ],
 )
 def test_a_peer_that_vxlan_cannot_serve_is_refused_alone(peer: Lease, reason: str) -> None:
-    wish = Vxlan().desired(view(peer, vxlan_peer(9)))
-    assert list(wish.peers) == [Subnet.parse("10.244.9.0/24")]
-    assert reason in wish.refused[peer.subnet]
+    desired = VxlanBackend().desired(view(peer, vxlan_peer(9)))
+    assert list(desired.peers) == [Subnet.parse("10.244.9.0/24")]
+    assert reason in desired.refused[peer.subnet]
 
 
 def test_host_gw_in_full() -> None:
     near, far = lease(2, Attributes((IPv4Address("10.99.0.2"),), "host-gw")), vxlan_peer(4)
     off_link = lease(3, Attributes((IPv4Address("10.98.0.3"),), "host-gw"))
-    wish = HostGw().desired(view(near, off_link, far))
-    assert str(wish.kernel).splitlines() == [
+    desired = HostGwBackend().desired(view(near, off_link, far))
+    assert str(desired.kernel).splitlines() == [
         "forwarding ipv4 on",
         "route 10.244.2.0/24 via 10.99.0.2 dev eth0 proto 111",
     ]
-    assert (wish.device, wish.mtu) == ("eth0", 1500)
-    assert "not on the link of eth0" in wish.refused[off_link.subnet]
-    assert "runs backend 'vxlan'" in wish.refused[far.subnet]
+    assert (desired.device, desired.mtu) == ("eth0", 1500)
+    assert "not on the link of eth0" in desired.refused[off_link.subnet]
+    assert "runs backend 'vxlan'" in desired.refused[far.subnet]
 
 
 def test_udp_in_full() -> None:
     flannels = lease(3, Attributes((IPv4Address("10.98.0.3"),)))
-    wish = Udp().desired(view(lease(2, Attributes((IPv4Address("10.99.0.2"),), "udp")), flannels, vxlan_peer(4)))
-    assert str(wish.kernel).splitlines() == [
+    desired = UdpBackend().desired(
+        view(lease(2, Attributes((IPv4Address("10.99.0.2"),), "udp")), flannels, vxlan_peer(4))
+    )
+    assert str(desired.kernel).splitlines() == [
         "forwarding ipv4 on",
         "link ovl.udp tun persist mtu 1472 up",
         "address 10.244.1.0/32 dev ovl.udp",
@@ -141,20 +145,20 @@ def test_udp_in_full() -> None:
         "encap 10.244.3.0/24 dev ovl.udp to 10.98.0.3 port 8285",
         "route 10.244.0.0/16 dev ovl.udp proto 111",
     ]
-    assert (wish.device, wish.mtu) == ("ovl.udp", 1472)
-    assert wish.refused == {Subnet.parse("10.244.4.0/24"): "runs backend 'vxlan', this node 'udp'"}
-    assert Udp().advertise(UNDERLAY, MAC) == Attributes((UNDERLAY.public_ip,), "udp")
-    assert Udp().needs() == Needs(8285, tun=True)
+    assert (desired.device, desired.mtu) == ("ovl.udp", 1472)
+    assert desired.refused == {Subnet.parse("10.244.4.0/24"): "runs backend 'vxlan', this node 'udp'"}
+    assert UdpBackend().advertise(UNDERLAY, MAC) == Attributes((UNDERLAY.public_ip,), "udp")
+    assert UdpBackend().needs() == HostRequirements(8285, tun=True)
 
 
 def test_udp_before_it_has_a_lease_takes_nothing_in() -> None:
-    kernel = Udp().desired(view(own=False)).kernel
+    kernel = UdpBackend().desired(view(own=False)).kernel
     assert [str(item).split()[0] for item in kernel] == ["forwarding", "link", "datapath", "route"]
     assert "datapath ovl.udp local 10.99.0.1 port 8285 own none" in str(kernel)
 
 
 def test_udp_options_reach_the_device_and_the_entries() -> None:
-    backend = Udp.parse({"port": 9000, "mtu": 1400})
+    backend = UdpBackend.parse({"port": 9000, "mtu": 1400})
     kernel = str(backend.desired(view(lease(2, Attributes((IPv4Address("10.99.0.2"),), "udp")))).kernel)
     assert "mtu 1372" in kernel
     assert "to 10.99.0.2 port 9000" in kernel
@@ -171,9 +175,9 @@ def test_udp_options_reach_the_device_and_the_entries() -> None:
     ],
 )
 def test_a_peer_that_udp_cannot_serve_is_refused_alone(peer: Lease, reason: str) -> None:
-    wish = Udp().desired(view(peer, lease(9, Attributes((IPv4Address("10.99.0.9"),)))))
-    assert list(wish.peers) == [Subnet.parse("10.244.9.0/24")]
-    assert reason in wish.refused[peer.subnet]
+    desired = UdpBackend().desired(view(peer, lease(9, Attributes((IPv4Address("10.99.0.9"),)))))
+    assert list(desired.peers) == [Subnet.parse("10.244.9.0/24")]
+    assert reason in desired.refused[peer.subnet]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +190,7 @@ def test_a_peer_that_udp_cannot_serve_is_refused_alone(peer: Lease, reason: str)
 )
 def test_a_wrong_option_of_udp_is_named(options: dict[str, object], said: str) -> None:
     with pytest.raises(BackendOptionError) as raised:
-        Udp.parse(options)
+        UdpBackend.parse(options)
     assert said in str(raised.value)
 
 
@@ -204,16 +208,16 @@ def test_a_wrong_option_of_udp_is_named(options: dict[str, object], said: str) -
 )
 def test_a_wrong_option_is_named_with_what_would_be_right(options: dict[str, object], said: str) -> None:
     with pytest.raises(BackendOptionError) as raised:
-        Vxlan.parse(options)
+        VxlanBackend.parse(options)
     assert said in str(raised.value)
 
 
 def test_overheads() -> None:
-    assert (Vxlan().overhead(Family.IPV4), Vxlan().overhead(Family.IPV6)) == (50, 70)
-    assert HostGw().overhead(Family.IPV4) == 0
-    assert (Udp().overhead(Family.IPV4), Udp().overhead(Family.IPV6)) == (28, 48)
+    assert (VxlanBackend().overhead(Family.IPV4), VxlanBackend().overhead(Family.IPV6)) == (50, 70)
+    assert HostGwBackend().overhead(Family.IPV4) == 0
+    assert (UdpBackend().overhead(Family.IPV4), UdpBackend().overhead(Family.IPV6)) == (28, 48)
 
 
 def test_all_are_found_by_their_entry_points() -> None:
     found: dict[str, type[Backend]] = dict(load_backends())
-    assert found == {"vxlan": Vxlan, "host-gw": HostGw, "udp": Udp}
+    assert found == {"vxlan": VxlanBackend, "host-gw": HostGwBackend, "udp": UdpBackend}

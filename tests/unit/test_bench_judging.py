@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlayd.bench.judging import GOALS, Goal, Outcome, find_median, find_ratio, judge
-from overlayd.bench.model import Measure, Mode, Plan, Sample, Turn, Wire
+from overlayd.bench.judging import GOALS, Goal, GoalOutcome, find_median, find_ratio, judge
+from overlayd.bench.model import BenchPlan, Measure, Mode, Sample, Turn, WireSize
 from overlayd.bench.schedule import turns
 
-FAST = Wire.SUPERPACKETS
+FAST = WireSize.SUPERPACKETS
 
 
-def sample(number: int, mode: Mode, figures: dict[Measure, float], wire: Wire = FAST) -> Sample:
+def sample(number: int, mode: Mode, figures: dict[Measure, float], wire: WireSize = FAST) -> Sample:
     return Sample(Turn(number, wire, mode), figures)
 
 
@@ -41,7 +41,7 @@ def test_only_rounds_with_both_count_and_none_is_no_ratio() -> None:
     assert ratio(tcp(Mode.UDP_C, 8, 100) + tcp(Mode.PLAIN, 2)) == 4
     assert ratio(tcp(Mode.UDP_C, 8)) is None
     assert ratio(tcp(Mode.UDP_C, 8) + tcp(Mode.PLAIN, 0)) is None
-    other_wire = [sample(0, Mode.PLAIN, {Measure.TCP_1: 1}, Wire.MTU_SIZED)]
+    other_wire = [sample(0, Mode.PLAIN, {Measure.TCP_1: 1}, WireSize.MTU_SIZED)]
     assert ratio(tcp(Mode.UDP_C, 8) + other_wire) is None
 
 
@@ -69,9 +69,9 @@ def honest_round(udp: float) -> list[Sample]:
 
 
 def test_a_bench_is_met_or_missed() -> None:
-    assert judge(honest_round(udp=8e9)).outcome is Outcome.MET
+    assert judge(honest_round(udp=8e9)).outcome is GoalOutcome.MET
     missed = judge(honest_round(udp=6e9))
-    assert missed.outcome is Outcome.MISSED
+    assert missed.outcome is GoalOutcome.MISSED
     assert [(verdict.goal.factor, verdict.ratio, verdict.is_met) for verdict in missed.goals] == [(7, 6, False)]
 
 
@@ -79,20 +79,20 @@ def test_a_bench_is_met_or_missed() -> None:
 def test_a_lame_yardstick_makes_it_void_however_fast_the_others_look(lame: dict[Measure, float]) -> None:
     good, plain, udp = honest_round(udp=100e9)
     judgement = judge([good, sample(0, Mode.PLAIN, {**plain.figures, **lame}), udp])
-    assert judgement.outcome is Outcome.VOID
+    assert judgement.outcome is GoalOutcome.VOID
 
 
 def test_without_host_gw_nobody_knows_whether_the_yardstick_is_honest() -> None:
     judgement = judge(tcp(Mode.UDP_C, 8) + tcp(Mode.PLAIN, 1))
     assert judgement.honesty == ()
-    assert judgement.outcome is Outcome.MET
+    assert judgement.outcome is GoalOutcome.MET
 
 
 def test_modes_take_turns() -> None:
-    plan = Plan(modes=(Mode.VXLAN, Mode.PLAIN), wires=(FAST,), rounds=3)
+    plan = BenchPlan(modes=(Mode.VXLAN, Mode.PLAIN), wires=(FAST,), rounds=3)
     assert [(turn.round, turn.mode) for turn in turns(plan)] == [
         *((0, Mode.VXLAN), (0, Mode.PLAIN)),
         *((1, Mode.PLAIN), (1, Mode.VXLAN)),
         *((2, Mode.VXLAN), (2, Mode.PLAIN)),
     ]
-    assert len(set(turns(Plan()))) == 3 * len(Wire) * len(Mode)
+    assert len(set(turns(BenchPlan()))) == 3 * len(WireSize) * len(Mode)

@@ -9,7 +9,7 @@ import pytest
 
 from overlayd.bench.chart import COLOURS, PANELS, draw
 from overlayd.bench.judging import judge
-from overlayd.bench.model import Measure, Mode, Plan, Run, Sample, Surroundings, Turn, Wire
+from overlayd.bench.model import BenchPlan, BenchRun, Measure, Mode, Sample, Surroundings, Turn, WireSize
 from overlayd.bench.table import render
 from overlayd.cli import main
 from overlayd.cli.bench import parse_count, parse_modes
@@ -28,18 +28,18 @@ RAW = {
 }
 
 
-def made(**factors: float) -> Run:
+def made(**factors: float) -> BenchRun:
     """One round on both wires; the modes' figures are so many times RAW."""
     modes = {Mode(name.replace("_", "-")): factor for name, factor in factors.items()}
     samples = [
         Sample(Turn(0, wire, mode), {measure: value * factor for measure, value in RAW.items()})
-        for wire in Wire
+        for wire in WireSize
         for mode, factor in modes.items()
     ]
-    return Run(Plan(modes=tuple(modes), rounds=1), PLACE, tuple(samples))
+    return BenchRun(BenchPlan(modes=tuple(modes), rounds=1), PLACE, tuple(samples))
 
 
-def shown(run: Run) -> str:
+def shown(run: BenchRun) -> str:
     return render(run, judge(run.samples))
 
 
@@ -69,7 +69,7 @@ def test_modes_that_took_no_part_are_not_judged() -> None:
 def test_others_at_work_are_named() -> None:
     run = made(vxlan=1)
     assert "others were at work" not in shown(run)
-    busy = Run(run.plan, Surroundings("0", "6", "3", "3", 2, "cubic", load=2.5), run.samples)
+    busy = BenchRun(run.plan, Surroundings("0", "6", "3", "3", 2, "cubic", load=2.5), run.samples)
     assert "others were at work on this machine (load 2.5" in shown(busy)
 
 

@@ -54,7 +54,7 @@ def ends() -> Iterator[Ends]:
         yield ends
 
 
-class Running:
+class RunningBinding:
     """A direction of a loop in a thread of its own."""
 
     def __init__(self, run: Callable[[], None]) -> None:
@@ -117,7 +117,7 @@ def test_both_directions_end_when_told_to_and_may_begin_again(datapath: ModuleTy
     engine = datapath.Engine(True, True, True, True)
     loop = datapath.Loop(engine, ends.tun.fileno(), ends.udp.fileno(), ends.stop)
     for _ in range(2):
-        directions = [Running(loop.run_tx), Running(loop.run_rx)]
+        directions = [RunningBinding(loop.run_tx), RunningBinding(loop.run_rx)]
         os.eventfd_write(ends.stop, 1)
         assert [direction.wait_end() for direction in directions] == [None, None]
         assert os.eventfd_read(ends.stop) == 1, "the loop has read the caller's eventfd"
@@ -126,7 +126,7 @@ def test_both_directions_end_when_told_to_and_may_begin_again(datapath: ModuleTy
 def test_a_dead_descriptor_ends_its_direction_with_its_error(datapath: ModuleType, ends: Ends) -> None:
     loop = datapath.Loop(datapath.Engine(True, True, True, True), 1 << 20, 1 << 20, ends.stop)
     for run in (loop.run_tx, loop.run_rx):
-        error = Running(run).wait_end()
+        error = RunningBinding(run).wait_end()
         assert error is not None
         assert error.errno == errno.EBADF
 
@@ -145,13 +145,13 @@ def test_one_direction_is_run_by_one_thread_and_an_idle_one_takes_its_table_up(
 ) -> None:
     engine = datapath.Engine(False, True, True, True)
     loop = datapath.Loop(engine, ends.tun.fileno(), ends.udp.fileno(), ends.stop)
-    running = [Running(loop.run_tx), Running(loop.run_rx)]
+    running = [RunningBinding(loop.run_tx), RunningBinding(loop.run_rx)]
     loop.replace(table_of(1).packed())
     wait_until(lambda: loop.counters()["tables"] == 1)
     ends.udp.sendto(b"from a stranger", ends.udp.getsockname())
     wait_until(lambda: loop.counters()["drop_unknown_sender"] == 1)
     for run in (loop.run_tx, loop.run_rx):
-        error = Running(run).wait_end()
+        error = RunningBinding(run).wait_end()
         assert error is not None
         assert error.errno == errno.EBUSY
     with pytest.raises(RuntimeError, match="another thread runs this direction"):

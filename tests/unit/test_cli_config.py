@@ -13,7 +13,7 @@ import trio
 
 from overlayd.cli import config as verb
 from overlayd.cli import main
-from overlayd.core.store import (
+from overlayd.core.leases.store import (
     CONFIG,
     Committed,
     Put,

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from overlayd.core.network.addresses import Subnet
 
-from overlayd.core.cni import FILE_NAME, NEEDED, PLUGINS, format_conflist
-from overlayd.core.config import parse_config
-from overlayd.core.model import Subnet
+from overlayd.core.network.config import parse_config
+from overlayd.core.publish.cni import FILE_NAME, NEEDED, PLUGINS, format_conflist
 from overlayd.host.conflist import ConflistFile
 from overlayd.testing.store import SimulatedStore
 from support.cluster import VXLAN, SimulatedNode, codes, subnet_of, write_config

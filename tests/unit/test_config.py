@@ -9,8 +9,9 @@ from typing import ClassVar, cast
 
 import pytest
 
-from overlayd.core.backend import Backend, BackendOptionError
-from overlayd.core.config import ConfigError, check_backend, parse_config, unknown_options
+from overlayd.core.network.backend import Backend, BackendOptionError
+from overlayd.core.network.backend_choice import check_backend, unknown_options
+from overlayd.core.network.config import ConfigError, parse_config
 
 
 def faults(text: str) -> list[str]:

@@ -10,11 +10,11 @@ import pytest
 import trio
 import trio.testing
 
-from overlayd.core.kernel import Link
-from overlayd.core.model import Subnet
-from overlayd.core.problem import Problem
-from overlayd.core.status import PeerState, Verdict
-from overlayd.core.strays import Inhabitant
+from overlayd.core.host.stale_addresses import UsedAddress
+from overlayd.core.kernel.items import Link
+from overlayd.core.network.addresses import Subnet
+from overlayd.core.status.problem import Problem
+from overlayd.core.status.status import PeerState, Verdict
 from support.cluster import (
     FLANNEL,
     VXLAN,
@@ -221,11 +221,11 @@ async def test_pods_at_old_addresses_are_named_with_who_owns_these_now(
     async with cluster(tmp_path, 2) as (_, nodes, _nursery):
         node, other = nodes
         theirs = IPv4Network(subnet_of(other))
-        node.inhabitants = (
-            Inhabitant("cni0", IPv4Network(subnet_of(node))[1]),
-            Inhabitant("cni0", theirs[1]),
-            Inhabitant("cni0", theirs[7]),
-            Inhabitant("eth0", node.address),
+        node.used_addresses = (
+            UsedAddress("cni0", IPv4Network(subnet_of(node))[1]),
+            UsedAddress("cni0", theirs[1]),
+            UsedAddress("cni0", theirs[7]),
+            UsedAddress("eth0", node.address),
         )
         await trio.sleep(60)
         [problem] = node.daemon.answer().status.problems

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from overlayd.core.network.addresses import Subnet
 
-from overlayd.core.inventory import make_reservation
-from overlayd.core.keeper import Belief
-from overlayd.core.model import Subnet
-from overlayd.core.status import Verdict
-from overlayd.daemon import SubnetChanged
-from overlayd.testing.line import Cut
+from overlayd.core.leases.admin import make_reservation
+from overlayd.core.leases.keeper import Belief
+from overlayd.core.status.status import Verdict
+from overlayd.node.daemon import SubnetChanged
+from overlayd.testing.store_link import Cut
 from support.cluster import (
     FLANNEL,
     VXLAN,

@@ -9,10 +9,20 @@ import pytest
 import trio
 import trio.testing
 
-from overlayd.core.dataplane import Scope
-from overlayd.core.keeper import Belief
-from overlayd.testing.line import Cut
-from support.cluster import FLANNEL, SimulatedNode, cluster, delete, key_of, put, room_for, routes, subnet_of
+from overlayd.core.kernel.driver import Scope
+from overlayd.core.leases.keeper import Belief
+from overlayd.testing.store_link import Cut
+from support.cluster import (
+    FLANNEL,
+    SimulatedNode,
+    cluster,
+    delete,
+    key_of,
+    put,
+    room_for,
+    routes,
+    subnet_of,
+)
 
 SCOPE = Scope(frozenset({"eth0"}))
 
@@ -47,7 +57,7 @@ async def test_a_restart_takes_nothing_away(autojump_clock: trio.testing.MockClo
         await trio.sleep(5)
         life.cancel()
         node.kernel.applied.clear()
-        node.line.weather = replace(node.line.weather, delay=3.0)
+        node.line.conditions = replace(node.line.conditions, delay=3.0)
         await nursery.start(node.run)
         await trio.sleep(60)
         assert node.belief is Belief.HELD

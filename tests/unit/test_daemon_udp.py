@@ -8,8 +8,8 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from overlayd.core.kernel import Datapath
-from overlayd.core.status import Verdict
+from overlayd.core.kernel.items import Datapath
+from overlayd.core.status.status import Verdict
 from support.cluster import VXLAN, cluster, codes, put, subnet_of, write_config
 from support.overlay import TUN
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imagecheck.build import ignored_context
-from imagecheck.dockerfile import Copy, DockerfileError, Run, Workdir, parse_dockerfile
+from imagecheck.dockerfile import Copy, DockerfileError, RunInstruction, Workdir, parse_dockerfile
 from imagecheck.trial import Rights
 from overlayd import __version__
 
@@ -22,7 +22,7 @@ def test_a_dockerfile_is_read_as_docker_reads_it() -> None:
     )
     build, final = stages
     assert (build.name, build.base) == ("build", "debian:bookworm-slim")
-    assert build.steps == [Run("one && two && three"), Workdir("/src"), Copy((".",), ".")]
+    assert build.steps == [RunInstruction("one && two && three"), Workdir("/src"), Copy((".",), ".")]
     assert final.steps == [Copy(("/a",), "/b", "build")]
     assert (final.environment, final.labels) == ({"A": "1", "B": "2 3"}, {"x.y": "z"})
     assert (final.entrypoint, final.command) == (("/a",), ("run",))
@@ -47,19 +47,19 @@ def test_what_it_can_t_do_is_an_error(text: str) -> None:
 
 def test_the_final_stage_has_the_daemon_and_nothing_to_build_with() -> None:
     build, final = parse_dockerfile((TOP / "deploy" / "Dockerfile").read_text())
-    installs = " ".join(step.command for step in final.steps if isinstance(step, Run))
+    installs = " ".join(step.command for step in final.steps if isinstance(step, RunInstruction))
     for wanted in ("iproute2", "nftables", "iptables", "python3"):
         assert wanted in installs
     for unwanted in ("gcc", "-dev", "pip", "[lab]"):
         assert unwanted not in installs
-    assert "[lab]" not in " ".join(step.command for step in build.steps if isinstance(step, Run))
+    assert "[lab]" not in " ".join(step.command for step in build.steps if isinstance(step, RunInstruction))
     assert final.labels["org.opencontainers.image.version"] == __version__
     assert final.command == ("run",)
 
 
 def test_the_builder_gets_what_it_needs_and_no_more() -> None:
     files = {str(path) for path in ignored_context(TOP)}
-    assert {"pyproject.toml", "README.md", "LICENSE", "overlayd/daemon.py"} <= files
+    assert {"pyproject.toml", "README.md", "LICENSE", "overlayd/node/daemon.py"} <= files
     assert "backends/overlayd_backends/vxlan.py" in files
     assert not [file for file in files if file.startswith(("tests/", ".git/", ".venv/")) or "__pycache__" in file]
     assert not [file for file in files if file.endswith(".so")]

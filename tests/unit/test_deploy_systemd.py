@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from overlayd.cli import build_parser
-from overlayd.core.status import STALE_AFTER
-from overlayd.reconciler import RESYNC
+from overlayd.core.status.status import STALE_AFTER
+from overlayd.node.reconciler import RESYNC
 
 SYSTEMD = Path(__file__).parents[2] / "deploy" / "systemd"
 UNIT = (SYSTEMD / "overlayd.service").read_text()

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 from overlayd.store.etcd.access import AccessError, Login, TlsFiles, check_tls, make_login
 from overlayd.store.etcd.certificates import LOOK, CertificateFiles, find_system_bundle, read_certificates
 from overlayd.store.etcd.endpoints import parse_endpoint
-from support.authority import Authority, Pair
+from support.authority import Authority, KeyPair
 
 CA, CERT, KEY = Path("/etc/ca.pem"), Path("/etc/cert.pem"), Path("/etc/key.pem")
 HTTP, HTTPS = parse_endpoint("http://10.0.0.1:2379"), parse_endpoint("https://10.0.0.2:2379")
@@ -61,16 +61,16 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def pair(authority: Authority, tmp_path: Path) -> Pair:
+def pair(authority: Authority, tmp_path: Path) -> KeyPair:
     """One that a test may spoil."""
     made = authority.issue("node1")
-    pair = Pair(tmp_path / "cert.pem", tmp_path / "key.pem")
+    pair = KeyPair(tmp_path / "cert.pem", tmp_path / "key.pem")
     pair.cert.write_bytes(made.cert.read_bytes())
     pair.key.write_bytes(made.key.read_bytes())
     return pair
 
 
-def test_whole_files_are_taken_as_they_are(authority: Authority, pair: Pair) -> None:
+def test_whole_files_are_taken_as_they_are(authority: Authority, pair: KeyPair) -> None:
     found = read_certificates(TlsFiles(authority.ca, pair.cert, pair.key))
     assert found.ca == authority.ca.read_bytes()
     assert (found.cert, found.key) == (pair.cert.read_bytes(), pair.key.read_bytes())
@@ -84,7 +84,7 @@ def encrypted(key: bytes) -> bytes:
 
 
 def test_a_file_that_is_of_no_use_is_named_with_its_option(
-    authority: Authority, pair: Pair, tmp_path: Path
+    authority: Authority, pair: KeyPair, tmp_path: Path
 ) -> None:
     cert, key = pair.cert.read_bytes(), pair.key.read_bytes()
     other = authority.issue("node2").key.read_bytes()
@@ -130,7 +130,7 @@ def test_a_host_without_authorities_is_told_what_to_install(
 
 
 def test_files_are_looked_at_every_minute_and_after_a_doubt(
-    authority: Authority, pair: Pair, caplog: pytest.LogCaptureFixture
+    authority: Authority, pair: KeyPair, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "overlayd.store.etcd")
     now = 0.0

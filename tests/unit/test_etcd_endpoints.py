@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlayd.core.store import SUBNETS
-from overlayd.store.etcd.endpoints import Endpoint, parse_endpoint
+from overlayd.core.leases.store import SUBNETS
+from overlayd.store.etcd.endpoints import EtcdEndpoint, parse_endpoint
 from overlayd.store.etcd.keys import Keyspace, parse_prefix
 
 
@@ -27,7 +27,7 @@ from overlayd.store.etcd.keys import Keyspace, parse_prefix
     ],
 )
 def test_reads_what_is_right(text: str, host: object, port: int) -> None:
-    assert parse_endpoint(text) == Endpoint(host, port, tls=text.lower().startswith("https"))  # type: ignore[arg-type]
+    assert parse_endpoint(text) == EtcdEndpoint(host, port, tls=text.lower().startswith("https"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
-from overlayd.core.store import Compacted, StoreError, StoreRefused
+from overlayd.core.leases.store import Compacted, StoreError, StoreRefused
 from overlayd.store.etcd.failure import NotAuthenticated, Unreached, translate, translate_cancel
 
 Code = grpc.StatusCode

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from overlayd.core.store import Changes, Compacted, Deleted, Record, StoreError
+from overlayd.core.leases.store import Changes, Compacted, Deleted, Record, StoreError
 from overlayd.store.etcd.keys import Keyspace
 from overlayd.store.etcd.schema import rpc
 from overlayd.store.etcd.watch import read_response

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlayd.core.backend import Needs, Wish
-from overlayd.core.config import parse_config
-from overlayd.core.firewall import (
+from overlayd.core.firewall.nftables import NftChain, NftTable, Sender
+from overlayd.core.firewall.policy import (
     NO_FIREWALL,
     Firewall,
     FirewallError,
@@ -20,18 +19,21 @@ from overlayd.core.firewall import (
     senders,
     with_firewall,
 )
-from overlayd.core.kernel import KernelState
-from overlayd.core.model import Attributes, Lease, Mac, NetworkView, Subnet, Underlay
-from overlayd.core.nftables import NftChain, NftTable, Sender
-from overlayd_backends.hostgw import HostGw
-from overlayd_backends.vxlan import Vxlan
+from overlayd.core.kernel.items import KernelState
+from overlayd.core.leases.lease import Attributes, Lease
+from overlayd.core.network.addresses import Mac, Subnet
+from overlayd.core.network.backend import DesiredState, HostRequirements
+from overlayd.core.network.config import parse_config
+from overlayd.core.network.view import NetworkView, Underlay
+from overlayd_backends.hostgw import HostGwBackend
+from overlayd_backends.vxlan import VxlanBackend
 
 CONFIG = parse_config(b'{"Network": "10.244.0.0/16"}')
 MAC = Mac(bytes([2, 0, 0, 0, 0, 1]))
 UNDERLAY = Underlay(
     "eth0", IPv4Address("10.99.0.1"), (IPv4Network("10.99.0.0/16"),), 1500, IPv4Address("10.99.0.1")
 )
-VXLAN = Vxlan()
+VXLAN = VxlanBackend()
 BOTH = Firewall(masquerade=True, source_check=True)
 
 
@@ -45,7 +47,7 @@ def view(peers: tuple[Lease, ...] = (), *, own: Lease | None = None, in_sync: bo
     return NetworkView(CONFIG, UNDERLAY, MAC, own, peers, in_sync)
 
 
-def wish(firewall: Firewall, seen: NetworkView, backend: Vxlan | HostGw = VXLAN) -> Wish:
+def desired(firewall: Firewall, seen: NetworkView, backend: VxlanBackend | HostGwBackend = VXLAN) -> DesiredState:
     return with_firewall(backend.desired(seen), firewall, seen, backend.needs())
 
 
@@ -54,7 +56,7 @@ def nft_items(state: KernelState) -> list[str]:
 
 
 def test_the_whole_wish_of_a_node_with_a_peer_reads_so() -> None:
-    found = wish(BOTH, view((lease(2),), own=lease(1)))
+    found = desired(BOTH, view((lease(2),), own=lease(1)))
     assert "\n".join(nft_items(found.kernel)) == (
         "table inet overlayd\n"
         "sender 10.99.0.2 of 10.99.0.2/32\n"
@@ -76,20 +78,20 @@ def test_the_whole_wish_of_a_node_with_a_peer_reads_so() -> None:
 
 def test_senders_belong_to_their_peer_and_the_rest_to_the_node() -> None:
     peer = lease(2)
-    found = wish(BOTH, view((peer,), own=lease(1)))
+    found = desired(BOTH, view((peer,), own=lease(1)))
     assert nft_items(found.peers[peer.subnet]) == [str(sender) for sender in senders(peer)[::-1]]
     assert not any(isinstance(item, Sender) for item in found.base.items)
 
 
 def test_a_peer_that_is_not_served_lets_nobody_in() -> None:
     refused = (lease(3, backend="host-gw"), lease(4, vtep=1))
-    found = wish(BOTH, view((lease(2), *refused), own=lease(1)))
+    found = desired(BOTH, view((lease(2), *refused), own=lease(1)))
     assert len(found.refused) == 2
     assert {item.address for item in found.kernel.items if isinstance(item, Sender)} == {IPv4Address("10.99.0.2")}
 
 
 def test_without_a_subnet_sources_are_checked_and_destinations_are_not() -> None:
-    found = nft_items(wish(BOTH, view((lease(2),))).kernel)
+    found = nft_items(desired(BOTH, view((lease(2),))).kernel)
     assert [item.split()[0] for item in found] == ["table", "sender", "sender", "chain"]
     assert "source_check" in found[-1]
     assert "bad_source" in found[-1]
@@ -98,7 +100,7 @@ def test_without_a_subnet_sources_are_checked_and_destinations_are_not() -> None
 
 def test_before_the_first_snapshot_sources_are_left_as_they_are() -> None:
     """With a check and no senders a daemon that starts while the store is away would cut its node off."""
-    assert [item.split()[:4] for item in nft_items(wish(BOTH, view(own=lease(1), in_sync=False)).kernel)] == [
+    assert [item.split()[:4] for item in nft_items(desired(BOTH, view(own=lease(1), in_sync=False)).kernel)] == [
         ["table", "inet", "overlayd"],
         ["chain", "inet", "overlayd", "ip_masq"],
     ]
@@ -106,13 +108,13 @@ def test_before_the_first_snapshot_sources_are_left_as_they_are() -> None:
 
 def test_sources_are_checked_for_the_vxlan_of_the_kernel_alone() -> None:
     seen = view((lease(2, backend="host-gw"),), own=lease(1))
-    assert wish(Firewall(source_check=True), seen, HostGw()) == HostGw().desired(seen)
-    assert wish(NO_FIREWALL, view((lease(2),), own=lease(1))) == VXLAN.desired(view((lease(2),), own=lease(1)))
+    assert desired(Firewall(source_check=True), seen, HostGwBackend()) == HostGwBackend().desired(seen)
+    assert desired(NO_FIREWALL, view((lease(2),), own=lease(1))) == VXLAN.desired(view((lease(2),), own=lease(1)))
 
 
 def test_two_peers_behind_one_address_are_both_let_in() -> None:
     behind = Lease(Subnet.parse("10.244.7.0/24"), lease(2, vtep=7).attributes, 7, 7, 7)
-    found = wish(BOTH, view((lease(2), behind), own=lease(1)))
+    found = desired(BOTH, view((lease(2), behind), own=lease(1)))
     assert {str(item) for item in found.kernel.items if isinstance(item, Sender)} == {
         "sender 10.99.0.2 of 10.99.0.2/32",
         "sender 10.99.0.2 of 10.244.2.0/24",
@@ -127,9 +129,9 @@ def test_what_one_peer_asks_for_does_not_depend_on_the_others(
     firewall = Firewall(masquerade, source_check)
     peers = [lease(number) for number in numbers]
     order.shuffle(peers)
-    together = wish(firewall, view(tuple(peers), own=lease(1)))
+    together = desired(firewall, view(tuple(peers), own=lease(1)))
     for peer in peers:
-        alone = wish(firewall, view((peer,), own=lease(1)))
+        alone = desired(firewall, view((peer,), own=lease(1)))
         assert together.peers[peer.subnet] == alone.peers[peer.subnet]
         assert together.base == alone.base
 
@@ -163,4 +165,4 @@ def test_status_tells_what_is_checked_and_why_not() -> None:
     told = describe(BOTH, VXLAN.needs(), {"bad_source": 3})
     assert (told.masquerade, told.source_check, told.reason, told.drops) == (True, True, "", {"bad_source": 3})
     assert describe(Firewall(reason=MISSING), VXLAN.needs(), {}).reason == MISSING
-    assert not describe(BOTH, Needs(port=8285, tun=True), {}).source_check
+    assert not describe(BOTH, HostRequirements(port=8285, tun=True), {}).source_check

@@ -9,12 +9,12 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from overlayd.core.dataplane import Verb
-from overlayd.core.firewall import Firewall
-from overlayd.core.nftables import SOURCE_CHECK, Sender
-from overlayd.core.status import PeerState, Verdict
-from overlayd.testing.line import Cut
+from overlayd.core.firewall.nftables import SOURCE_CHECK, Sender
+from overlayd.core.firewall.policy import Firewall
+from overlayd.core.kernel.driver import Verb
+from overlayd.core.status.status import PeerState, Verdict
 from overlayd.testing.store import SimulatedStore
+from overlayd.testing.store_link import Cut
 from support.cluster import SimulatedNode, cluster, delete, key_of
 
 FIREWALL = Firewall(masquerade=True, source_check=True)

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from overlayd.api import http
 from overlayd.api.pages import respond
 from overlayd.cli.options import parse_listen
-from overlayd.core.status import Answer, LeaseStatus, ProblemStatus, Status, answer
-from overlayd.host.listening import ListenError, open_listeners
+from overlayd.core.status.status import LeaseStatus, ProblemStatus, Status, StatusAnswer, answer
+from overlayd.host.listeners import ListenError, open_listeners
 from support.statuses import GOOD, NOW, REFUSED
 
 replace = msgspec.structs.replace
@@ -76,7 +76,7 @@ def test_a_daemon_is_alive_while_its_loop_goes_round() -> None:
 def test_the_status_is_the_one_of_overlayd_status() -> None:
     found = respond("/status", answer(GOOD, NOW))
     assert found.media_type == "application/json"
-    assert msgspec.json.decode(found.body, type=Answer) == answer(GOOD, NOW)
+    assert msgspec.json.decode(found.body, type=StatusAnswer) == answer(GOOD, NOW)
 
 
 def test_another_path_is_told_which_there_are() -> None:
@@ -86,7 +86,7 @@ def test_another_path_is_told_which_there_are() -> None:
 # Over real sockets
 
 
-class Server:
+class HttpServer:
     def __init__(self, port: int) -> None:
         self.port = port
 
@@ -117,11 +117,11 @@ async def read(stream: trio.SocketStream) -> bytes:
 
 
 @asynccontextmanager
-async def serving(status: Status = GOOD) -> AsyncGenerator[Server]:
+async def serving(status: Status = GOOD) -> AsyncGenerator[HttpServer]:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
         await nursery.start(http.serve_http, listeners, lambda: answer(status, NOW))
-        yield Server(listeners[0].socket.getsockname()[1])
+        yield HttpServer(listeners[0].socket.getsockname()[1])
         nursery.cancel_scope.cancel()
 
 

@@ -11,23 +11,23 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from overlayd.core.dataplane import Verb
-from overlayd.core.foreign_firewall import Base, OtherFirewalls, Ruleset
-from overlayd.core.health import why_not_ready
-from overlayd.core.iptables import ForwardRules, Variant, forward_rules
-from overlayd.core.problem import Problem
-from overlayd.core.status import Verdict
+from overlayd.core.firewall.conflicts import BaseChain, ForeignFirewalls, Ruleset
+from overlayd.core.firewall.iptables import ForwardRules, Variant, forward_rules
+from overlayd.core.kernel.driver import Verb
+from overlayd.core.status.health import why_not_ready
+from overlayd.core.status.problem import Problem
+from overlayd.core.status.status import Verdict
 from support.cluster import SimulatedNode, cluster, codes
 
 NETWORK = IPv4Network("10.244.0.0/16")
 NFT, LEGACY = (forward_rules(variant, NETWORK) for variant in Variant)
 PLACE = ("inet", "fw", "forward")
-STRICT = Ruleset((Base(PLACE, drops=True),), {PLACE: ()})
+STRICT = Ruleset((BaseChain(PLACE, drops=True),), {PLACE: ()})
 
 
 @asynccontextmanager
 async def beside_others(
-    home: Path, others: OtherFirewalls, **settings: bool
+    home: Path, others: ForeignFirewalls, **settings: bool
 ) -> AsyncGenerator[tuple[SimulatedNode, trio.Nursery]]:
     """A node with a peer; its life is the test's to begin."""
     async with cluster(home, 0) as (store, _, nursery):
@@ -46,16 +46,16 @@ def in_place(node: SimulatedNode) -> set[ForwardRules]:
 async def test_each_variant_that_is_in_use_gets_the_rules_and_loses_them_with_the_use(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
-    async with beside_others(tmp_path, OtherFirewalls(frozenset({Variant.LEGACY}))) as (node, nursery):
+    async with beside_others(tmp_path, ForeignFirewalls(frozenset({Variant.LEGACY}))) as (node, nursery):
         nursery.start_soon(node.run)
         await trio.sleep(10)
         assert in_place(node) == {LEGACY}
         assert node.daemon.answer().verdict is Verdict.HEALTHY
-        node.others = OtherFirewalls(frozenset(Variant))
+        node.others = ForeignFirewalls(frozenset(Variant))
         node.kernel.hint()
         await trio.sleep(1)
         assert in_place(node) == {NFT, LEGACY}
-        node.others = OtherFirewalls()
+        node.others = ForeignFirewalls()
         await trio.sleep(31)
         assert in_place(node) == set()
 
@@ -63,7 +63,7 @@ async def test_each_variant_that_is_in_use_gets_the_rules_and_loses_them_with_th
 async def test_a_node_whose_rules_are_refused_is_not_ready_and_says_so(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
-    async with beside_others(tmp_path, OtherFirewalls(frozenset({Variant.NFT}))) as (node, nursery):
+    async with beside_others(tmp_path, ForeignFirewalls(frozenset({Variant.NFT}))) as (node, nursery):
         node.kernel.fail_next(lambda o: isinstance(o.item, ForwardRules), reason="lock is held", times=6)
         nursery.start_soon(node.run)
         await trio.sleep(5)
@@ -81,8 +81,8 @@ async def test_switched_off_they_are_swept_and_who_drops_is_named(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     place = ("ip", "filter", "FORWARD")
-    docker = Ruleset((Base(place, drops=True, variant=Variant.NFT),), {place: ()})
-    others = OtherFirewalls(frozenset({Variant.NFT}), (docker,))
+    docker = Ruleset((BaseChain(place, drops=True, variant=Variant.NFT),), {place: ()})
+    others = ForeignFirewalls(frozenset({Variant.NFT}), (docker,))
     async with beside_others(tmp_path, others, forward_rules=False) as (node, nursery):
         node.kernel.forward_rules[Variant.NFT] = NFT
         nursery.start_soon(node.run)
@@ -99,7 +99,7 @@ async def test_switched_off_they_are_swept_and_who_drops_is_named(
 async def test_who_drops_is_named_as_long_as_there_is_a_peer_to_reach(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
-    async with beside_others(tmp_path, OtherFirewalls(rulesets=(STRICT,))) as (node, nursery):
+    async with beside_others(tmp_path, ForeignFirewalls(rulesets=(STRICT,))) as (node, nursery):
         nursery.start_soon(node.run)
         await trio.sleep(10)
         assert codes(node) == {"firewall-drops"}
@@ -107,7 +107,7 @@ async def test_who_drops_is_named_as_long_as_there_is_a_peer_to_reach(
         assert problem.text.startswith("the nftables chain inet fw forward drops what its pods send to 10.244.")
         assert problem.remedy.startswith("Open it: nft insert rule inet fw forward ")
         assert node.daemon.answer().verdict is Verdict.DEGRADED
-        node.others = OtherFirewalls()
+        node.others = ForeignFirewalls()
         await trio.sleep(31)
         assert codes(node) == set()
 
@@ -117,7 +117,7 @@ async def test_among_the_nodes_own_pods_it_is_looked_at_where_bridges_are_filter
 ) -> None:
     async with cluster(tmp_path, 0) as (store, _, nursery):
         node = SimulatedNode(1, store, tmp_path, nursery)
-        node.others = OtherFirewalls(rulesets=(STRICT,))
+        node.others = ForeignFirewalls(rulesets=(STRICT,))
         nursery.start_soon(node.run)
         await trio.sleep(10)
         assert codes(node) == set(), "it has no peer"
@@ -131,7 +131,7 @@ async def test_what_could_not_be_looked_at_is_told(autojump_clock: trio.testing.
     trouble = Problem(
         "iptables-unreadable", "iptables-legacy is in use, and can't be listed", "Give it CAP_NET_RAW"
     )
-    async with beside_others(tmp_path, OtherFirewalls(problems=(trouble,))) as (node, nursery):
+    async with beside_others(tmp_path, ForeignFirewalls(problems=(trouble,))) as (node, nursery):
         nursery.start_soon(node.run)
         await trio.sleep(10)
         assert codes(node) == {"iptables-unreadable"}
@@ -141,7 +141,7 @@ async def test_what_could_not_be_looked_at_is_told(autojump_clock: trio.testing.
 async def test_a_restart_takes_nothing_away_on_the_way(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
-    async with beside_others(tmp_path, OtherFirewalls(frozenset({Variant.NFT}))) as (node, nursery):
+    async with beside_others(tmp_path, ForeignFirewalls(frozenset({Variant.NFT}))) as (node, nursery):
         life = await nursery.start(node.run)
         await trio.sleep(10)
         life.cancel()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlayd.core.config import ConfigError, parse_config
+from overlayd.core.network.config import ConfigError, parse_config
 from overlayd.lab.blueprint import (
     bridge_script,
     check_spec,

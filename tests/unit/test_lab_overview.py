@@ -8,18 +8,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlayd.core.status import Answer, LeaseStatus, PeerState, PeerStatus, ProblemStatus, Status, Verdict
-from overlayd.lab.building import shortcomings
+from overlayd.core.status.status import (
+    LeaseStatus,
+    PeerState,
+    PeerStatus,
+    ProblemStatus,
+    Status,
+    StatusAnswer,
+    Verdict,
+)
+from overlayd.lab.client import describe_absence
 from overlayd.lab.control import Voice
-from overlayd.lab.facts import EtcdFacts, Facts, NodeFacts, PodFacts, ProcessFacts, ProcessState
+from overlayd.lab.diagram import MOST_PODS, diagram
 from overlayd.lab.model import LabSpec
 from overlayd.lab.namespaces import explain_refusal
 from overlayd.lab.overview import NodeRow, Overview, PodRow, overview
-from overlayd.lab.picture import MOST_PODS, picture
-from overlayd.lab.running import describe_absence
+from overlayd.lab.provision import shortcomings
+from overlayd.lab.snapshot import (
+    EtcdSnapshot,
+    LabSnapshot,
+    NodeSnapshot,
+    PodSnapshot,
+    ProcessSnapshot,
+    ProcessState,
+)
 
-RUNNING = ProcessFacts(ProcessState.RUNNING, 7)
-DIED = ProcessFacts(ProcessState.DIED, 7, "exit status 1")
+RUNNING = ProcessSnapshot(ProcessState.RUNNING, 7)
+DIED = ProcessSnapshot(ProcessState.DIED, 7, "exit status 1")
 SPEC = LabSpec(nodes=2)
 
 
@@ -40,17 +55,17 @@ def voice(
         peers=(PeerStatus("node2", "10.244.8.0/24", "10.99.0.2", PeerState.IN_SYNC, 0.0),) * peers,
         problems=problems,
     )
-    return Voice(Answer(0.0, verdict, reason, status))
+    return Voice(StatusAnswer(0.0, verdict, reason, status))
 
 
-def facts(*daemons: ProcessFacts, etcd: ProcessFacts = RUNNING, name: str = "lab") -> Facts:
+def facts(*daemons: ProcessSnapshot, etcd: ProcessSnapshot = RUNNING, name: str = "lab") -> LabSnapshot:
     spec = LabSpec(name, nodes=len(daemons))
     nodes = tuple(
-        NodeFacts(node.name, str(node.underlay), daemon)
+        NodeSnapshot(node.name, str(node.underlay), daemon)
         for node, daemon in zip(spec.all_nodes, daemons, strict=True)
     )
-    pods = tuple(PodFacts(pod.name, pod.node.name, f"10.244.{pod.node.number}.2") for pod in spec.all_pods)
-    return Facts(spec, (EtcdFacts("etcd1", "10.99.255.1", etcd),), nodes, pods, ready=True)
+    pods = tuple(PodSnapshot(pod.name, pod.node.name, f"10.244.{pod.node.number}.2") for pod in spec.all_pods)
+    return LabSnapshot(spec, (EtcdSnapshot("etcd1", "10.99.255.1", etcd),), nodes, pods, ready=True)
 
 
 def test_a_healthy_lab_has_no_problems() -> None:
@@ -89,7 +104,7 @@ def test_a_healthy_lab_has_no_problems() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_said(seen: Facts, voices: Mapping[str, Voice], problem: str) -> None:
+def test_what_is_wrong_is_said(seen: LabSnapshot, voices: Mapping[str, Voice], problem: str) -> None:
     view = overview(seen, voices)
     assert view.problems == (problem,)
     assert not view.healthy
@@ -132,7 +147,7 @@ rows = st.builds(
 @given(st.lists(rows, min_size=1, max_size=30), st.integers(40, 200))
 def test_the_picture_is_straight_and_complete(nodes: list[NodeRow], columns: int) -> None:
     view = Overview("lab", "vxlan", "10.244.0.0/16", {"etcd1": "running"}, tuple(nodes), ())
-    lines = ["".join(text for text, _ in line) for line in picture(view, columns)]
+    lines = ["".join(text for text, _ in line) for line in diagram(view, columns)]
     assert all(len(line) <= columns for line in lines)
     for top, wire in zip([x for x in lines if "╭" in x], [x for x in lines if "┷" in x], strict=True):
         assert len(top) == len(wire)

@@ -14,9 +14,9 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from overlayd.api.metrics import collect, exposition
-from overlayd.core.kernel import Link
-from overlayd.core.nftables import COUNTERS
-from overlayd.core.status import (
+from overlayd.core.firewall.nftables import COUNTERS
+from overlayd.core.kernel.items import Link
+from overlayd.core.status.status import (
     DatapathStatus,
     FirewallStatus,
     LeaseStatus,

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from overlayd.core.network.view import Underlay
 
-from overlayd.core.kernel import Vxlan
-from overlayd.core.model import Underlay
-from overlayd.core.preflight import Findings, Intent, judge
-from overlayd.core.problem import Problem
-from overlayd.core.underlay import HostAddress, HostFacts, HostLink, HostRoute
+from overlayd.core.host.preflight import HostFindings, PreflightRequest, judge
+from overlayd.core.host.underlay import HostAddress, HostFacts, HostLink, HostRoute
+from overlayd.core.kernel.items import VxlanKind
+from overlayd.core.status.problem import Problem
 
 NODE = IPv4Address("10.99.0.1")
 UNDERLAY = Underlay("eth0", NODE, (IPv4Network("10.99.0.0/16"),), 1500, NODE)
-INTENT = Intent(IPv4Network("10.244.0.0/16"), 24, UNDERLAY, port=8472, vni=1)
+INTENT = PreflightRequest(IPv4Network("10.244.0.0/16"), 24, UNDERLAY, port=8472, vni=1)
 LINKS = (
     HostLink(1, "lo", 65536, up=True, loopback=True),
     HostLink(2, "eth0", 1500, up=True),
@@ -38,7 +38,7 @@ BASE = HostFacts(
 
 
 def tunnel(name: str, vni: int = 1, port: int = 8472, *, up: bool = True, extra: tuple[str, ...] = ()) -> HostLink:
-    return HostLink(9, name, 1450, up, kind="vxlan", tunnel=Vxlan(vni, NODE, "eth0", port, extra=extra))
+    return HostLink(9, name, 1450, up, kind="vxlan", tunnel=VxlanKind(vni, NODE, "eth0", port, extra=extra))
 
 
 def route(destination: str, link: str, gateway: str | None = None, protocol: int = 3) -> HostRoute:
@@ -58,8 +58,8 @@ def with_(*more: HostLink | HostAddress | HostRoute) -> HostFacts:
     )
 
 
-def found(host: HostFacts = BASE, intent: Intent = INTENT, **facts: Any) -> tuple[Problem, ...]:
-    return judge(intent, Findings(host, **facts))
+def found(host: HostFacts = BASE, intent: PreflightRequest = INTENT, **facts: Any) -> tuple[Problem, ...]:
+    return judge(intent, HostFindings(host, **facts))
 
 
 def test_an_ordinary_host_is_fine() -> None:

@@ -10,11 +10,11 @@ import trio
 import trio.testing
 
 from overlayd.api.pages import respond
-from overlayd.core.dataplane import Operation
-from overlayd.core.firewall import Firewall
-from overlayd.core.kernel import Link
-from overlayd.core.nftables import NftChain
-from overlayd.testing.line import Cut
+from overlayd.core.firewall.nftables import NftChain
+from overlayd.core.firewall.policy import Firewall
+from overlayd.core.kernel.driver import Operation
+from overlayd.core.kernel.items import Link
+from overlayd.testing.store_link import Cut
 from support.cluster import FLANNEL, SimulatedNode, cluster, put, routes, subnet_of
 
 

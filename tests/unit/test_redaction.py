@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlayd.core.redaction import GONE, redact
+from overlayd.core.text.redaction import GONE, redact
 
 SECRET = "hunter2-S3cr3t"
 

@@ -11,14 +11,14 @@ import trio
 from overlayd.api.status_socket import StatusUnavailableError, query_status, serve_status
 from overlayd.cli import main
 from overlayd.cli.status import age, render
-from overlayd.core.status import (
-    Answer,
+from overlayd.core.status.status import (
     DatapathStatus,
     LeaseStatus,
     PeerState,
     PeerStatus,
     ProblemStatus,
     Status,
+    StatusAnswer,
     UnderlayStatus,
     Verdict,
     answer,
@@ -195,7 +195,7 @@ def test_the_command_without_a_daemon_cannot_tell(tmp_path: Path, capsys: pytest
 
 def test_an_answer_survives_json() -> None:
     told = answer(GOOD, NOW)
-    assert msgspec.json.decode(msgspec.json.encode(told), type=Answer) == told
+    assert msgspec.json.decode(msgspec.json.encode(told), type=StatusAnswer) == told
 
 
 def test_a_datapath_is_shown_with_what_it_dropped_and_why_it_stopped() -> None:
@@ -207,7 +207,9 @@ def test_a_datapath_is_shown_with_what_it_dropped_and_why_it_stopped() -> None:
         {"unknown_sender": 12, "truncated": 0, "bad_source": 5},
         "[Errno 77] File descriptor in bad state",
     )
-    lines = render(Answer(NOW, Verdict.HEALTHY, "", replace(GOOD, backend="udp", datapath=datapath))).splitlines()
+    lines = render(
+        StatusAnswer(NOW, Verdict.HEALTHY, "", replace(GOOD, backend="udp", datapath=datapath))
+    ).splitlines()
     start = lines.index("datapath python (the C datapath is not there), with checksum, tso")
     assert lines[start + 1 : start + 4] == [
         "         sent 90 packets in 3 sends, received 50 in 7 writes",
@@ -215,7 +217,7 @@ def test_a_datapath_is_shown_with_what_it_dropped_and_why_it_stopped() -> None:
         "         it has stopped before: [Errno 77] File descriptor in bad state",
     ]
     quiet = replace(GOOD, datapath=DatapathStatus("c", "it was asked for", (), {}, {"truncated": 0}))
-    text = render(Answer(NOW, Verdict.HEALTHY, "", quiet))
+    text = render(StatusAnswer(NOW, Verdict.HEALTHY, "", quiet))
     assert "datapath c (it was asked for), with no offloads" in text
     assert "dropped" not in text
     assert "stopped" not in text

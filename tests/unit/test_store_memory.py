@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from overlayd.core.store import Change, Committed, Deleted, Put, Transaction
+from overlayd.core.leases.store import Change, Committed, Deleted, Put, Transaction
 from overlayd.store.memory import MemoryStore
 
 

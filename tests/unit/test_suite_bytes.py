@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.packet import Raw
 
-from overlayd.lab.suite.bounce import Bounce, parse_bounce
-from overlayd.lab.suite.exchange import ExchangeError, Question, answer_to, parse_answer, why_wrong
-from overlayd.lab.suite.icmp import Echo, Kind, checksum, echo_request, find_echo
+from overlayd.lab.suite.echo_protocol import EchoRequest, ExchangeError, answer_to, parse_answer, why_wrong
+from overlayd.lab.suite.icmp import Echo, IcmpType, checksum, echo_request, find_echo
+from overlayd.lab.suite.icmp_errors import IcmpError, parse_icmp_error
 
 NONCES = st.text("0123456789abcdef", min_size=16, max_size=16)
 SIZES = st.integers(0, 5_000)
@@ -23,7 +23,7 @@ SIZES = st.integers(0, 5_000)
 
 @given(NONCES, SIZES, SIZES)
 def test_an_honest_answer_is_right(nonce: str, sent: int, wanted: int) -> None:
-    question = Question(nonce, sent, wanted)
+    question = EchoRequest(nonce, sent, wanted)
     answer = parse_answer(answer_to(question.encode(), "pod2-1", "10.244.1.2").encode())
     assert why_wrong(question, answer, "pod2-1") is None
     assert answer.source == "10.244.1.2"
@@ -32,11 +32,11 @@ def test_an_honest_answer_is_right(nonce: str, sent: int, wanted: int) -> None:
 
 @given(NONCES, st.integers(60, 9_000))
 def test_a_question_can_be_made_to_measure(nonce: str, size: int) -> None:
-    assert len(Question.of_size(nonce, size).encode()) == size
+    assert len(EchoRequest.of_size(nonce, size).encode()) == size
 
 
 def test_every_way_for_an_answer_to_be_wrong_is_named() -> None:
-    question = Question("0123456789abcdef", 2_000, 2_000)
+    question = EchoRequest("0123456789abcdef", 2_000, 2_000)
     answer = answer_to(question.encode(), "pod2-1", "10.244.1.2")
     assert why_wrong(question, answer, "pod3-1") == "answered by pod2-1"
     assert why_wrong(question, replace(answer, nonce="0" * 16), "pod2-1") == (
@@ -77,9 +77,9 @@ def test_a_message_with_its_checksum_sums_to_nothing(payload: bytes) -> None:
 
 def test_echoes_are_read_and_nothing_else() -> None:
     reply = IP(src="10.244.2.2", dst="10.244.1.2") / ICMP(type=0) / Raw(b"nonce")
-    assert find_echo(bytes(reply)) == Echo(Kind.REPLY, IPv4Address("10.244.2.2"), b"nonce")
+    assert find_echo(bytes(reply)) == Echo(IcmpType.REPLY, IPv4Address("10.244.2.2"), b"nonce")
     request = IP(src="10.244.1.2", dst="10.244.2.2") / ICMP(type=8)
-    assert find_echo(bytes(request)) == Echo(Kind.REQUEST, IPv4Address("10.244.1.2"), b"")
+    assert find_echo(bytes(request)) == Echo(IcmpType.REQUEST, IPv4Address("10.244.1.2"), b"")
     assert find_echo(bytes(IP() / ICMP(type=3, code=1) / request)) is None
 
 
@@ -92,13 +92,13 @@ def test_no_bytes_break_the_reading_of_icmp(data: bytes) -> None:
 def test_the_error_queue_names_who_objects_and_how() -> None:
     router = struct.pack("=HH4s8x", 2, 0, IPv4Address("10.244.1.1").packed)
     too_big = struct.pack("=IBBBBII", errno.EMSGSIZE, 2, 3, 4, 0, 1400, 0) + router
-    assert parse_bounce(too_big) == Bounce(errno.EMSGSIZE, IPv4Address("10.244.1.1"), (3, 4), 1400)
-    assert parse_bounce(too_big).is_fragmentation_needed
-    assert str(parse_bounce(too_big)) == "message too long for an MTU of 1400, says 10.244.1.1"
+    assert parse_icmp_error(too_big) == IcmpError(errno.EMSGSIZE, IPv4Address("10.244.1.1"), (3, 4), 1400)
+    assert parse_icmp_error(too_big).is_fragmentation_needed
+    assert str(parse_icmp_error(too_big)) == "message too long for an MTU of 1400, says 10.244.1.1"
     too_far = struct.pack("=IBBBBII", errno.EHOSTUNREACH, 2, 11, 0, 0, 0, 0) + router
-    assert parse_bounce(too_far).is_time_exceeded
-    assert str(parse_bounce(too_far)) == "time to live exceeded, says 10.244.1.1"
+    assert parse_icmp_error(too_far).is_time_exceeded
+    assert str(parse_icmp_error(too_far)) == "time to live exceeded, says 10.244.1.1"
     refused = struct.pack("=IBBBBII", errno.ECONNREFUSED, 2, 3, 3, 0, 0, 0) + router
-    assert str(parse_bounce(refused)) == "connection refused, says 10.244.1.1"
+    assert str(parse_icmp_error(refused)) == "connection refused, says 10.244.1.1"
     local = struct.pack("=IBBBBII", errno.EMSGSIZE, 1, 0, 0, 0, 1450, 0) + bytes(16)
-    assert parse_bounce(local) == Bounce(errno.EMSGSIZE, mtu=1450)
+    assert parse_icmp_error(local) == IcmpError(errno.EMSGSIZE, mtu=1450)

@@ -7,35 +7,41 @@ from pathlib import Path
 
 import pytest
 
-from overlayd.lab.facts import Facts, NodeFacts, PodFacts
 from overlayd.lab.model import LabSpec
-from overlayd.lab.suite import page
+from overlayd.lab.snapshot import LabSnapshot, NodeSnapshot, PodSnapshot
+from overlayd.lab.suite import render
 from overlayd.lab.suite.catalogue import CHECKS, UnknownCheck, chosen
-from overlayd.lab.suite.outcome import Failed, NotApplicable, Passed, Report, Result
+from overlayd.lab.suite.outcome import (
+    CheckFailed,
+    CheckNotApplicable,
+    CheckPassed,
+    CheckReport,
+    CheckResult,
+)
 from overlayd.lab.suite.sabotage import SABOTAGES
-from overlayd.lab.suite.stage import NotReady, Stage
+from overlayd.lab.suite.topology import NotReady, Topology
 
-GOOD = Result("pod-pod-tcp", "pods reach each other", {("pod1-1", "pod2-1"): Passed()})
-BAD = Result(
+GOOD = CheckResult("pod-pod-tcp", "pods reach each other", {("pod1-1", "pod2-1"): CheckPassed()})
+BAD = CheckResult(
     "pod-pod-udp",
     "pods reach each other over UDP",
-    {("pod1-1", "pod2-1"): Failed("no answer within 3 s (sent 3)"), ("pod2-1", "pod1-1"): Passed()},
+    {("pod1-1", "pod2-1"): CheckFailed("no answer within 3 s (sent 3)"), ("pod2-1", "pod1-1"): CheckPassed()},
 )
-ABSENT = Result("same-node", "pods on one node", {}, NotApplicable("needs two pods on a node"))
+ABSENT = CheckResult("same-node", "pods on one node", {}, CheckNotApplicable("needs two pods on a node"))
 
 
-def stage(nodes: int, pods: int) -> Stage:
+def topology(nodes: int, pods: int) -> Topology:
     spec = LabSpec("lab", nodes, pods)
-    return Stage.of(
-        Facts(
+    return Topology.of(
+        LabSnapshot(
             spec,
             etcd=(),
             nodes=tuple(
-                NodeFacts(node.name, str(node.underlay), subnet=f"10.244.{node.number}.0/24", mtu=1450)
+                NodeSnapshot(node.name, str(node.underlay), subnet=f"10.244.{node.number}.0/24", mtu=1450)
                 for node in spec.all_nodes
             ),
             pods=tuple(
-                PodFacts(pod.name, pod.node.name, f"10.244.{pod.node.number}.{pod.number + 1}")
+                PodSnapshot(pod.name, pod.node.name, f"10.244.{pod.node.number}.{pod.number + 1}")
                 for pod in spec.all_pods
             ),
         )
@@ -54,20 +60,22 @@ def stage(nodes: int, pods: int) -> Stage:
     ],
 )
 def test_the_exit_status_is_green_only_if_something_passed_and_nothing_failed(
-    results: tuple[Result, ...], status: int
+    results: tuple[CheckResult, ...], status: int
 ) -> None:
-    assert Report("lab", "vxlan", results).exit_status == status
+    assert CheckReport("lab", "vxlan", results).exit_status == status
 
 
 def test_a_result_has_outcomes_or_a_reason_for_having_none() -> None:
     with pytest.raises(ValueError, match="ttl: either outcomes or a reason"):
-        Result("ttl", "a traceroute sees the nodes", {})
+        CheckResult("ttl", "a traceroute sees the nodes", {})
     with pytest.raises(ValueError, match="ttl: either outcomes or a reason"):
-        Result("ttl", "a traceroute sees the nodes", {("a", "b"): Passed()}, NotApplicable("for no reason"))
+        CheckResult(
+            "ttl", "a traceroute sees the nodes", {("a", "b"): CheckPassed()}, CheckNotApplicable("for no reason")
+        )
 
 
 def test_the_report_as_json_has_every_pair() -> None:
-    record = json.loads(json.dumps(Report("lab", "vxlan", (BAD, ABSENT)).as_json()))
+    record = json.loads(json.dumps(CheckReport("lab", "vxlan", (BAD, ABSENT)).as_json()))
     assert record["exit_status"] == 1
     assert [(check["name"], check["outcome"]) for check in record["checks"]] == [
         ("pod-pod-udp", "failed"),
@@ -81,18 +89,18 @@ def test_the_report_as_json_has_every_pair() -> None:
 
 
 def test_the_page_names_each_failing_pair_and_why() -> None:
-    report = Report("lab", "vxlan", (GOOD, BAD, ABSENT))
-    lines = [page.plain(line) for result in report.results for line in page.lines_of_check(result)]
+    report = CheckReport("lab", "vxlan", (GOOD, BAD, ABSENT))
+    lines = [render.plain(line) for result in report.results for line in render.lines_of_check(result)]
     assert lines == [
         "  pod-pod-tcp           1/1    pods reach each other",
         "  pod-pod-udp           1/2    pods reach each other over UDP",
         "      pod1-1 → pod2-1: no answer within 3 s (sent 3)",
         "  same-node              –     not applicable: needs two pods on a node",
     ]
-    assert [page.plain(line) for line in page.verdict(report)] == [
+    assert [render.plain(line) for line in render.verdict(report)] == [
         "1 of 2 checks failed: pod-pod-udp; not applicable here: same-node"
     ]
-    assert [page.plain(line) for line in page.matrix(report, 80)][:3] == [
+    assert [render.plain(line) for line in render.matrix(report, 80)][:3] == [
         "           pod1-1  pod2-1",
         "  pod1-1     ·       1",
         "  pod2-1     ●       ·",
@@ -100,26 +108,26 @@ def test_the_page_names_each_failing_pair_and_why() -> None:
 
 
 def test_nothing_checked_is_said_aloud() -> None:
-    (line,) = page.verdict(Report("lab", "vxlan", (ABSENT,)))
-    assert page.plain(line) == "nothing was checked; not applicable here: same-node"
+    (line,) = render.verdict(CheckReport("lab", "vxlan", (ABSENT,)))
+    assert render.plain(line) == "nothing was checked; not applicable here: same-node"
 
 
 @pytest.mark.parametrize(("nodes", "pods", "width"), [(3, 1, 80), (20, 1, 80), (20, 3, 80), (9, 2, 40)])
 def test_a_matrix_fits_the_width_and_has_every_pair(nodes: int, pods: int, width: int) -> None:
-    there = stage(nodes, pods)
+    there = topology(nodes, pods)
     check = CHECKS[0]
-    outcomes = {(pair.source.name, pair.target.name): Passed() for pair in check.pairs(there)}
-    report = Report("lab", "vxlan", (Result(check.name, check.title, outcomes),))
-    lines = [page.plain(line) for line in page.matrix(report, width)]
+    outcomes = {(pair.source.name, pair.target.name): CheckPassed() for pair in check.pairs(there)}
+    report = CheckReport("lab", "vxlan", (CheckResult(check.name, check.title, outcomes),))
+    lines = [render.plain(line) for line in render.matrix(report, width)]
     rows = [line for line in lines if line.startswith("  pod")]
     assert sum(row.count("●") for row in rows) == len(outcomes)
     assert max(map(len, lines[:-1])) <= width
 
 
 def test_a_lab_without_subnets_is_not_ready() -> None:
-    facts = Facts(LabSpec(), (), (NodeFacts("node1", "10.99.0.1"),), (PodFacts("pod1-1", "node1"),))
+    facts = LabSnapshot(LabSpec(), (), (NodeSnapshot("node1", "10.99.0.1"),), (PodSnapshot("pod1-1", "node1"),))
     with pytest.raises(NotReady, match="node1, pod1-1 still without an address"):
-        Stage.of(facts)
+        Topology.of(facts)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +137,7 @@ def test_a_lab_without_subnets_is_not_ready() -> None:
 def test_which_pairs_are_asked(
     nodes: int, pods: int, across: int, within: int, from_nodes: int, to_nodes: int
 ) -> None:
-    there = stage(nodes, pods)
+    there = topology(nodes, pods)
     counts = {check.name: len(check.pairs(there)) for check in CHECKS}
     assert counts["same-node"] == within
     assert counts["node-pod"] == from_nodes

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
+from overlayd.core.network.addresses import Mac
 
-from overlayd.core.model import Mac
-from overlayd.core.status import PeerState, PeerStatus
+from overlayd.core.status.status import PeerState, PeerStatus
 from overlayd.host.netlink.entries import AF_BRIDGE, NUD_PERMANENT, NeighbourRow, RouteRow
 from overlayd.lab.suite.traces import Tables, traces
 

@@ -14,8 +14,15 @@ import pytest
 import trio
 import trio.testing
 
-from overlayd.core.status import LeaseStatus, PeerState, PeerStatus, ProblemStatus, Status, answer
-from overlayd.host.systemd import NotifyError, Supervisor, Told, compose_news, keep_informed, take_supervisor
+from overlayd.core.status.status import LeaseStatus, PeerState, PeerStatus, ProblemStatus, Status, answer
+from overlayd.host.systemd import (
+    NotifyError,
+    Supervisor,
+    Told,
+    compose_news,
+    keep_informed,
+    take_supervisor,
+)
 
 NOW = 100_000.0
 BARE = Status("0.1.0", NOW, 30.0, "node1", "ab12", NOW, "unclaimed", in_sync=False, revision=0)

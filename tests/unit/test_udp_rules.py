@@ -11,17 +11,7 @@ import pytest
 
 from overlayd_backends.udp.engine import COUNTERS, Engine
 from support.datapaths import IMPLEMENTATIONS, engine_of
-from support.packets import (
-    ACK,
-    FIN,
-    MORE_FRAGMENTS,
-    NO_OFFLOAD,
-    PSH,
-    Packet,
-    checksum,
-    pattern,
-    stream,
-)
+from support.packets import ACK, FIN, MORE_FRAGMENTS, NO_OFFLOAD, PSH, Packet, checksum, pattern, stream
 
 A, B, C, STRANGER = (bytes([10, 99, 0, number]) for number in (1, 2, 3, 9))
 GOOD = Packet(payload=b"hello", sequence=7)

@@ -7,26 +7,26 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_interface, ip_network
 
 import pytest
+from overlayd.core.network.view import Underlay
 
 from overlayd.cli import CommandError
 from overlayd.cli.options import add_iface_option, pick_iface
-from overlayd.core.kernel import Tun, Vxlan
-from overlayd.core.model import Underlay
-from overlayd.core.underlay import (
+from overlayd.core.host.underlay import (
     HostAddress,
     HostFacts,
     HostLink,
     HostRoute,
+    InterfaceSelector,
     Matching,
-    Pick,
     Reaching,
+    RouteLookup,
     UnderlayError,
-    Way,
     choose_underlay,
     find_underlay_link,
     is_our_device,
     is_our_device_name,
 )
+from overlayd.core.kernel.items import TunKind, VxlanKind
 
 LO = HostLink(1, "lo", 65536, up=True, loopback=True)
 ETH0 = HostLink(2, "eth0", 1500, up=True)
@@ -167,10 +167,16 @@ def test_names_of_our_devices() -> None:
 
 
 def test_a_name_is_ours_on_one_kind_of_device_alone() -> None:
-    vxlan = Vxlan(1, IPv4Address("10.0.0.5"), "eth0")
+    vxlan = VxlanKind(1, IPv4Address("10.0.0.5"), "eth0")
     assert is_our_device("ovl.1", vxlan)
-    assert is_our_device("ovl.udp", Tun())
-    for name, tunnel in (("ovl.1", Tun()), ("ovl.udp", vxlan), ("ovl.1", None), ("ovl.udp", None), ("x", vxlan)):
+    assert is_our_device("ovl.udp", TunKind())
+    for name, tunnel in (
+        ("ovl.1", TunKind()),
+        ("ovl.udp", vxlan),
+        ("ovl.1", None),
+        ("ovl.udp", None),
+        ("x", vxlan),
+    ):
         assert not is_our_device(name, tunnel)
 
 
@@ -230,12 +236,16 @@ TARGET = Reaching(IPv4Address("192.168.200.1"))
 @pytest.mark.parametrize(
     ("way", "link", "address"),
     [
-        (Way("eth1", IPv4Address("192.168.7.1")), "eth1", "192.168.7.1"),
-        (Way("eth1", None), "eth1", "192.168.7.1"),
-        (Way("eth1", IPv4Address("10.0.0.5")), "eth1", "192.168.7.1"),  # another interface's: not what peers reach
+        (RouteLookup("eth1", IPv4Address("192.168.7.1")), "eth1", "192.168.7.1"),
+        (RouteLookup("eth1", None), "eth1", "192.168.7.1"),
+        (
+            RouteLookup("eth1", IPv4Address("10.0.0.5")),
+            "eth1",
+            "192.168.7.1",
+        ),  # another interface's: not what peers reach
     ],
 )
-def test_the_way_to_an_address_leads_by_an_interface(way: Way, link: str, address: str) -> None:
+def test_the_way_to_an_address_leads_by_an_interface(way: RouteLookup, link: str, address: str) -> None:
     chosen = choose_underlay(FACTS, TARGET, None, way)
     assert (chosen.link, str(chosen.address)) == (link, address)
     assert find_underlay_link(FACTS, TARGET, way) == link
@@ -245,17 +255,17 @@ def test_the_way_to_an_address_leads_by_an_interface(way: Way, link: str, addres
     ("way", "said"),
     [
         (None, "^no route leads to 192.168.200.1; " + THERE_ARE),
-        (Way("lo", IPv4Address("127.0.0.1")), "192.168.200.1 is this host's own"),
-        (Way("ovl.1", IPv4Address("10.244.3.0")), "'ovl.1' belongs to the overlay"),
-        (Way("gone", None), "interface 'gone' does not exist"),
+        (RouteLookup("lo", IPv4Address("127.0.0.1")), "192.168.200.1 is this host's own"),
+        (RouteLookup("ovl.1", IPv4Address("10.244.3.0")), "'ovl.1' belongs to the overlay"),
+        (RouteLookup("gone", None), "interface 'gone' does not exist"),
     ],
 )
-def test_a_way_that_is_of_no_use_is_refused(way: Way | None, said: str) -> None:
+def test_a_way_that_is_of_no_use_is_refused(way: RouteLookup | None, said: str) -> None:
     with pytest.raises(UnderlayError, match=said):
         choose_underlay(FACTS, TARGET, None, way)
 
 
-def picked(*arguments: str) -> Pick:
+def picked(*arguments: str) -> InterfaceSelector:
     parser = argparse.ArgumentParser()
     add_iface_option(parser)
     return pick_iface(parser.parse_args(arguments))

@@ -11,9 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from overlayd.core.backend import BackendOptionError, Needs, Wish
-from overlayd.core.kernel import Address, Datapath, Encap, Forwarding, Item, KernelState, Link, Route, Tun
-from overlayd.core.model import Attributes, Family, Lease, Mac, NetworkView, Subnet, Underlay
+from overlayd.core.leases.lease import Attributes, Lease
+from overlayd.core.network.addresses import Family, Mac, Subnet
+from overlayd.core.network.view import NetworkView, Underlay
+
+from overlayd.core.kernel.items import (
+    Address,
+    Datapath,
+    Encap,
+    Forwarding,
+    Item,
+    KernelState,
+    Link,
+    Route,
+    TunKind,
+)
+from overlayd.core.network.backend import BackendOptionError, DesiredState, HostRequirements
 from overlayd_backends.options import number
 from overlayd_backends.peers import NotServedError, underlay_family, whereabouts
 
@@ -27,7 +40,7 @@ MTU_MIN = 68 + 28
 
 
 @dataclass(frozen=True, slots=True)
-class Udp:
+class UdpBackend:
     """The udp options of the network config, the port as flannel's.  `mtu` is the underlay's, in bytes."""
 
     kind: ClassVar[str] = "udp"
@@ -40,7 +53,7 @@ class Udp:
         return frozenset({"Port", "MTU"})
 
     @classmethod
-    def parse(cls, options: Mapping[str, object]) -> Udp:
+    def parse(cls, options: Mapping[str, object]) -> UdpBackend:
         mtu = number(options, "MTU", 0, 0, 65535)
         if 0 < mtu < MTU_MIN:
             raise BackendOptionError("MTU", f"{mtu} leaves no room for packets: it must be at least {MTU_MIN}")
@@ -49,13 +62,13 @@ class Udp:
     def overhead(self, family: Family) -> int:
         return IP_HEADER[family] + UDP_HEADER
 
-    def needs(self) -> Needs:
-        return Needs(port=self.port, tun=True)
+    def needs(self) -> HostRequirements:
+        return HostRequirements(port=self.port, tun=True)
 
     def advertise(self, underlay: Underlay, mac: Mac) -> Attributes:
         return Attributes(public_ips=(underlay.public_ip,), backend=self.kind)
 
-    def desired(self, view: NetworkView) -> Wish:
+    def desired(self, view: NetworkView) -> DesiredState:
         mtu = (self.mtu or view.underlay.mtu) - self.overhead(underlay_family(view.underlay))
         own = view.lease.subnet.ipv4 if view.lease is not None else None
         # A peer's lease that overlaps ours is the older one, or it would not be served: until the keeper has
@@ -63,7 +76,7 @@ class Udp:
         lost = view.lease is not None and any(peer.subnet.overlaps(view.lease.subnet) for peer in view.peers)
         base: list[Item] = [
             Forwarding(Family.IPV4),
-            Link(DEVICE, Tun(), None, mtu),
+            Link(DEVICE, TunKind(), None, mtu),
             Datapath(DEVICE, view.underlay.address, self.port, (own,) if own is not None and not lost else ()),
             Route(view.config.ranges[0].network, None, DEVICE),
         ]
@@ -76,7 +89,7 @@ class Udp:
                 served[peer.subnet] = KernelState.of([self._encap(peer, view.underlay)])
             except NotServedError as reason:
                 refused[peer.subnet] = str(reason)
-        return Wish(DEVICE, mtu, KernelState.of(base), served, refused)
+        return DesiredState(DEVICE, mtu, KernelState.of(base), served, refused)
 
     def _encap(self, peer: Lease, underlay: Underlay) -> Encap:
         """A record that names no backend is one of flannel's udp nodes."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from overlayd_backends.udp.coalescing import Coalescer, Write
+from overlayd_backends.udp.gso_batch import Send, gather, take_apart
 from overlayd_backends.udp.icmp import SMALLEST_MTU, Allowance, Code, may_be_told, unreachable
 from overlayd_backends.udp.packet import (
     DONT_FRAGMENT,
@@ -23,15 +24,14 @@ from overlayd_backends.udp.packet import (
 )
 from overlayd_backends.udp.rules import (
     Drop,
+    check_offload,
+    check_shape,
+    classify_incoming,
+    classify_outgoing,
     find_headers_end,
-    judge_arrival,
-    judge_departure,
-    judge_offload,
-    judge_shape,
 )
 from overlayd_backends.udp.segments import cut, finish
 from overlayd_backends.udp.table import EMPTY, Lookup, Place
-from overlayd_backends.udp.trains import Send, gather, take_apart
 
 OUTER_HEADERS = 20 + 8
 """Bytes of IPv4 (RFC 791) and UDP (RFC 768) around an inner packet."""
@@ -140,15 +140,15 @@ class PythonEngine:
         """Every packet that leaves, and the place it leaves for."""
         for frame in frames:
             prefix, packet = (frame[: OFFLOAD.size], frame[OFFLOAD.size :]) if self._tun_offload else (b"", frame)
-            header = judge_shape(packet, read_from_tun=True)
+            header = check_shape(packet, read_from_tun=True)
             if isinstance(header, Drop):
                 self._tx[f"drop_{header.value}"] += 1
                 continue
             offload = Offload._make(OFFLOAD.unpack(prefix)) if prefix and prefix != NO_OFFLOAD else None
-            if offload is not None and (drop := judge_offload(packet, header, offload)):
+            if offload is not None and (drop := check_offload(packet, header, offload)):
                 self._tx[f"drop_{drop.value}"] += 1
                 continue
-            place = judge_departure(header, table)
+            place = classify_outgoing(header, table)
             if isinstance(place, Drop):
                 self._tx[f"drop_{place.value}"] += 1
                 if place is Drop.NO_ROUTE:
@@ -220,7 +220,7 @@ class PythonEngine:
             for packet in packets:
                 if coalescer.takes_next(sender, packet):
                     continue
-                header = judge_arrival(packet, sender, table)
+                header = classify_incoming(packet, sender, table)
                 if isinstance(header, Drop):
                     self._rx[f"drop_{header.value}"] += 1
                 else:

@@ -15,10 +15,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from overlayd_backends.udp.device import IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_PMTUDISC_DONT, UDP_GRO, UDP_SEGMENT
+from overlayd_backends.udp.device import (
+    IP_MTU_DISCOVER,
+    IP_PMTUDISC_DO,
+    IP_PMTUDISC_DONT,
+    UDP_GRO,
+    UDP_SEGMENT,
+)
 from overlayd_backends.udp.engine import Datagram, Frames, PythonEngine
+from overlayd_backends.udp.gso_batch import Send
 from overlayd_backends.udp.packet import OFFLOAD
-from overlayd_backends.udp.trains import Send
 
 LONGEST = 65_535
 """Bytes of an IPv4 packet (RFC 791 section 3.1)."""

@@ -42,7 +42,7 @@ class Drop(enum.Enum):
 _SEGMENTED = {GSO_TCPV4: TCP, GSO_UDP_L4: UDP}
 
 
-def judge_shape(packet: bytes, read_from_tun: bool) -> Header | Drop:
+def check_shape(packet: bytes, read_from_tun: bool) -> Header | Drop:
     """The header of a packet that is a whole IPv4 packet."""
     if len(packet) < IPV4_HEADER:
         return Drop.TRUNCATED
@@ -57,7 +57,7 @@ def judge_shape(packet: bytes, read_from_tun: bool) -> Header | Drop:
     return header
 
 
-def judge_offload(packet: bytes, header: Header, offload: Offload) -> Drop | None:
+def check_offload(packet: bytes, header: Header, offload: Offload) -> Drop | None:
     """Whether the packet bears out what its offload header says."""
     segmentation = offload.segmentation
     if offload.flags & NEEDS_CSUM and not (
@@ -90,18 +90,18 @@ def find_headers_end(packet: bytes, header: Header) -> int | None:
     return end if end <= header.length else None
 
 
-def judge_departure(header: Header, table: Lookup) -> Place | Drop:
+def classify_outgoing(header: Header, table: Lookup) -> Place | Drop:
     """Where a packet goes."""
     if table.is_own(header.destination):
         return Drop.OWN_DESTINATION
     return table.find(header.destination) or Drop.NO_ROUTE
 
 
-def judge_arrival(packet: bytes, sender: bytes, table: Lookup) -> Header | Drop:
+def classify_incoming(packet: bytes, sender: bytes, table: Lookup) -> Header | Drop:
     """The header of a packet that came from `sender`, four bytes in network order, and may come in."""
     if sender not in table.peers:
         return Drop.UNKNOWN_SENDER
-    header = judge_shape(packet, read_from_tun=False)
+    header = check_shape(packet, read_from_tun=False)
     if isinstance(header, Drop):
         return header
     if total(packet[: header.size]) != WORD:

@@ -19,14 +19,14 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
-from overlayd.core.kernel import Datapath, Encap
+from overlayd.core.kernel.items import Datapath, Encap
 
 COUNTS = struct.Struct("=II")
 OWN = struct.Struct("=II")
 ENTRY = struct.Struct("=IIIHxx")
 
 
-class Entry(NamedTuple):
+class TableEntry(NamedTuple):
     """Packets to `prefix` go to this address and UDP port; from `prefix` they come from this address alone."""
 
     prefix: IPv4Network
@@ -39,7 +39,7 @@ class Table:
     """A node's whole forwarding table; prefixes that overlap raise ValueError, which names two of them."""
 
     own: tuple[IPv4Network, ...] = ()
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[TableEntry, ...] = ()
 
     def __post_init__(self) -> None:
         prefixes = sorted((*self.own, *(entry.prefix for entry in self.entries)), key=_first)
@@ -124,10 +124,10 @@ def _span(row: tuple[int, ...]) -> str:
     return f"{IPv4Address(row[0])}-{IPv4Address(row[1])}"
 
 
-def _entry(encap: Encap) -> Entry:
+def _entry(encap: Encap) -> TableEntry:
     if not isinstance(encap.destination, IPv4Address):
         raise ValueError(f"{encap}: the datapath sends over IPv4 alone")  # noqa: TRY004 - a wrong family
-    return Entry(_ipv4(encap.prefix), encap.destination, encap.port)
+    return TableEntry(_ipv4(encap.prefix), encap.destination, encap.port)
 
 
 def _ipv4(prefix: object) -> IPv4Network:

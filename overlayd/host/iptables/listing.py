@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from overlayd.core.iptables import COMMENT, ForwardRules, Variant
+from overlayd.core.firewall.iptables import COMMENT, ForwardRules, Variant
 
 _OURS = re.compile(rf'-[sd] [0-9.]+(?:/[0-9]+)? -m comment --comment "?{COMMENT}"? -j ACCEPT')
 _CHAIN = re.compile(r"^:(\S+) (\S+)", re.MULTILINE)

@@ -11,16 +11,25 @@ import shlex
 from collections.abc import Collection, Iterator
 from ipaddress import IPv4Network
 
-from overlayd.core.foreign_firewall import Base, ChainKey, Condition, Rule, Ruleset, Span, Subject, Verdict
-from overlayd.core.iptables import Variant
+from overlayd.core.firewall.conflicts import (
+    BaseChain,
+    ChainKey,
+    ChainVerdict,
+    Condition,
+    ForeignRule,
+    Ruleset,
+    Span,
+    Subject,
+)
+from overlayd.core.firewall.iptables import Variant
 
 _PLACE = ("ip", "filter")
 _VERDICTS = {
-    "ACCEPT": Verdict.ACCEPT,
-    "DROP": Verdict.DROP,
-    "REJECT": Verdict.DROP,
-    "RETURN": Verdict.RETURN,
-    **dict.fromkeys(("LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "TRACE", "AUDIT"), Verdict.NONE),
+    "ACCEPT": ChainVerdict.ACCEPT,
+    "DROP": ChainVerdict.DROP,
+    "REJECT": ChainVerdict.DROP,
+    "RETURN": ChainVerdict.RETURN,
+    **dict.fromkeys(("LOG", "NFLOG", "MARK", "CONNMARK", "TCPMSS", "TRACE", "AUDIT"), ChainVerdict.NONE),
 }
 _NAMES = {"-i": Subject.COMES_BY, "-o": Subject.LEAVES_BY}
 _ADDRESSES = {"-s": Subject.SOURCE, "-d": Subject.DESTINATION}
@@ -32,19 +41,21 @@ _RULE = re.compile(r"^-A (\S+) (.+)$", re.MULTILINE)
 def parse_ruleset(variant: Variant, text: str) -> Ruleset:
     """Of the text that `iptables-save -t filter` writes."""
     policies = dict(_CHAIN.findall(text))
-    chains: dict[ChainKey, list[Rule]] = {(*_PLACE, name): [] for name in policies}
+    chains: dict[ChainKey, list[ForeignRule]] = {(*_PLACE, name): [] for name in policies}
     for chain, line in _RULE.findall(text):
         rules = chains.setdefault((*_PLACE, chain), [])
         rules.append(_rule(line, f"its rule {len(rules) + 1}", policies.keys()))
-    bases = [Base((*_PLACE, "FORWARD"), policies["FORWARD"] == "DROP", variant)] if "FORWARD" in policies else []
+    bases = (
+        [BaseChain((*_PLACE, "FORWARD"), policies["FORWARD"] == "DROP", variant)] if "FORWARD" in policies else []
+    )
     return Ruleset(tuple(bases), {key: tuple(rules) for key, rules in chains.items()})
 
 
-def _rule(line: str, name: str, chains: Collection[str]) -> Rule:
+def _rule(line: str, name: str, chains: Collection[str]) -> ForeignRule:
     try:
         words = iter(shlex.split(line))
     except ValueError:
-        return Rule((), Verdict.UNKNOWN, name=name)
+        return ForeignRule((), ChainVerdict.UNKNOWN, name=name)
     conditions: list[Condition] = []
     negated = False
     for word in words:
@@ -55,18 +66,18 @@ def _rule(line: str, name: str, chains: Collection[str]) -> Rule:
             continue
         conditions += _conditions(word, words, negated)
         negated = False
-    return Rule(tuple(conditions), Verdict.NONE, name=name)
+    return ForeignRule(tuple(conditions), ChainVerdict.NONE, name=name)
 
 
 def _ending(
     conditions: tuple[Condition, ...], option: str, target: str, name: str, chains: Collection[str]
-) -> Rule:
+) -> ForeignRule:
     """What follows the target are options of its own."""
     if target in _VERDICTS:
-        return Rule(conditions, _VERDICTS[target], name=name)
+        return ForeignRule(conditions, _VERDICTS[target], name=name)
     if target in chains:
-        return Rule(conditions, Verdict.JUMP if option == "-j" else Verdict.GOTO, target, name)
-    return Rule(conditions, Verdict.UNKNOWN, name=name)
+        return ForeignRule(conditions, ChainVerdict.JUMP if option == "-j" else ChainVerdict.GOTO, target, name)
+    return ForeignRule(conditions, ChainVerdict.UNKNOWN, name=name)
 
 
 def _conditions(word: str, words: Iterator[str], negated: bool) -> Iterator[Condition]:

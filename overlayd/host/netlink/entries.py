@@ -10,8 +10,8 @@ import struct
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from overlayd.core.kernel import ROUTE_PROTOCOL, FdbEntry, Neighbour, Route
-from overlayd.core.model import Family, IPAddress, Mac
+from overlayd.core.kernel.items import ROUTE_PROTOCOL, FdbEntry, Neighbour, Route
+from overlayd.core.network.addresses import Family, IPAddress, Mac
 from overlayd.host.netlink.wire import attribute, attributes
 
 AF_BRIDGE = 7

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from overlayd.core.model import Family
-from overlayd.core.underlay import HostLink
+from overlayd.core.host.underlay import HostLink
+from overlayd.core.network.addresses import Family
 from overlayd.host.netlink import wire
 from overlayd.host.netlink.connection import Netlink
 from overlayd.host.netlink.netns import in_netns

@@ -12,8 +12,8 @@ from typing import Any
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from overlayd.core.kernel import Address, Link, Vxlan
-from overlayd.core.model import Mac
+from overlayd.core.kernel.items import Address, Link, VxlanKind
+from overlayd.core.network.addresses import Mac
 from overlayd.host.netlink import wire
 from overlayd.host.netlink.entries import family_of
 from overlayd.host.netlink.wire import Request
@@ -29,7 +29,7 @@ _AGEING = 300
 def create_vxlan(link: Link, underlay_index: int) -> Request:
     """A new vxlan device, down; refused with EEXIST where the name is taken."""
     kind = link.kind
-    assert isinstance(kind, Vxlan)
+    assert isinstance(kind, VxlanKind)
     local = "IFLA_VXLAN_LOCAL" if kind.local.version == 4 else "IFLA_VXLAN_LOCAL6"
     data: list[tuple[str, object]] = [
         ("IFLA_VXLAN_ID", kind.vni),
@@ -103,7 +103,7 @@ def delete_address(address: Address, index: int) -> Request:
     )
 
 
-def parse_vxlan(message: wire.Message, names: dict[int, str]) -> Vxlan:
+def parse_vxlan(message: wire.Message, names: dict[int, str]) -> VxlanKind:
     """The vxlan device in a link message, `names` being the interfaces by index.
 
     An underlay that is gone, or that there never was, is called by its index with a space in it: no interface
@@ -114,7 +114,7 @@ def parse_vxlan(message: wire.Message, names: dict[int, str]) -> Vxlan:
     data = whole.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
     index = data.get_attr("IFLA_VXLAN_LINK") or 0
     local = data.get_attr("IFLA_VXLAN_LOCAL") or data.get_attr("IFLA_VXLAN_LOCAL6") or "0.0.0.0"
-    return Vxlan(
+    return VxlanKind(
         vni=data.get_attr("IFLA_VXLAN_ID") or 0,
         local=ip_address(local),
         underlay=names.get(index, f"index {index}"),

@@ -12,8 +12,17 @@ import json
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from overlayd.core.kernel import KernelState
-from overlayd.core.nftables import CHAINS, COUNTERS, SENDERS, SENDERS_TYPE, NftChain, NftItem, NftTable, Sender
+from overlayd.core.firewall.nftables import (
+    CHAINS,
+    COUNTERS,
+    SENDERS,
+    SENDERS_TYPE,
+    NftChain,
+    NftItem,
+    NftTable,
+    Sender,
+)
+from overlayd.core.kernel.items import KernelState
 
 _TYPES = (["ipv4_addr", "integer"], SENDERS_TYPE)
 _UNTOLD = {"family", "table", "name", "handle"}

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from overlayd.core.nftables import TABLE
+from overlayd.core.firewall.nftables import TABLE
 from overlayd.host.netlink import wire
 from overlayd.host.netlink.connection import open_socket
 from overlayd.host.netlink.netns import in_netns

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 
-from overlayd.core.dataplane import Operation, Verb
-from overlayd.core.firewall import masquerade, source_check
-from overlayd.core.kernel import Item
-from overlayd.core.nftables import NftTable, Sender
+from overlayd.core.firewall.nftables import NftTable, Sender
+from overlayd.core.firewall.policy import masquerade, source_check
+from overlayd.core.kernel.driver import Operation, Verb
+from overlayd.core.kernel.items import Item
 from overlayd.host.nft.program import run_nft
 from overlayd.host.nft.script import Part, assemble, commands
 

@@ -8,7 +8,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 
-from overlayd.core.dataplane import Failure
+from overlayd.core.kernel.driver import Failure
 from overlayd.host.program import find_program, run_program
 
 PACKAGE = "nftables"

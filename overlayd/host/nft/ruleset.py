@@ -12,14 +12,28 @@ from collections.abc import Iterator
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import Any
 
-from overlayd.core.foreign_firewall import Base, ChainKey, Condition, Rule, Ruleset, Span, Subject, Verdict
-from overlayd.core.iptables import Variant
-from overlayd.core.nftables import FAMILY, TABLE
+from overlayd.core.firewall.conflicts import (
+    BaseChain,
+    ChainKey,
+    ChainVerdict,
+    Condition,
+    ForeignRule,
+    Ruleset,
+    Span,
+    Subject,
+)
+from overlayd.core.firewall.iptables import Variant
+from overlayd.core.firewall.nftables import FAMILY, TABLE
 
 _FAMILIES = ("ip", "inet")
 _OF_IPTABLES = ("ip", "filter", "FORWARD")
 """What `iptables-nft` calls its chain."""
-_VERDICTS = {"accept": Verdict.ACCEPT, "drop": Verdict.DROP, "return": Verdict.RETURN, "reject": Verdict.DROP}
+_VERDICTS = {
+    "accept": ChainVerdict.ACCEPT,
+    "drop": ChainVerdict.DROP,
+    "return": ChainVerdict.RETURN,
+    "reject": ChainVerdict.DROP,
+}
 _WITHOUT_VERDICT = {"counter", "log", "mangle", "set", "map", "notrack", "flow", "continue", "comment", "secmark"}
 _META = {
     "iifname": Subject.COMES_BY,
@@ -42,8 +56,8 @@ class RulesetError(ValueError):
 
 def parse_ruleset(text: str) -> Ruleset:
     """All but our own table.  Raises RulesetError where the text is not what nft writes."""
-    bases: list[Base] = []
-    chains: dict[ChainKey, list[Rule]] = {}
+    bases: list[BaseChain] = []
+    chains: dict[ChainKey, list[ForeignRule]] = {}
     try:
         for entry in json.loads(text)["nftables"]:
             ((kind, value),) = entry.items()
@@ -57,7 +71,7 @@ def parse_ruleset(text: str) -> Ruleset:
                 if value.get("hook") == "forward" and value.get("type") == "filter":
                     chain = (*table, value["name"])
                     variant = Variant.NFT if chain == _OF_IPTABLES else None
-                    bases.append(Base(chain, value.get("policy") == "drop", variant))
+                    bases.append(BaseChain(chain, value.get("policy") == "drop", variant))
             else:
                 chains.setdefault((*table, value["chain"]), []).extend(_rules(value))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -65,7 +79,7 @@ def parse_ruleset(text: str) -> Ruleset:
     return Ruleset(tuple(bases), {key: tuple(rules) for key, rules in chains.items()})
 
 
-def _rules(rule: dict[str, Any]) -> Iterator[Rule]:
+def _rules(rule: dict[str, Any]) -> Iterator[ForeignRule]:
     """More than one where a map of verdicts stands in it."""
     name = f"the rule with handle {rule['handle']}"
     conditions: list[Condition] = []
@@ -77,33 +91,35 @@ def _rules(rule: dict[str, Any]) -> Iterator[Rule]:
             if value["name"] != "comment":
                 conditions.append(_UNKNOWN)
         elif kind == "xt":
-            verdict = Verdict.DROP if value["name"] == "REJECT" else Verdict.UNKNOWN
-            yield Rule(tuple(conditions), verdict, name=name)
+            verdict = ChainVerdict.DROP if value["name"] == "REJECT" else ChainVerdict.UNKNOWN
+            yield ForeignRule(tuple(conditions), verdict, name=name)
         elif kind == "vmap":
             yield from _mapped(value, tuple(conditions), name)
         elif kind in ("jump", "goto"):
-            yield Rule(tuple(conditions), Verdict(kind), value["target"], name)
+            yield ForeignRule(tuple(conditions), ChainVerdict(kind), value["target"], name)
         elif kind in _VERDICTS:
-            yield Rule(tuple(conditions), _VERDICTS[kind], name=name)
+            yield ForeignRule(tuple(conditions), _VERDICTS[kind], name=name)
         elif kind in ("limit", "quota", "ct count"):
             conditions.append(_UNKNOWN)
         elif kind not in _WITHOUT_VERDICT:
-            yield Rule(tuple(conditions), Verdict.UNKNOWN, name=name)
+            yield ForeignRule(tuple(conditions), ChainVerdict.UNKNOWN, name=name)
 
 
-def _mapped(value: dict[str, Any], conditions: tuple[Condition, ...], name: str) -> Iterator[Rule]:
+def _mapped(value: dict[str, Any], conditions: tuple[Condition, ...], name: str) -> Iterator[ForeignRule]:
     """A map of verdicts, as a rule for each of its elements: no two of them are met by one packet."""
     data = value["data"]
     if not isinstance(data, dict) or not isinstance(data.get("set"), list):
-        yield Rule(conditions, Verdict.UNKNOWN, name=name)  # a named map, of which the elements are not listed
+        yield ForeignRule(
+            conditions, ChainVerdict.UNKNOWN, name=name
+        )  # a named map, of which the elements are not listed
         return
     for key, verdict in data["set"]:
         ((kind, inner),) = verdict.items()
         met = (*conditions, _condition(value["key"], "==", key))
         if kind in ("jump", "goto"):
-            yield Rule(met, Verdict(kind), inner["target"], name)
+            yield ForeignRule(met, ChainVerdict(kind), inner["target"], name)
         else:
-            yield Rule(met, _VERDICTS.get(kind, Verdict.UNKNOWN), name=name)
+            yield ForeignRule(met, _VERDICTS.get(kind, ChainVerdict.UNKNOWN), name=name)
 
 
 def _condition(left: Any, operator: str, right: Any) -> Condition:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from overlayd.core.dataplane import Operation, Verb
-from overlayd.core.kernel import Item, KernelState
-from overlayd.core.nftables import (
+from overlayd.core.firewall.nftables import (
     COUNTERS,
     FAMILY,
     SENDERS,
@@ -22,6 +20,8 @@ from overlayd.core.nftables import (
     NftTable,
     Sender,
 )
+from overlayd.core.kernel.driver import Operation, Verb
+from overlayd.core.kernel.items import Item, KernelState
 
 _OURS = f"{FAMILY} {TABLE}"
 _SET = f"add set {_OURS} {SENDERS} {{ typeof {SENDERS_TYPE}; flags interval; }}"

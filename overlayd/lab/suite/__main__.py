@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from overlayd.lab.facts import Facts, read_facts
-from overlayd.lab.suite import page
-from overlayd.lab.suite.bench import Limits, NoAnswer
+from overlayd.lab.snapshot import LabSnapshot, read_snapshot
+from overlayd.lab.suite import render
 from overlayd.lab.suite.catalogue import UnknownCheck, chosen
+from overlayd.lab.suite.probing import Limits, NoAnswer
 from overlayd.lab.suite.run import run
-from overlayd.lab.suite.stage import NotReady, Stage
+from overlayd.lab.suite.topology import NotReady, Topology
 
 
 def main() -> int:
@@ -30,9 +30,9 @@ def main() -> int:
     show: Show = _ignore if args.json else _printer()
     try:
         checks = chosen(args.checks)
-        stage = Stage.of(_facts())
-        show(page.heading(stage))
-        report = trio.run(run, stage, checks, Limits(), lambda result: show(page.lines_of_check(result)))
+        topology = Topology.of(_facts())
+        show(render.heading(topology))
+        report = trio.run(run, topology, checks, Limits(), lambda result: show(render.lines_of_check(result)))
     except (UnknownCheck, NotReady, NoAnswer, OSError) as error:
         print(f"overlayd lab test: {error}", file=sys.stderr)
         return 2
@@ -45,9 +45,9 @@ def main() -> int:
         print(json.dumps(report.as_json(), indent=2))
     else:
         show([()])
-        show(page.matrix(report, shutil.get_terminal_size().columns))
+        show(render.matrix(report, shutil.get_terminal_size().columns))
         show([()])
-        show(page.verdict(report))
+        show(render.verdict(report))
     return report.exit_status
 
 
@@ -57,31 +57,31 @@ def _is_interrupt(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt)
 
 
-def _facts() -> Facts:
+def _facts() -> LabSnapshot:
     """Raises NotReady outside of a lab."""
     try:
-        return read_facts()
+        return read_snapshot()
     except FileNotFoundError as error:
         raise NotReady(f"{error.filename} is missing: this runs in a lab, by `overlayd lab test`") from error
 
 
-Show = Callable[[Iterable[page.Line]], None]
+Show = Callable[[Iterable[render.Line]], None]
 
 
-def _ignore(lines: Iterable[page.Line]) -> None:
+def _ignore(lines: Iterable[render.Line]) -> None:
     pass
 
 
 def _printer() -> Show:
     """In colour on a terminal, plain elsewhere."""
     if not sys.stdout.isatty():
-        return lambda lines: print(*map(page.plain, lines), sep="\n", flush=True)
+        return lambda lines: print(*map(render.plain, lines), sep="\n", flush=True)
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
 
-    def show(lines: Iterable[page.Line]) -> None:
+    def show(lines: Iterable[render.Line]) -> None:
         for line in lines:
             console.print(Text.assemble(*line), soft_wrap=True)
 

@@ -7,11 +7,18 @@ import socket
 
 import trio
 
-from overlayd.lab.suite.bench import Limits, NoAnswer, open_socket
-from overlayd.lab.suite.bounce import IP_RECVERR, Bounce, find_bounce, receive, why
-from overlayd.lab.suite.exchange import MOST, Answer, ExchangeError, Question, parse_answer, why_wrong
+from overlayd.lab.suite.echo_protocol import (
+    MOST,
+    EchoReply,
+    EchoRequest,
+    ExchangeError,
+    parse_answer,
+    why_wrong,
+)
+from overlayd.lab.suite.icmp_errors import IP_RECVERR, IcmpError, find_icmp_error, receive, why
+from overlayd.lab.suite.probing import Limits, NoAnswer, open_socket
 from overlayd.lab.suite.responder import Book
-from overlayd.lab.suite.stage import Pair
+from overlayd.lab.suite.topology import ProbePair
 
 # linux/in.h
 IP_MTU_DISCOVER = 10
@@ -24,7 +31,7 @@ def fresh_nonce() -> str:
     return secrets.token_hex(8)
 
 
-async def ask_tcp(pair: Pair, port: int, question: Question, book: Book, limits: Limits) -> Answer:
+async def ask_tcp(pair: ProbePair, port: int, question: EchoRequest, book: Book, limits: Limits) -> EchoReply:
     """Connect, ask, read the answer to its end.  Raises NoAnswer, also for a wrong answer."""
     step = "connection"
     with trio.move_on_after(limits.answer), open_socket(pair.source, socket.SOCK_STREAM) as raw:
@@ -38,7 +45,7 @@ async def ask_tcp(pair: Pair, port: int, question: Question, book: Book, limits:
             await stream.send_eof()
             message = b"".join([part async for part in stream])
         except OSError as error:
-            raise NoAnswer(f"no {step}: {find_bounce(raw) or why(error.errno or 0)}") from error
+            raise NoAnswer(f"no {step}: {find_icmp_error(raw) or why(error.errno or 0)}") from error
         except trio.BrokenResourceError as error:
             cause = error.__cause__
             text = why(cause.errno or 0) if isinstance(cause, OSError) else str(error)
@@ -50,8 +57,8 @@ async def ask_tcp(pair: Pair, port: int, question: Question, book: Book, limits:
 
 
 async def ask_udp(
-    pair: Pair, port: int, question: Question, book: Book, limits: Limits, *, whole: bool = False
-) -> Answer:
+    pair: ProbePair, port: int, question: EchoRequest, book: Book, limits: Limits, *, whole: bool = False
+) -> EchoReply:
     """Send, and send again in even steps while no answer comes.  Raises NoAnswer, also for a wrong answer.
 
     `whole` forbids fragments: a packet that is too big for the path is an outcome then, not something to mend."""
@@ -77,7 +84,7 @@ def _silence(limits: Limits) -> str:
     return f"no answer within {limits.answer:g} s"
 
 
-def _checked(message: bytes, question: Question, pair: Pair) -> Answer:
+def _checked(message: bytes, question: EchoRequest, pair: ProbePair) -> EchoReply:
     if not message:
         raise NoAnswer("the connection was closed without an answer")
     try:
@@ -94,7 +101,7 @@ def forbid_fragments(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE)
 
 
-def connect(sock: socket.socket, pair: Pair, port: int) -> None:
+def connect(sock: socket.socket, pair: ProbePair, port: int) -> None:
     """Tie a datagram socket to the target, so that only its answers and ICMP errors about it come in.
 
     Raises NoAnswer where there is not even a route."""
@@ -113,7 +120,7 @@ def send(sock: socket.socket, message: bytes) -> None:
         raise NoAnswer(f"not sent: {why(error.errno or 0)}") from error
 
 
-async def next_datagram(sock: socket.socket) -> bytes | Bounce:
+async def next_datagram(sock: socket.socket) -> bytes | IcmpError:
     """The next thing that a connected datagram socket receives: an answer, or an error about what was sent."""
     while True:
         got = receive(sock, MOST)

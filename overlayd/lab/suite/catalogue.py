@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from overlayd.lab.model import Node
-from overlayd.lab.suite.bench import Limits, Outcomes
-from overlayd.lab.suite.contact import TCP, UDP, Contact, echo, translated
-from overlayd.lab.suite.forgery import encapsulation, from_a_stranger, from_a_third, past_the_subnet
+from overlayd.lab.model import LabNode
+from overlayd.lab.suite.connectivity import TCP, UDP, Contact, echo, translated
+from overlayd.lab.suite.forged_packets import encapsulation, from_a_stranger, from_a_third, past_the_subnet
 from overlayd.lab.suite.forward_drop import forward_drop
 from overlayd.lab.suite.leave import leave
 from overlayd.lab.suite.path import exact_mtu, routers
 from overlayd.lab.suite.ports import Port
+from overlayd.lab.suite.probing import Limits, Outcomes
 from overlayd.lab.suite.service import ByService
 from overlayd.lab.suite.spoof import Spoof
-from overlayd.lab.suite.stage import Endpoint, Pair, Stage, every_pair
+from overlayd.lab.suite.topology import ProbeEndpoint, ProbePair, Topology, every_pair
 
 
 @dataclass(frozen=True)
@@ -28,58 +28,58 @@ class Check:
 
     name: str
     title: str
-    pairs: Callable[[Stage], tuple[Pair, ...]]
+    pairs: Callable[[Topology], tuple[ProbePair, ...]]
     needs: str
-    ask: Callable[[Stage, tuple[Pair, ...], Limits], Awaitable[Outcomes]]
+    ask: Callable[[Topology, tuple[ProbePair, ...], Limits], Awaitable[Outcomes]]
     apart: bool = False
 
 
-def across_nodes(stage: Stage) -> tuple[Pair, ...]:
-    return tuple(p for p in every_pair(stage.pods, stage.pods) if p.source.node != p.target.node)
+def across_nodes(topology: Topology) -> tuple[ProbePair, ...]:
+    return tuple(p for p in every_pair(topology.pods, topology.pods) if p.source.node != p.target.node)
 
 
-def within_nodes(stage: Stage) -> tuple[Pair, ...]:
-    return tuple(p for p in every_pair(stage.pods, stage.pods) if p.source.node == p.target.node)
+def within_nodes(topology: Topology) -> tuple[ProbePair, ...]:
+    return tuple(p for p in every_pair(topology.pods, topology.pods) if p.source.node == p.target.node)
 
 
-def nodes_to_pods(stage: Stage) -> tuple[Pair, ...]:
-    return every_pair(stage.nodes, stage.pods)
+def nodes_to_pods(topology: Topology) -> tuple[ProbePair, ...]:
+    return every_pair(topology.nodes, topology.pods)
 
 
-def pods_to_nodes(stage: Stage) -> tuple[Pair, ...]:
-    return every_pair(stage.pods, stage.nodes)
+def pods_to_nodes(topology: Topology) -> tuple[ProbePair, ...]:
+    return every_pair(topology.pods, topology.nodes)
 
 
-def out_of_pods(stage: Stage) -> tuple[Pair, ...]:
+def out_of_pods(topology: Topology) -> tuple[ProbePair, ...]:
     """Where nodes masquerade: pods to the outside, and to whom they must not be masqueraded for."""
-    if not stage.spec.ip_masq:
+    if not topology.spec.ip_masq:
         return ()
-    outward = tuple(Pair(pod, stage.outside(pod)) for pod in stage.pods)
-    return outward + pods_to_nodes(stage) + across_nodes(stage)
+    outward = tuple(ProbePair(pod, topology.outside(pod)) for pod in topology.pods)
+    return outward + pods_to_nodes(topology) + across_nodes(topology)
 
 
-def nodes_to_a_far_pod(stage: Stage) -> tuple[Pair, ...]:
+def nodes_to_a_far_pod(topology: Topology) -> tuple[ProbePair, ...]:
     """Where packets are wrapped: every node to one pod of every other."""
-    if encapsulation(stage.spec).port is None:
+    if encapsulation(topology.spec).port is None:
         return ()
-    one_of_each: dict[Node, Endpoint] = {}
-    for pod in stage.pods:
+    one_of_each: dict[LabNode, ProbeEndpoint] = {}
+    for pod in topology.pods:
         one_of_each.setdefault(pod.node, pod)
-    pairs = every_pair(stage.nodes, one_of_each.values())
+    pairs = every_pair(topology.nodes, one_of_each.values())
     return tuple(pair for pair in pairs if pair.source.node != pair.target.node)
 
 
-def clients_and_far_pods(stage: Stage) -> tuple[Pair, ...]:
+def clients_and_far_pods(topology: Topology) -> tuple[ProbePair, ...]:
     """Whoever may use a service, with pods on other nodes behind it."""
-    return across_nodes(stage) + tuple(p for p in nodes_to_pods(stage) if p.source.node != p.target.node)
+    return across_nodes(topology) + tuple(p for p in nodes_to_pods(topology) if p.source.node != p.target.node)
 
 
-def pods_to_themselves(stage: Stage) -> tuple[Pair, ...]:
-    return tuple(Pair(pod, pod) for pod in stage.pods)
+def pods_to_themselves(topology: Topology) -> tuple[ProbePair, ...]:
+    return tuple(ProbePair(pod, pod) for pod in topology.pods)
 
 
-def last_node_leaves(stage: Stage) -> tuple[Pair, ...]:
-    return every_pair(stage.nodes[:-1], stage.nodes[-1:])
+def last_node_leaves(topology: Topology) -> tuple[ProbePair, ...]:
+    return every_pair(topology.nodes[:-1], topology.nodes[-1:])
 
 
 TWO_NODES = "two nodes with a pod each: `overlayd lab up --nodes 2`"

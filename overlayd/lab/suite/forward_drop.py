@@ -13,14 +13,14 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from overlayd.core.iptables import COMMENT, Variant
+from overlayd.core.firewall.iptables import COMMENT, Variant
 from overlayd.host.program import find_program, run_program
-from overlayd.lab.model import Node
-from overlayd.lab.suite.bench import CannotShow, Limits, Outcomes
-from overlayd.lab.suite.contact import TCP, UDP, Contact
-from overlayd.lab.suite.outcome import Failed
+from overlayd.lab.model import LabNode
+from overlayd.lab.suite.connectivity import TCP, UDP, Contact
+from overlayd.lab.suite.outcome import CheckFailed
 from overlayd.lab.suite.ports import Port
-from overlayd.lab.suite.stage import Pair, Stage
+from overlayd.lab.suite.probing import CannotShow, Limits, Outcomes
+from overlayd.lab.suite.topology import ProbePair, Topology
 
 _POLL = 0.1
 """Seconds between two looks at a chain."""
@@ -32,50 +32,54 @@ class _Refused(Exception):
     """This iptables does not work here; the text says why."""
 
 
-async def forward_drop(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outcomes:
+async def forward_drop(topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
     """Every pair, in each variant that works here.  Raises CannotShow where none does."""
     outcomes: Outcomes = {}
     refusals = []
     for variant in Variant:
         try:
-            async with dropping(stage, variant):
-                found = await _ask(stage, pairs, variant, limits)
+            async with dropping(topology, variant):
+                found = await _ask(topology, pairs, variant, limits)
         except _Refused as reason:
             refusals.append(str(reason))
             continue
         for pair, outcome in found.items():
-            failed = Failed(f"{variant.command}: {outcome.reason}") if isinstance(outcome, Failed) else outcome
-            if not isinstance(outcomes.get(pair), Failed):
+            failed = (
+                CheckFailed(f"{variant.command}: {outcome.reason}")
+                if isinstance(outcome, CheckFailed)
+                else outcome
+            )
+            if not isinstance(outcomes.get(pair), CheckFailed):
                 outcomes[pair] = failed
     if not outcomes:
         raise CannotShow("; ".join(refusals))
     return outcomes
 
 
-async def _ask(stage: Stage, pairs: tuple[Pair, ...], variant: Variant, limits: Limits) -> Outcomes:
-    waiting = list(stage.spec.all_nodes)
+async def _ask(topology: Topology, pairs: tuple[ProbePair, ...], variant: Variant, limits: Limits) -> Outcomes:
+    waiting = list(topology.spec.all_nodes)
     deadline = trio.current_time() + limits.leave
     while waiting and trio.current_time() < deadline:
         await trio.sleep(_POLL)
         waiting = [node for node in waiting if not await _is_opened(node, variant)]
     if waiting:
         names = ", ".join(node.name for node in waiting)
-        return dict.fromkeys(pairs, Failed(f"after {limits.leave:g} s FORWARD accepts nothing on {names}"))
-    return await _CONTACT(stage, pairs, limits)
+        return dict.fromkeys(pairs, CheckFailed(f"after {limits.leave:g} s FORWARD accepts nothing on {names}"))
+    return await _CONTACT(topology, pairs, limits)
 
 
-async def _is_opened(node: Node, variant: Variant) -> bool:
+async def _is_opened(node: LabNode, variant: Variant) -> bool:
     """Whether it drops, but not before our two rules."""
     policy, *rules = await _iptables(node, variant, "-S", "FORWARD")
     return policy == "-P FORWARD DROP" and len(rules) > 1 and all(map(_OURS.fullmatch, rules[:2]))
 
 
 @asynccontextmanager
-async def dropping(stage: Stage, variant: Variant) -> AsyncGenerator[None, None]:
+async def dropping(topology: Topology, variant: Variant) -> AsyncGenerator[None, None]:
     """While open, FORWARD has the policy DROP on all nodes.  Raises _Refused."""
-    before: dict[Node, str] = {}
+    before: dict[LabNode, str] = {}
     try:
-        for node in stage.spec.all_nodes:
+        for node in topology.spec.all_nodes:
             policy, *_ = await _iptables(node, variant, "-S", "FORWARD")
             before[node] = policy
             await _iptables(node, variant, "-P", "FORWARD", "DROP")
@@ -86,7 +90,7 @@ async def dropping(stage: Stage, variant: Variant) -> AsyncGenerator[None, None]
                 await _iptables(node, variant, *policy.split())
 
 
-async def _iptables(node: Node, variant: Variant, *arguments: str) -> list[str]:
+async def _iptables(node: LabNode, variant: Variant, *arguments: str) -> list[str]:
     """What it prints, by lines.  Raises _Refused."""
     program = find_program(variant.command)
     if program is None:

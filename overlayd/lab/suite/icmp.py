@@ -11,7 +11,7 @@ _HEADER = struct.Struct("!BBHHH")
 """Type, code, checksum, identifier, sequence number."""
 
 
-class Kind(enum.IntEnum):
+class IcmpType(enum.IntEnum):
     """ICMP message types (RFC 792)."""
 
     REPLY = 0
@@ -22,7 +22,7 @@ class Kind(enum.IntEnum):
 class Echo:
     """An echo request or reply, as it came from `source`."""
 
-    kind: Kind
+    kind: IcmpType
     source: IPv4Address
     payload: bytes
 
@@ -37,8 +37,8 @@ def checksum(data: bytes) -> int:
 
 
 def echo_request(identifier: int, sequence: int, payload: bytes) -> bytes:
-    blank = _HEADER.pack(Kind.REQUEST, 0, 0, identifier, sequence) + payload
-    return _HEADER.pack(Kind.REQUEST, 0, checksum(blank), identifier, sequence) + payload
+    blank = _HEADER.pack(IcmpType.REQUEST, 0, 0, identifier, sequence) + payload
+    return _HEADER.pack(IcmpType.REQUEST, 0, checksum(blank), identifier, sequence) + payload
 
 
 def find_echo(packet: bytes) -> Echo | None:
@@ -46,6 +46,6 @@ def find_echo(packet: bytes) -> Echo | None:
     if len(packet) < 20 or packet[0] >> 4 != 4:
         return None
     message = packet[(packet[0] & 0x0F) * 4 :]
-    if len(message) < _HEADER.size or message[0] not in (Kind.REPLY, Kind.REQUEST):
+    if len(message) < _HEADER.size or message[0] not in (IcmpType.REPLY, IcmpType.REQUEST):
         return None
-    return Echo(Kind(message[0]), IPv4Address(packet[12:16]), message[_HEADER.size :])
+    return Echo(IcmpType(message[0]), IPv4Address(packet[12:16]), message[_HEADER.size :])

@@ -19,10 +19,10 @@ import trio
 
 from overlayd.lab.blueprint import visitor_environment
 from overlayd.lab.control import Ask, LabError, ask_from_inside
-from overlayd.lab.model import Node
-from overlayd.lab.suite.bench import Limits, Outcomes, ask_each
-from overlayd.lab.suite.outcome import Failed, Passed
-from overlayd.lab.suite.stage import Pair, Stage
+from overlayd.lab.model import LabNode
+from overlayd.lab.suite.outcome import CheckFailed, CheckPassed
+from overlayd.lab.suite.probing import Limits, Outcomes, ask_each
+from overlayd.lab.suite.topology import ProbePair, Topology
 from overlayd.lab.suite.traces import read_tables, traces
 
 _POLL = 0.1
@@ -37,8 +37,8 @@ class CannotLeave(Exception):
 class View:
     """What `observer` says of `peer`."""
 
-    observer: Node
-    peer: Node
+    observer: LabNode
+    peer: LabNode
     subnet: IPv4Network
 
     async def look(self) -> frozenset[str]:
@@ -54,24 +54,24 @@ class View:
         return seen
 
 
-async def leave(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outcomes:
+async def leave(topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
     """Every pair is one node that stays and the one that leaves."""
     leaver = pairs[0].target.node
 
-    def both_ways(pair: Pair) -> tuple[View, View]:
+    def both_ways(pair: ProbePair) -> tuple[View, View]:
         stays = pair.source.node
-        return View(stays, leaver, stage.subnets[leaver]), View(leaver, stays, stage.subnets[stays])
+        return View(stays, leaver, topology.subnets[leaver]), View(leaver, stays, topology.subnets[stays])
 
     before = {view: await view.look() for pair in pairs for view in both_ways(pair)}
 
-    async def forgets(pair: Pair) -> str | None:
+    async def forgets(pair: ProbePair) -> str | None:
         view, _ = both_ways(pair)
         if not before[view]:
             return f"{view.observer.name} did not know {leaver.name} in the first place"
         left = await view.wait(frozenset(), limits.leave)
         return f"{limits.leave:g} s after {leaver.name} left there is still {_listed(left)}" if left else None
 
-    async def knows_again(pair: Pair) -> str | None:
+    async def knows_again(pair: ProbePair) -> str | None:
         for view in both_ways(pair):
             seen = await view.wait(before[view], limits.leave)
             if seen != before[view]:
@@ -79,11 +79,11 @@ async def leave(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outcom
         return None
 
     try:
-        async with absence(stage, leaver):
+        async with absence(topology, leaver):
             outcomes = await ask_each(pairs, forgets, len(pairs))
     except CannotLeave as error:
-        return dict.fromkeys(pairs, Failed(str(error)))
-    forgetful = [pair for pair in pairs if isinstance(outcomes[pair], Passed)]
+        return dict.fromkeys(pairs, CheckFailed(str(error)))
+    forgetful = [pair for pair in pairs if isinstance(outcomes[pair], CheckPassed)]
     return outcomes | await ask_each(forgetful, knows_again, len(pairs))
 
 
@@ -99,7 +99,7 @@ def _difference(view: View, before: frozenset[str], seen: frozenset[str]) -> str
 
 
 @asynccontextmanager
-async def absence(stage: Stage, leaver: Node) -> AsyncGenerator[None, None]:
+async def absence(topology: Topology, leaver: LabNode) -> AsyncGenerator[None, None]:
     """While open, the node has left.  Afterwards its daemon runs again, whatever happened meanwhile.
 
     The subnet file is put back first: it is where a daemon reads which subnet it had, and that is the one that
@@ -110,7 +110,7 @@ async def absence(stage: Stage, leaver: Node) -> AsyncGenerator[None, None]:
         raise CannotLeave(f"{leaver.name} has no subnet file: {error.strerror}") from error
     await _control(Ask.STOP, leaver)
     try:
-        await _clean_up(stage, leaver)
+        await _clean_up(topology, leaver)
         yield
     finally:
         with trio.CancelScope(shield=True):
@@ -118,18 +118,18 @@ async def absence(stage: Stage, leaver: Node) -> AsyncGenerator[None, None]:
             await _control(Ask.START, leaver)
 
 
-async def _control(verb: Ask, node: Node) -> None:
+async def _control(verb: Ask, node: LabNode) -> None:
     try:
         await trio.to_thread.run_sync(ask_from_inside, verb, node.name)
     except (LabError, OSError) as error:
         raise CannotLeave(f"{verb} of {node.name}: {error}") from error
 
 
-async def _clean_up(stage: Stage, node: Node) -> None:
+async def _clean_up(topology: Topology, node: LabNode) -> None:
     command = [sys.executable, "-m", "overlayd", "cleanup", "--release", "--iface", "eth0"]
     done = await trio.run_process(
         ["ip", "netns", "exec", node.name, *command],
-        env=visitor_environment(os.environ, stage.spec, node.name),
+        env=visitor_environment(os.environ, topology.spec, node.name),
         capture_stdout=True,
         capture_stderr=True,
         check=False,

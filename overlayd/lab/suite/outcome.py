@@ -12,19 +12,19 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class CheckPassed:
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class CheckFailed:
     """`reason` is the end of a sentence about the pair, as specific as could be found out."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class NotApplicable:
+class CheckNotApplicable:
     """This lab cannot show it; `reason` says what lab could."""
 
     reason: str
@@ -35,13 +35,13 @@ PairNames = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CheckResult:
     """One check: either outcomes, one for every pair that the check asks for, or why it does not apply."""
 
     name: str
     title: str
-    outcomes: Mapping[PairNames, Passed | Failed]
-    not_applicable: NotApplicable | None = None
+    outcomes: Mapping[PairNames, CheckPassed | CheckFailed]
+    not_applicable: CheckNotApplicable | None = None
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -50,11 +50,11 @@ class Result:
 
     @property
     def passed(self) -> int:
-        return sum(isinstance(outcome, Passed) for outcome in self.outcomes.values())
+        return sum(isinstance(outcome, CheckPassed) for outcome in self.outcomes.values())
 
     @property
-    def failures(self) -> dict[PairNames, Failed]:
-        return {pair: outcome for pair, outcome in self.outcomes.items() if isinstance(outcome, Failed)}
+    def failures(self) -> dict[PairNames, CheckFailed]:
+        return {pair: outcome for pair, outcome in self.outcomes.items() if isinstance(outcome, CheckFailed)}
 
     @property
     def word(self) -> str:
@@ -64,12 +64,12 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CheckReport:
     """All that a run found out.  `lab` and `backend` say where."""
 
     lab: str
     backend: str
-    results: tuple[Result, ...]
+    results: tuple[CheckResult, ...]
 
     @property
     def exit_status(self) -> int:
@@ -87,14 +87,14 @@ class Report:
         }
 
 
-def _result_as_json(result: Result) -> dict[str, Any]:
+def _result_as_json(result: CheckResult) -> dict[str, Any]:
     record: dict[str, Any] = {"name": result.name, "title": result.title, "outcome": result.word}
     if result.not_applicable is not None:
         record["reason"] = result.not_applicable.reason
     record["seconds"] = round(result.seconds, 3)
     record["pairs"] = [
         {"from": source, "to": target, "passed": True}
-        if isinstance(outcome, Passed)
+        if isinstance(outcome, CheckPassed)
         else {"from": source, "to": target, "passed": False, "reason": outcome.reason}
         for (source, target), outcome in result.outcomes.items()
     ]

@@ -39,7 +39,7 @@ _NF_DROP = 0
 _NFT_NAT_SNAT, _NFT_NAT_DNAT = 0, 1
 
 
-class Base(enum.IntEnum):
+class FilterBase(enum.IntEnum):
     """Where a payload match starts (NFT_PAYLOAD_*_HEADER)."""
 
     NETWORK = 1
@@ -57,7 +57,7 @@ class Hook(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
+class DropAction:
     pass
 
 
@@ -74,7 +74,7 @@ class Divert:
 
 
 @dataclass(frozen=True, slots=True)
-class Disguise:
+class SetSource:
     """The source becomes another, or stays what it is whatever later rules say; only in Hook.POSTROUTING."""
 
     source: IPv4Address
@@ -84,12 +84,12 @@ class Disguise:
 class Rewrite:
     """These bytes, 16 at most, stand at this offset (bytes) of this header from now on; no checksum is mended."""
 
-    base: Base
+    base: FilterBase
     offset: int
     value: bytes
 
 
-Verdict = Drop | Masquerade | Divert | Disguise | Rewrite
+Verdict = DropAction | Masquerade | Divert | SetSource | Rewrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Match:
         return self.load + _expression(b"cmp", compare)
 
 
-def field(base: Base, offset: int, value: bytes) -> Match:
+def field(base: FilterBase, offset: int, value: bytes) -> Match:
     """These bytes stand at this offset (bytes) of this header."""
     load = (
         attribute(1, _u32(_NFT_REG_1))
@@ -119,23 +119,23 @@ def field(base: Base, offset: int, value: bytes) -> Match:
 
 
 def source(address: IPv4Address) -> Match:
-    return field(Base.NETWORK, 12, address.packed)
+    return field(FilterBase.NETWORK, 12, address.packed)
 
 
 def destination(address: IPv4Address) -> Match:
-    return field(Base.NETWORK, 16, address.packed)
+    return field(FilterBase.NETWORK, 16, address.packed)
 
 
 def source_port(port: int) -> Match:
-    return field(Base.TRANSPORT, 0, struct.pack("!H", port))
+    return field(FilterBase.TRANSPORT, 0, struct.pack("!H", port))
 
 
 def destination_port(port: int) -> Match:
-    return field(Base.TRANSPORT, 2, struct.pack("!H", port))
+    return field(FilterBase.TRANSPORT, 2, struct.pack("!H", port))
 
 
 def icmp_type(kind: int) -> Match:
-    return field(Base.TRANSPORT, 0, bytes([kind]))
+    return field(FilterBase.TRANSPORT, 0, bytes([kind]))
 
 
 def protocol(number: int) -> Match:
@@ -158,7 +158,7 @@ def longer_than(size: int) -> Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class FilterRule:
     """What happens to the packets of a namespace that pass this hook and meet all conditions."""
 
     netns: str
@@ -187,10 +187,10 @@ class Rule:
 
 
 _PLACES: Mapping[type[Verdict], tuple[int, bytes]] = {
-    Drop: (0, b"filter\0"),
+    DropAction: (0, b"filter\0"),
     Masquerade: (100, b"nat\0"),
     Divert: (-100, b"nat\0"),
-    Disguise: (99, b"nat\0"),
+    SetSource: (99, b"nat\0"),
     Rewrite: (-300, b"filter\0"),
 }
 """Priority and type of the chain: NF_IP_PRI_FILTER, NF_IP_PRI_NAT_SRC, NF_IP_PRI_NAT_DST, right before others
@@ -199,14 +199,14 @@ translate sources, NF_IP_PRI_RAW (linux/netfilter_ipv4.h)."""
 
 def _encode(verdict: Verdict) -> bytes:
     match verdict:
-        case Drop():
+        case DropAction():
             code = _nest(2, attribute(1, struct.pack("!i", _NF_DROP)))
             return _expression(b"immediate", attribute(1, _u32(_NFT_REG_VERDICT)) + _nest(2, code))
         case Masquerade():
             return _expression(b"masq", b"")
         case Divert(address):
             return _translate(_NFT_NAT_DNAT, address)
-        case Disguise(address):
+        case SetSource(address):
             return _translate(_NFT_NAT_SNAT, address)
         case Rewrite(base, offset, value):
             write = (

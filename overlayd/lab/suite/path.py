@@ -13,13 +13,13 @@ import trio
 
 from overlayd.host.netlink.netns import in_netns
 from overlayd.lab.suite.ask import ask_udp, connect, forbid_fragments, fresh_nonce, next_datagram, send
-from overlayd.lab.suite.bench import Limits, NoAnswer, Outcomes, ask_each, open_socket
-from overlayd.lab.suite.bounce import Bounce, why
-from overlayd.lab.suite.exchange import Question
-from overlayd.lab.suite.outcome import Failed, Passed
+from overlayd.lab.suite.echo_protocol import EchoRequest
+from overlayd.lab.suite.icmp_errors import IcmpError, why
+from overlayd.lab.suite.outcome import CheckFailed, CheckPassed
 from overlayd.lab.suite.ports import Port
+from overlayd.lab.suite.probing import Limits, NoAnswer, Outcomes, ask_each, open_socket
 from overlayd.lab.suite.responder import Book, responding
-from overlayd.lab.suite.stage import Endpoint, Pair, Stage
+from overlayd.lab.suite.topology import ProbeEndpoint, ProbePair, Topology
 
 _HEADERS = 28
 """Bytes before the payload of a UDP datagram: IP header 20 (RFC 791), UDP header 8 (RFC 768)."""
@@ -35,21 +35,21 @@ _IFREQ = struct.Struct("16si20x")
 """struct ifreq (linux/if.h), with ifr_mtu."""
 
 
-async def exact_mtu(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outcomes:
+async def exact_mtu(topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
     """A datagram of just the overlay's MTU passes whole; one byte more is refused by the pod's own kernel, and
     from a pod with a larger MTU its node says that fragmentation is needed."""
     outcomes: Outcomes = {}
     async with responding((pair.target for pair in pairs), socket.SOCK_DGRAM, Port.MTU_EXACT) as book:
 
-        async def fits(pair: Pair) -> str | None:
+        async def fits(pair: ProbePair) -> str | None:
             return await _fits_exactly(pair, book, limits)
 
-        async def bounces(pair: Pair) -> str | None:
-            return await _bounces_beyond(pair, stage, limits)
+        async def bounces(pair: ProbePair) -> str | None:
+            return await _bounces_beyond(pair, topology, limits)
 
-        async def ask_from(source: Endpoint, own: list[Pair]) -> None:
+        async def ask_from(source: ProbeEndpoint, own: list[ProbePair]) -> None:
             found = await ask_each(own, fits, limits.at_once)
-            fitting = [pair for pair in own if isinstance(found[pair], Passed)]
+            fitting = [pair for pair in own if isinstance(found[pair], CheckPassed)]
             if fitting:
                 with larger_mtu(source):
                     found |= await ask_each(fitting, bounces, limits.at_once)
@@ -61,12 +61,12 @@ async def exact_mtu(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Ou
     return {pair: outcomes[pair] for pair in pairs}
 
 
-async def _fits_exactly(pair: Pair, book: Book, limits: Limits) -> str | None:
+async def _fits_exactly(pair: ProbePair, book: Book, limits: Limits) -> str | None:
     mtu = pair.source.mtu
     device = read_mtu(pair.source)
     if device != mtu:
         return f"{pair.source.name} has an MTU of {device}, the overlay carries {mtu}"
-    exact = Question.of_size(fresh_nonce(), mtu - _HEADERS)
+    exact = EchoRequest.of_size(fresh_nonce(), mtu - _HEADERS)
     try:
         await ask_udp(pair, Port.MTU_EXACT, exact, book, limits, whole=True)
     except NoAnswer as nothing:
@@ -83,9 +83,9 @@ async def _fits_exactly(pair: Pair, book: Book, limits: Limits) -> str | None:
     return f"{mtu + 1} bytes could be sent unfragmented, the overlay carries {mtu}"
 
 
-async def _bounces_beyond(pair: Pair, stage: Stage, limits: Limits) -> str | None:
+async def _bounces_beyond(pair: ProbePair, topology: Topology, limits: Limits) -> str | None:
     mtu = pair.source.mtu
-    question = Question.of_size(fresh_nonce(), mtu + 1 - _HEADERS).encode()
+    question = EchoRequest.of_size(fresh_nonce(), mtu + 1 - _HEADERS).encode()
     with open_socket(pair.source, socket.SOCK_DGRAM) as sock:
         forbid_fragments(sock)
         connect(sock, pair, Port.MTU_EXACT)
@@ -93,31 +93,31 @@ async def _bounces_beyond(pair: Pair, stage: Stage, limits: Limits) -> str | Non
             with trio.move_on_after(limits.answer / limits.tries):
                 send(sock, question)
                 reply = await next_datagram(sock)
-                return _why_no_bounce(reply, pair, stage)
+                return _why_no_bounce(reply, pair, topology)
     return (
         f"{mtu + 1} bytes from a larger MTU: silence for {limits.answer:g} s (sent {limits.tries}) "
         f"where {pair.source.node.name} must say that fragmentation is needed"
     )
 
 
-def _why_no_bounce(reply: bytes | Bounce, pair: Pair, stage: Stage) -> str | None:
+def _why_no_bounce(reply: bytes | IcmpError, pair: ProbePair, topology: Topology) -> str | None:
     mtu = pair.source.mtu
     if isinstance(reply, bytes):
         return f"{mtu + 1} bytes passed unfragmented, the overlay carries {mtu}"
-    if not reply.is_fragmentation_needed or reply.by not in stage.router_addresses(pair.source.node):
+    if not reply.is_fragmentation_needed or reply.by not in topology.router_addresses(pair.source.node):
         return f"{mtu + 1} bytes from a larger MTU: {reply}, where {pair.source.node.name} must bounce them"
     if reply.mtu != mtu:
         return f"{reply.by} says that the MTU is {reply.mtu}, the overlay carries {mtu}"
     return None
 
 
-def read_mtu(pod: Endpoint) -> int:
+def read_mtu(pod: ProbeEndpoint) -> int:
     """Raises NoAnswer where the pod has lost its device."""
     return _ifreq_mtu(pod, _SIOCGIFMTU, 0)
 
 
 @contextmanager
-def larger_mtu(pod: Endpoint) -> Generator[None, None, None]:
+def larger_mtu(pod: ProbeEndpoint) -> Generator[None, None, None]:
     """Let the pod send packets one byte longer than the overlay carries.
 
     Its device's other end still takes them: a virtual Ethernet device lets in what is longer than its MTU by no
@@ -130,7 +130,7 @@ def larger_mtu(pod: Endpoint) -> Generator[None, None, None]:
         _ifreq_mtu(pod, _SIOCSIFMTU, before)
 
 
-def _ifreq_mtu(pod: Endpoint, request: int, mtu: int) -> int:
+def _ifreq_mtu(pod: ProbeEndpoint, request: int, mtu: int) -> int:
     def call() -> int:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             answer = fcntl.ioctl(sock, request, _IFREQ.pack(_DEVICE, mtu))
@@ -143,7 +143,7 @@ def _ifreq_mtu(pod: Endpoint, request: int, mtu: int) -> int:
         raise NoAnswer(f"{pod.name} has no {_DEVICE.decode()}: {why(error.errno or 0)}") from error
 
 
-async def routers(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outcomes:
+async def routers(topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
     """A datagram whose time to live is too short is answered by the router where it ends: the pod's own node
     first, the target's node last, and none in between stays silent.
 
@@ -151,20 +151,20 @@ async def routers(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outc
     outcomes: Outcomes = {}
     async with responding((pair.target for pair in pairs), socket.SOCK_DGRAM, Port.TTL):
 
-        async def beyond_first(pair: Pair) -> str | None:
-            return await _why_wrong_way(pair, stage, limits)
+        async def beyond_first(pair: ProbePair) -> str | None:
+            return await _why_wrong_way(pair, topology, limits)
 
-        async def ask_from(source: Endpoint, own: list[Pair]) -> None:
+        async def ask_from(source: ProbeEndpoint, own: list[ProbePair]) -> None:
             unanswered: Outcomes = {}
             for pair in own:
                 try:
                     first = await _end_of(pair, 1, limits)
                 except NoAnswer as nothing:
-                    unanswered[pair] = Failed(str(nothing))
+                    unanswered[pair] = CheckFailed(str(nothing))
                     continue
-                wrong = _why_wrong_router(first, 1, stage, source)
+                wrong = _why_wrong_router(first, 1, topology, source)
                 if wrong is not None:
-                    unanswered[pair] = Failed(wrong)
+                    unanswered[pair] = CheckFailed(wrong)
                     continue
                 outcomes.update(await ask_each(own, beyond_first, limits.at_once))
                 return
@@ -176,7 +176,7 @@ async def routers(stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outc
     return {pair: outcomes[pair] for pair in pairs}
 
 
-async def _why_wrong_way(pair: Pair, stage: Stage, limits: Limits) -> str | None:
+async def _why_wrong_way(pair: ProbePair, topology: Topology, limits: Limits) -> str | None:
     last = pair.source
     for ttl in range(2, _FARTHEST + 1):
         end = await _end_of(pair, ttl, limits)
@@ -184,37 +184,37 @@ async def _why_wrong_way(pair: Pair, stage: Stage, limits: Limits) -> str | None
             if last.node == pair.target.node:
                 return None
             return f"reached with TTL {ttl}, but {pair.target.node.name} did not show on the way"
-        wrong = _why_wrong_router(end, ttl, stage, pair.source, pair.target)
+        wrong = _why_wrong_router(end, ttl, topology, pair.source, pair.target)
         if wrong is not None:
             return wrong
-        if end.by in stage.router_addresses(pair.target.node):
+        if end.by in topology.router_addresses(pair.target.node):
             last = pair.target
     return f"not reached with a TTL of {_FARTHEST}"
 
 
-def _why_wrong_router(end: bytes | Bounce, ttl: int, stage: Stage, *ends: Endpoint) -> str | None:
+def _why_wrong_router(end: bytes | IcmpError, ttl: int, topology: Topology, *ends: ProbeEndpoint) -> str | None:
     nodes = " or ".join(dict.fromkeys(one.node.name for one in ends))
     if isinstance(end, bytes):
         return f"reached with TTL {ttl}, but {nodes} did not show on the way"
-    if not end.is_time_exceeded or not any(end.by in stage.router_addresses(one.node) for one in ends):
+    if not end.is_time_exceeded or not any(end.by in topology.router_addresses(one.node) for one in ends):
         return f"TTL {ttl}: {end}, where {nodes} must say that its time is exceeded"
     return None
 
 
-async def _end_of(pair: Pair, ttl: int, limits: Limits) -> bytes | Bounce:
+async def _end_of(pair: ProbePair, ttl: int, limits: Limits) -> bytes | IcmpError:
     """Where a datagram with this TTL ends: the target's answer, or what a router says.  Raises NoAnswer."""
     with open_socket(pair.source, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         connect(sock, pair, Port.TTL)
         for _ in range(limits.tries):
             with trio.move_on_after(limits.answer / limits.tries):
-                send(sock, Question(fresh_nonce()).encode())
+                send(sock, EchoRequest(fresh_nonce()).encode())
                 return await next_datagram(sock)
     raise NoAnswer(f"TTL {ttl}: silence for {limits.answer:g} s (sent {limits.tries})")
 
 
-def _by_source(pairs: Iterable[Pair]) -> dict[Endpoint, list[Pair]]:
-    grouped: dict[Endpoint, list[Pair]] = {}
+def _by_source(pairs: Iterable[ProbePair]) -> dict[ProbeEndpoint, list[ProbePair]]:
+    grouped: dict[ProbeEndpoint, list[ProbePair]] = {}
     for pair in pairs:
         grouped.setdefault(pair.source, []).append(pair)
     return grouped

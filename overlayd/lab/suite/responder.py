@@ -14,10 +14,10 @@ from functools import partial
 
 import trio
 
-from overlayd.lab.suite.bench import NoAnswer, open_socket
-from overlayd.lab.suite.bounce import why
-from overlayd.lab.suite.exchange import MOST, ExchangeError, answer_to
-from overlayd.lab.suite.stage import Endpoint
+from overlayd.lab.suite.echo_protocol import MOST, ExchangeError, answer_to
+from overlayd.lab.suite.icmp_errors import why
+from overlayd.lab.suite.probing import NoAnswer, open_socket
+from overlayd.lab.suite.topology import ProbeEndpoint
 
 _RECEIVE_BUFFER = 8 << 20
 """Bytes, of which the kernel grants what net.core.rmem_max allows.  It counts whole pages, so a datagram of 60 kB
@@ -47,7 +47,7 @@ class Book:
 
 @asynccontextmanager
 async def responding(
-    targets: Iterable[Endpoint], kind: socket.SocketKind, port: int
+    targets: Iterable[ProbeEndpoint], kind: socket.SocketKind, port: int
 ) -> AsyncGenerator[Book, None]:
     """While open, each of the targets answers on this port, whichever of its addresses is asked.
 
@@ -66,7 +66,7 @@ async def responding(
             nursery.cancel_scope.cancel()
 
 
-def _bound(target: Endpoint, kind: socket.SocketKind, port: int) -> socket.socket:
+def _bound(target: ProbeEndpoint, kind: socket.SocketKind, port: int) -> socket.socket:
     sock = open_socket(target, kind)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

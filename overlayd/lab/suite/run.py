@@ -6,35 +6,35 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from overlayd.lab.suite.bench import CannotShow, Limits
 from overlayd.lab.suite.catalogue import Check
-from overlayd.lab.suite.outcome import NotApplicable, Report, Result
-from overlayd.lab.suite.stage import Stage
+from overlayd.lab.suite.outcome import CheckNotApplicable, CheckReport, CheckResult
+from overlayd.lab.suite.probing import CannotShow, Limits
+from overlayd.lab.suite.topology import Topology
 
 
 async def run(
-    stage: Stage,
+    topology: Topology,
     checks: Iterable[Check],
     limits: Limits,
-    on_result: Callable[[Result], None] = lambda result: None,
-) -> Report:
+    on_result: Callable[[CheckResult], None] = lambda result: None,
+) -> CheckReport:
     """What came of all these checks; `on_result` hears of each as soon as it is done."""
     results = []
     for check in checks:
-        result = await run_check(stage, check, limits)
+        result = await run_check(topology, check, limits)
         results.append(result)
         on_result(result)
-    return Report(stage.spec.name, stage.spec.backend, tuple(results))
+    return CheckReport(topology.spec.name, topology.spec.backend, tuple(results))
 
 
-async def run_check(stage: Stage, check: Check, limits: Limits) -> Result:
-    pairs = check.pairs(stage)
+async def run_check(topology: Topology, check: Check, limits: Limits) -> CheckResult:
+    pairs = check.pairs(topology)
     if not pairs:
-        return Result(check.name, check.title, {}, NotApplicable(f"needs {check.needs}"))
+        return CheckResult(check.name, check.title, {}, CheckNotApplicable(f"needs {check.needs}"))
     began = trio.current_time()
     try:
-        found = await check.ask(stage, pairs, limits)
+        found = await check.ask(topology, pairs, limits)
     except CannotShow as reason:
-        return Result(check.name, check.title, {}, NotApplicable(str(reason)))
+        return CheckResult(check.name, check.title, {}, CheckNotApplicable(str(reason)))
     outcomes = {(pair.source.name, pair.target.name): found[pair] for pair in pairs}
-    return Result(check.name, check.title, outcomes, seconds=trio.current_time() - began)
+    return CheckResult(check.name, check.title, outcomes, seconds=trio.current_time() - began)

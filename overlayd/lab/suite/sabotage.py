@@ -11,27 +11,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from overlayd.lab.suite.ask import fresh_nonce
-from overlayd.lab.suite.exchange import Question
-from overlayd.lab.suite.forgery import (
+from overlayd.lab.suite.echo_protocol import EchoRequest
+from overlayd.lab.suite.forged_packets import (
     Forge,
     datagram,
     encapsulation,
     from_a_stranger,
     from_a_third,
+    oracle,
     past_the_subnet,
     position,
-    truth,
 )
 from overlayd.lab.suite.packet_filter import (
-    Base,
-    Disguise,
     Divert,
-    Drop,
+    DropAction,
+    FilterBase,
+    FilterRule,
     Hook,
     Masquerade,
     Match,
     Rewrite,
-    Rule,
+    SetSource,
     Verdict,
     destination,
     destination_port,
@@ -43,7 +43,7 @@ from overlayd.lab.suite.packet_filter import (
     source_port,
 )
 from overlayd.lab.suite.ports import Port
-from overlayd.lab.suite.stage import Endpoint, Pair, Stage, every_pair
+from overlayd.lab.suite.topology import ProbeEndpoint, ProbePair, Topology, every_pair
 
 _UNREACHABLE, _ECHO_REQUEST, _TIME_EXCEEDED = 3, 8, 11
 """ICMP message types (RFC 792)."""
@@ -53,7 +53,7 @@ _CHECKSUM, _SOURCE, _HEADER = 10, 12, 20
 
 _ETCD_PORT = 2379
 
-RuleFor = Callable[[Stage, Pair], Rule]
+RuleFor = Callable[[Topology, ProbePair], FilterRule]
 
 
 @dataclass(frozen=True)
@@ -63,57 +63,57 @@ class Sabotage:
 
     check: str
     fault: str
-    victim: Callable[[Stage], Pair]
+    victim: Callable[[Topology], ProbePair]
     rule: RuleFor
 
 
-def two_nodes(stage: Stage) -> Pair:
-    return next(pair for pair in every_pair(stage.pods, stage.pods) if pair.source.node != pair.target.node)
+def two_nodes(topology: Topology) -> ProbePair:
+    return next(pair for pair in every_pair(topology.pods, topology.pods) if pair.source.node != pair.target.node)
 
 
-def one_node(stage: Stage) -> Pair:
-    return next(pair for pair in every_pair(stage.pods, stage.pods) if pair.source.node == pair.target.node)
+def one_node(topology: Topology) -> ProbePair:
+    return next(pair for pair in every_pair(topology.pods, topology.pods) if pair.source.node == pair.target.node)
 
 
-def node_and_far_pod(stage: Stage) -> Pair:
-    return next(pair for pair in every_pair(stage.nodes, stage.pods) if pair.source.node != pair.target.node)
+def node_and_far_pod(topology: Topology) -> ProbePair:
+    return next(pair for pair in every_pair(topology.nodes, topology.pods) if pair.source.node != pair.target.node)
 
 
-def pod_and_far_node(stage: Stage) -> Pair:
-    return next(pair for pair in every_pair(stage.pods, stage.nodes) if pair.source.node != pair.target.node)
+def pod_and_far_node(topology: Topology) -> ProbePair:
+    return next(pair for pair in every_pair(topology.pods, topology.nodes) if pair.source.node != pair.target.node)
 
 
-def pod_and_outside(stage: Stage) -> Pair:
-    return Pair(stage.pods[0], stage.outside(stage.pods[0]))
+def pod_and_outside(topology: Topology) -> ProbePair:
+    return ProbePair(topology.pods[0], topology.outside(topology.pods[0]))
 
 
-def pod_and_itself(stage: Stage) -> Pair:
-    return Pair(stage.pods[0], stage.pods[0])
+def pod_and_itself(topology: Topology) -> ProbePair:
+    return ProbePair(topology.pods[0], topology.pods[0])
 
 
-def stays_and_leaves(stage: Stage) -> Pair:
-    return Pair(stage.nodes[0], stage.nodes[-1])
+def stays_and_leaves(topology: Topology) -> ProbePair:
+    return ProbePair(topology.nodes[0], topology.nodes[-1])
 
 
 def on_the_way(verdict: Verdict, hook: Hook, *conditions: Match) -> RuleFor:
     """On the source's node, to packets from the source to the target."""
 
-    def rule(stage: Stage, pair: Pair) -> Rule:
+    def rule(topology: Topology, pair: ProbePair) -> FilterRule:
         ends = (source(pair.source.address), destination(pair.target.address))
-        return Rule(pair.source.node.name, hook, (*ends, *conditions), verdict)
+        return FilterRule(pair.source.node.name, hook, (*ends, *conditions), verdict)
 
     return rule
 
 
 def dropped(*conditions: Match) -> RuleFor:
-    return on_the_way(Drop(), Hook.FORWARD, *conditions)
+    return on_the_way(DropAction(), Hook.FORWARD, *conditions)
 
 
 def dropped_full_size(port: Port) -> RuleFor:
     """Packets of just the overlay's MTU get lost on the way."""
 
-    def rule(stage: Stage, pair: Pair) -> Rule:
-        return dropped(longer_than(pair.source.mtu - 1), *to_port(socket.IPPROTO_UDP, port))(stage, pair)
+    def rule(topology: Topology, pair: ProbePair) -> FilterRule:
+        return dropped(longer_than(pair.source.mtu - 1), *to_port(socket.IPPROTO_UDP, port))(topology, pair)
 
     return rule
 
@@ -121,67 +121,73 @@ def dropped_full_size(port: Port) -> RuleFor:
 def diverted(*conditions: Match) -> RuleFor:
     """A pod of a third node gets what is meant for the target, and answers in its place."""
 
-    def rule(stage: Stage, pair: Pair) -> Rule:
-        other = next(pod for pod in stage.pods if pod.node not in (pair.source.node, pair.target.node))
-        return on_the_way(Divert(other.address), Hook.PREROUTING, *conditions)(stage, pair)
+    def rule(topology: Topology, pair: ProbePair) -> FilterRule:
+        other = next(pod for pod in topology.pods if pod.node not in (pair.source.node, pair.target.node))
+        return on_the_way(Divert(other.address), Hook.PREROUTING, *conditions)(topology, pair)
 
     return rule
 
 
 def at_the_source(*conditions: Match) -> RuleFor:
-    def rule(stage: Stage, pair: Pair) -> Rule:
-        return Rule(pair.source.name, Hook.OUTPUT, (destination(pair.target.address), *conditions), Drop())
+    def rule(topology: Topology, pair: ProbePair) -> FilterRule:
+        return FilterRule(
+            pair.source.name, Hook.OUTPUT, (destination(pair.target.address), *conditions), DropAction()
+        )
 
     return rule
 
 
-def silenced(kind: int, side: Callable[[Pair], Endpoint]) -> RuleFor:
+def silenced(kind: int, side: Callable[[ProbePair], ProbeEndpoint]) -> RuleFor:
     """The node on this side keeps to itself that it did not forward what was meant for the target."""
     # An ICMP error holds 8 bytes of its own, then the IP header of the packet that it is about (RFC 792).
     quoted_destination = 8 + 16
 
-    def rule(stage: Stage, pair: Pair) -> Rule:
-        about = field(Base.TRANSPORT, quoted_destination, pair.target.address.packed)
+    def rule(topology: Topology, pair: ProbePair) -> FilterRule:
+        about = field(FilterBase.TRANSPORT, quoted_destination, pair.target.address.packed)
         matches = (destination(pair.source.address), protocol(socket.IPPROTO_ICMP), icmp_type(kind), about)
-        return Rule(side(pair).node.name, Hook.OUTPUT, matches, Drop())
+        return FilterRule(side(pair).node.name, Hook.OUTPUT, matches, DropAction())
 
     return rule
 
 
-def undisguised(stage: Stage, pair: Pair) -> Rule:
-    return on_the_way(Disguise(pair.source.address), Hook.POSTROUTING)(stage, pair)
+def undisguised(topology: Topology, pair: ProbePair) -> FilterRule:
+    return on_the_way(SetSource(pair.source.address), Hook.POSTROUTING)(topology, pair)
 
 
-def taken_for_a_peer(stage: Stage, pair: Pair) -> Rule:
+def taken_for_a_peer(topology: Topology, pair: ProbePair) -> FilterRule:
     """The stranger's packets bear a peer's address before the target's node has looked at them."""
-    disguise = Rewrite(Base.NETWORK, _SOURCE, pair.source.node.underlay.packed)
-    return Rule(pair.target.node.name, Hook.PREROUTING, forged(stage, pair, from_a_stranger), disguise)
+    disguise = Rewrite(FilterBase.NETWORK, _SOURCE, pair.source.node.underlay.packed)
+    return FilterRule(pair.target.node.name, Hook.PREROUTING, forged(topology, pair, from_a_stranger), disguise)
 
 
 def taken_for_the_truth(forge: Forge) -> RuleFor:
     """What is forged inside is made true before the target's node has looked at it."""
 
-    def rule(stage: Stage, pair: Pair) -> Rule:
-        at = position(encapsulation(stage.spec)) + _CHECKSUM
-        honest = datagram(*truth(pair), 0, Question(fresh_nonce()).encode())[_CHECKSUM:_HEADER]
-        matches = forged(stage, pair, forge)
-        return Rule(pair.target.node.name, Hook.PREROUTING, matches, Rewrite(Base.TRANSPORT, at, honest))
+    def rule(topology: Topology, pair: ProbePair) -> FilterRule:
+        at = position(encapsulation(topology.spec)) + _CHECKSUM
+        honest = datagram(*oracle(pair), 0, EchoRequest(fresh_nonce()).encode())[_CHECKSUM:_HEADER]
+        matches = forged(topology, pair, forge)
+        return FilterRule(
+            pair.target.node.name, Hook.PREROUTING, matches, Rewrite(FilterBase.TRANSPORT, at, honest)
+        )
 
     return rule
 
 
-def forged(stage: Stage, pair: Pair, forge: Forge) -> tuple[Match, ...]:
+def forged(topology: Topology, pair: ProbePair, forge: Forge) -> tuple[Match, ...]:
     """What tells a pair's forged packets from all others."""
-    forgery, needs = forge(stage, pair), encapsulation(stage.spec)
+    forgery, needs = forge(topology, pair), encapsulation(topology.spec)
     assert needs.port is not None
     addresses = field(
-        Base.TRANSPORT, position(needs) + _SOURCE, forgery.source.packed + forgery.destination.packed
+        FilterBase.TRANSPORT, position(needs) + _SOURCE, forgery.source.packed + forgery.destination.packed
     )
     return source(forgery.outer), protocol(socket.IPPROTO_UDP), destination_port(needs.port), addresses
 
 
-def deaf_to_the_store(stage: Stage, pair: Pair) -> Rule:
-    return Rule(pair.source.name, Hook.INPUT, (protocol(socket.IPPROTO_TCP), source_port(_ETCD_PORT)), Drop())
+def deaf_to_the_store(topology: Topology, pair: ProbePair) -> FilterRule:
+    return FilterRule(
+        pair.source.name, Hook.INPUT, (protocol(socket.IPPROTO_TCP), source_port(_ETCD_PORT)), DropAction()
+    )
 
 
 def to_port(number: int, port: Port) -> tuple[Match, Match]:

@@ -18,14 +18,14 @@ from socket import SocketKind
 
 import trio
 
-from overlayd.core.firewall import KUBE_PROXY_MARK
+from overlayd.core.firewall.policy import KUBE_PROXY_MARK
 from overlayd.host.nft.program import run_nft
-from overlayd.lab.model import Node
-from overlayd.lab.suite.bench import CannotShow, Limits, Outcomes
-from overlayd.lab.suite.contact import Contact
-from overlayd.lab.suite.exchange import Answer
+from overlayd.lab.model import LabNode
+from overlayd.lab.suite.connectivity import Contact
+from overlayd.lab.suite.echo_protocol import EchoReply
 from overlayd.lab.suite.ports import Port
-from overlayd.lab.suite.stage import Endpoint, Pair, Stage
+from overlayd.lab.suite.probing import CannotShow, Limits, Outcomes
+from overlayd.lab.suite.topology import ProbeEndpoint, ProbePair, Topology
 
 RANGE = IPv4Network("198.18.0.0/15")
 """RFC 2544: for tests of networks."""
@@ -39,40 +39,42 @@ class ByService:
     port: Port
     over: Sequence[SocketKind]
 
-    async def __call__(self, stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outcomes:
-        services = addresses(stage)
-        detours = {pair: Pair(pair.source, replace(pair.target, address=services[pair.target])) for pair in pairs}
+    async def __call__(self, topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
+        services = addresses(topology)
+        detours = {
+            pair: ProbePair(pair.source, replace(pair.target, address=services[pair.target])) for pair in pairs
+        }
 
-        def judge(pair: Pair, answer: Answer) -> str | None:
-            return why_wrong_source(stage, pair, answer)
+        def judge(pair: ProbePair, answer: EchoReply) -> str | None:
+            return why_wrong_source(topology, pair, answer)
 
         async with AsyncExitStack() as stack:
-            for node in stage.spec.all_nodes:
-                await stack.enter_async_context(translating(node, stage.spec.network, services))
+            for node in topology.spec.all_nodes:
+                await stack.enter_async_context(translating(node, topology.spec.network, services))
             contact = Contact(self.port, self.over, judge=judge)
-            found = await contact(stage, tuple(detours.values()), limits)
+            found = await contact(topology, tuple(detours.values()), limits)
         return {pair: found[detour] for pair, detour in detours.items()}
 
 
-def addresses(stage: Stage) -> Mapping[Endpoint, IPv4Address]:
+def addresses(topology: Topology) -> Mapping[ProbeEndpoint, IPv4Address]:
     """Each pod's service."""
-    return {pod: RANGE[number] for number, pod in enumerate(stage.pods, start=1)}
+    return {pod: RANGE[number] for number, pod in enumerate(topology.pods, start=1)}
 
 
-def why_wrong_source(stage: Stage, pair: Pair, answer: Answer) -> str | None:
+def why_wrong_source(topology: Topology, pair: ProbePair, answer: EchoReply) -> str | None:
     """A pod that asks another one is seen with its own address; a node, or a pod that asks itself, with one of the
     node's."""
-    is_pod = pair.source in stage.pods
+    is_pod = pair.source in topology.pods
     if is_pod and pair.source.name != pair.target.name:
         allowed = frozenset({pair.source.address})
     else:
-        allowed = stage.router_addresses(pair.source.node)
+        allowed = topology.router_addresses(pair.source.node)
     if IPv4Address(answer.source) in allowed:
         return None
     return f"{pair.target.name} saw it come from {answer.source}, not {' or '.join(map(str, sorted(allowed)))}"
 
 
-def script(network: str, services: Mapping[Endpoint, IPv4Address]) -> str:
+def script(network: str, services: Mapping[ProbeEndpoint, IPv4Address]) -> str:
     """The table, for the program nft."""
     to_pods = ", ".join(f"{service} : {pod.address}" for pod, service in services.items())
     to_themselves = ", ".join(f"{pod.address} . {service}" for pod, service in services.items())
@@ -98,7 +100,7 @@ def script(network: str, services: Mapping[Endpoint, IPv4Address]) -> str:
 
 @asynccontextmanager
 async def translating(
-    node: Node, network: str, services: Mapping[Endpoint, IPv4Address]
+    node: LabNode, network: str, services: Mapping[ProbeEndpoint, IPv4Address]
 ) -> AsyncGenerator[None, None]:
     """While open, the services can be reached from this node and its pods.  Raises CannotShow without nft.
 
@@ -114,7 +116,7 @@ async def translating(
             await _nft(node, f"delete table {TABLE}")
 
 
-async def _nft(node: Node, text: str) -> None:
+async def _nft(node: LabNode, text: str) -> None:
     try:
         ran = await run_nft(node.name, "--file", "-", script=text)
     except OSError as error:
@@ -125,5 +127,5 @@ async def _nft(node: Node, text: str) -> None:
         raise CannotShow(f"nft refuses services on {node.name}: {ran.trouble or ran.refusals[0][1]}")
 
 
-async def _ip(node: Node, command: str) -> None:
+async def _ip(node: LabNode, command: str) -> None:
     await trio.run_process(["ip", "-n", node.name, *command.split()])

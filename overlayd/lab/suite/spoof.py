@@ -16,18 +16,18 @@ from dataclasses import dataclass
 import trio
 
 from overlayd.api.status_socket import StatusUnavailableError, query_status
-from overlayd.core.status import Status
+from overlayd.core.status.status import Status
 from overlayd.host.netlink.netns import in_netns
-from overlayd.host.nft.dataplane import open_nft
-from overlayd.lab.model import Node
+from overlayd.host.nft.driver import open_nft
+from overlayd.lab.model import LabNode
 from overlayd.lab.suite.ask import ask_udp, fresh_nonce
-from overlayd.lab.suite.bench import CannotShow, Limits, NoAnswer, Outcomes, ask_each, open_socket
-from overlayd.lab.suite.bounce import why
-from overlayd.lab.suite.exchange import Question
-from overlayd.lab.suite.forgery import Forge, Forgery, datagram, encapsulation, wrapped
+from overlayd.lab.suite.echo_protocol import EchoRequest
+from overlayd.lab.suite.forged_packets import Forge, ForgedPacket, datagram, encapsulation, wrapped
+from overlayd.lab.suite.icmp_errors import why
 from overlayd.lab.suite.ports import Port
+from overlayd.lab.suite.probing import CannotShow, Limits, NoAnswer, Outcomes, ask_each, open_socket
 from overlayd.lab.suite.responder import Book, responding
-from overlayd.lab.suite.stage import Pair, Stage
+from overlayd.lab.suite.topology import ProbePair, Topology
 
 TIMES = 5
 """Forged packets for each pair."""
@@ -41,7 +41,7 @@ _IFREQ = struct.Struct("16sH6s16x")
 
 
 @dataclass(frozen=True)
-class Guard:
+class SpoofGuard:
     """Who keeps forged packets from a node: `drops` asks how many it has dropped, by reason; `mac` is that of the
     node's VTEP, b"" where it has none."""
 
@@ -56,9 +56,9 @@ class Spoof:
     port: Port
     forge: Forge
 
-    async def __call__(self, stage: Stage, pairs: tuple[Pair, ...], limits: Limits) -> Outcomes:
+    async def __call__(self, topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
         """One pair after the other at each target: a counter says what was dropped, and not from whom."""
-        homes = {node.node: node for node in stage.nodes}
+        homes = {node.node: node for node in topology.nodes}
         groups = {target: [pair for pair in pairs if pair.target == target] for _, target in pairs}
         listeners = [*groups, *(homes[target.node] for target in groups)]
         outcomes: Outcomes = {}
@@ -66,13 +66,13 @@ class Spoof:
             guards = {target: await stack.enter_async_context(guard_of(target.node)) for target in groups}
             book = await stack.enter_async_context(responding(listeners, socket.SOCK_DGRAM, self.port))
 
-            async def probe(pair: Pair) -> str | None:
-                wrong = await self._lie(stage, pair, guards[pair.target], book, limits)
+            async def probe(pair: ProbePair) -> str | None:
+                wrong = await self._lie(topology, pair, guards[pair.target], book, limits)
                 if wrong is None:
-                    await ask_udp(pair, self.port, Question(fresh_nonce()), book, limits)
+                    await ask_udp(pair, self.port, EchoRequest(fresh_nonce()), book, limits)
                 return wrong
 
-            async def besiege(group: list[Pair]) -> None:
+            async def besiege(group: list[ProbePair]) -> None:
                 outcomes.update(await ask_each(group, probe, at_once=1))
 
             async with trio.open_nursery() as nursery:
@@ -80,12 +80,14 @@ class Spoof:
                     nursery.start_soon(besiege, group)
         return {pair: outcomes[pair] for pair in pairs}
 
-    async def _lie(self, stage: Stage, pair: Pair, guard: Guard, book: Book, limits: Limits) -> str | None:
-        forgery, needs, node = self.forge(stage, pair), encapsulation(stage.spec), pair.target.node
+    async def _lie(
+        self, topology: Topology, pair: ProbePair, guard: SpoofGuard, book: Book, limits: Limits
+    ) -> str | None:
+        forgery, needs, node = self.forge(topology, pair), encapsulation(topology.spec), pair.target.node
         nonces = [fresh_nonce() for _ in range(TIMES)]
         before = (await guard.drops()).get(forgery.counter, 0)
         for nonce in nonces:
-            inner = datagram(forgery.source, forgery.destination, self.port, Question(nonce).encode())
+            inner = datagram(forgery.source, forgery.destination, self.port, EchoRequest(nonce).encode())
             _send(pair, wrapped(forgery, node, needs, guard.mac, inner))
         dropped = 0
         with trio.move_on_after(limits.answer):
@@ -99,11 +101,11 @@ class Spoof:
         return None
 
 
-def _claim(forgery: Forgery) -> str:
+def _claim(forgery: ForgedPacket) -> str:
     return f"said it came from {forgery.source} behind {forgery.outer}, for {forgery.destination}"
 
 
-def _send(pair: Pair, packet: bytes) -> None:
+def _send(pair: ProbePair, packet: bytes) -> None:
     """Raises NoAnswer."""
     with open_socket(pair.source, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:  # raw(7): the header is ours
         try:
@@ -113,14 +115,14 @@ def _send(pair: Pair, packet: bytes) -> None:
 
 
 @asynccontextmanager
-async def guard_of(node: Node) -> AsyncGenerator[Guard, None]:
+async def guard_of(node: LabNode) -> AsyncGenerator[SpoofGuard, None]:
     """Raises CannotShow where nobody checks sources, or tells what was dropped."""
     try:
         status = (await query_status(node.run_dir)).status
     except StatusUnavailableError as error:
         raise CannotShow(f"{node.name} does not say what it drops: {error}") from error
     if status.datapath is not None:
-        yield Guard(lambda: _ask_datapath(node))
+        yield SpoofGuard(lambda: _ask_datapath(node))
         return
     if reason := why_unchecked(status):
         raise CannotShow(f"{node.name} does not check sources: {reason}")
@@ -129,7 +131,7 @@ async def guard_of(node: Node) -> AsyncGenerator[Guard, None]:
         async def ask_kernel() -> Mapping[str, int]:
             return nft.read_drops()
 
-        yield Guard(ask_kernel, read_mac(node, status.device or ""))
+        yield SpoofGuard(ask_kernel, read_mac(node, status.device or ""))
 
 
 def why_unchecked(status: Status) -> str:
@@ -139,7 +141,7 @@ def why_unchecked(status: Status) -> str:
     return "" if status.firewall.source_check else status.firewall.reason
 
 
-async def _ask_datapath(node: Node) -> Mapping[str, int]:
+async def _ask_datapath(node: LabNode) -> Mapping[str, int]:
     """Raises NoAnswer."""
     try:
         status: Status = (await query_status(node.run_dir)).status
@@ -148,7 +150,7 @@ async def _ask_datapath(node: Node) -> Mapping[str, int]:
     return status.datapath.drops if status.datapath is not None else {}
 
 
-def read_mac(node: Node, device: str) -> bytes:
+def read_mac(node: LabNode, device: str) -> bytes:
     """The MAC of a node's Ethernet device.  Raises OSError where there is none."""
 
     def call() -> bytes:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_address
 
 from overlayd.api.status_socket import StatusUnavailableError, query_status
-from overlayd.core.model import Family
-from overlayd.core.status import PeerState, PeerStatus
+from overlayd.core.network.addresses import Family
+from overlayd.core.status.status import PeerState, PeerStatus
 from overlayd.host.netlink import wire
 from overlayd.host.netlink.connection import open_netlink
 from overlayd.host.netlink.entries import (
@@ -21,7 +21,7 @@ from overlayd.host.netlink.entries import (
     parse_neighbour,
     parse_route,
 )
-from overlayd.lab.model import Node
+from overlayd.lab.model import LabNode
 
 ANY_LINK = 0
 """An interface index that filters nothing."""
@@ -38,7 +38,7 @@ class Tables:
     datapath: tuple[PeerStatus, ...] = ()
 
 
-async def read_tables(node: Node) -> Tables:
+async def read_tables(node: LabNode) -> Tables:
     """Raises OSError where the namespace cannot be entered or its kernel will not tell."""
     async with open_netlink(node.name) as netlink:
         routes = await netlink.dump(wire.RTM_GETROUTE, pack_routes_query(Family.IPV4))
@@ -52,7 +52,7 @@ async def read_tables(node: Node) -> Tables:
     )
 
 
-async def _read_datapath(node: Node) -> tuple[PeerStatus, ...]:
+async def _read_datapath(node: LabNode) -> tuple[PeerStatus, ...]:
     """Without a daemon there is no datapath."""
     try:
         status = (await query_status(node.run_dir)).status

@@ -15,14 +15,14 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from overlayd.store.etcd.access import ANONYMOUS, Access, AccessError, Login, TlsFiles, make_login
 from overlayd.store.etcd.client import EtcdStore, open_etcd
-from overlayd.store.etcd.endpoints import Endpoint, parse_endpoint
+from overlayd.store.etcd.endpoints import EtcdEndpoint, parse_endpoint
 from overlayd.store.etcd.keys import parse_prefix
 
 __all__ = [
     "ANONYMOUS",
     "Access",
     "AccessError",
-    "Endpoint",
+    "EtcdEndpoint",
     "EtcdStore",
     "Login",
     "TlsFiles",

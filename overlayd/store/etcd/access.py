@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from overlayd.store.etcd.endpoints import Endpoint
+from overlayd.store.etcd.endpoints import EtcdEndpoint
 
 
 class AccessError(ValueError):
@@ -51,7 +51,7 @@ def make_login(username: str | None, password_file: Path | None) -> Login | None
     return Login(username, password_file)
 
 
-def check_tls(files: TlsFiles, endpoints: Sequence[Endpoint]) -> bool:
+def check_tls(files: TlsFiles, endpoints: Sequence[EtcdEndpoint]) -> bool:
     """Whether the endpoints are spoken to with TLS.  Raises AccessError where that is unclear."""
     if files.cert is not None and files.key is None:
         raise AccessError(f"--etcd-certfile {files.cert} has no key: add --etcd-keyfile")

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from overlayd.core.store import (
+from overlayd.core.leases.store import (
     CONFIG,
     OWN,
     SUBNETS,
@@ -68,7 +68,7 @@ async def open_etcd(
 
 
 class EtcdStore:
-    """See overlayd.core.store.Store.
+    """See overlayd.core.leases.store.Store.
 
     Each member of the cluster has a connection of its own.  (gRPC would take all addresses in one, but it leaves
     a member only when the line breaks: never one that answers and has lost its quorum.  And it would look for the

@@ -10,7 +10,7 @@ import grpc
 import trio
 
 from overlayd.store.etcd.certificates import Certificates
-from overlayd.store.etcd.endpoints import Endpoint
+from overlayd.store.etcd.endpoints import EtcdEndpoint
 from overlayd.store.etcd.failure import translate
 from overlayd.store.etcd.schema import rpc
 
@@ -42,11 +42,11 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-class Wire:
+class EtcdTransport:
     """A gRPC channel and etcd's services on it.  It connects when it is first used, and again whenever it must,
     always with the same certificates."""
 
-    def __init__(self, endpoint: Endpoint, certificates: Certificates | None) -> None:
+    def __init__(self, endpoint: EtcdEndpoint, certificates: Certificates | None) -> None:
         self.where = str(endpoint)
         self.certificates = certificates
         self._users = 0
@@ -115,19 +115,19 @@ class Connection:
     """A way that lasts: when the certificates are new, so is the wire.  What runs on the old one (a watch may, for
     months) goes on there."""
 
-    def __init__(self, endpoint: Endpoint, certificates: Callable[[], Certificates] | None) -> None:
+    def __init__(self, endpoint: EtcdEndpoint, certificates: Callable[[], Certificates] | None) -> None:
         self._endpoint = endpoint
         self._certificates = certificates
         self._wire = self._make()
 
-    def wire(self) -> Wire:
+    def wire(self) -> EtcdTransport:
         if self._certificates is not None and self._certificates() != self._wire.certificates:
             self._wire.retire()
             self._wire = self._make()
         return self._wire
 
-    def _make(self) -> Wire:
-        return Wire(self._endpoint, None if self._certificates is None else self._certificates())
+    def _make(self) -> EtcdTransport:
+        return EtcdTransport(self._endpoint, None if self._certificates is None else self._certificates())
 
     def close(self) -> None:
         self._wire.close()

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
-from overlayd.core.model import IPAddress
+from overlayd.core.network.addresses import IPAddress
 
 _EXAMPLE = "write it like http://10.99.255.1:2379"
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class EtcdEndpoint:
     """Where a member of etcd listens for clients, and whether with TLS."""
 
     host: IPAddress | str
@@ -35,7 +35,7 @@ class Endpoint:
         return f"https://{self.address}" if self.tls else self.address
 
 
-def parse_endpoint(text: str) -> Endpoint:
+def parse_endpoint(text: str) -> EtcdEndpoint:
     """Read `http://10.99.255.1:2379`; without a scheme it is http, the host may be a name or `[IPv6 address]`.
 
     Raises ValueError with the endpoint, what is wrong with it and what would be right.
@@ -55,7 +55,7 @@ def parse_endpoint(text: str) -> Endpoint:
         raise ValueError(f"etcd endpoint {text!r}: no host; {_EXAMPLE}")
     if not port:
         raise ValueError(f"etcd endpoint {text!r}: no port (etcd's own is 2379); {_EXAMPLE}")
-    return Endpoint(_parse_host(text, url.hostname), port, tls=scheme == "https")
+    return EtcdEndpoint(_parse_host(text, url.hostname), port, tls=scheme == "https")
 
 
 def _parse_host(text: str, host: str) -> IPAddress | str:

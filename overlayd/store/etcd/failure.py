@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from overlayd.core.store import Compacted, StoreError, StoreRefused
+from overlayd.core.leases.store import Compacted, StoreError, StoreRefused
 
 _REFUSALS = frozenset(
     {

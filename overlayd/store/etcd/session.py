@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import trio
 
-from overlayd.core.store import StoreRefused
+from overlayd.core.leases.store import StoreRefused
 from overlayd.store.etcd.access import AccessError, Login
-from overlayd.store.etcd.connection import Metadata, Wire
+from overlayd.store.etcd.connection import EtcdTransport, Metadata
 from overlayd.store.etcd.failure import AuthOff, NotAuthenticated
 from overlayd.store.etcd.schema import rpc
 
@@ -38,7 +38,7 @@ class Session:
             read_password(login.password_file)
             _warn_if_public(login.password_file)
 
-    async def call(self, wire: Wire, attempt: Callable[[Metadata], Awaitable[T]]) -> T:
+    async def call(self, wire: EtcdTransport, attempt: Callable[[Metadata], Awaitable[T]]) -> T:
         """Make an attempt with what proves who we are, and a second one if that was refused."""
         metadata = await self._identify(wire)
         try:
@@ -54,7 +54,7 @@ class Session:
         if self._login is not None and self._metadata == metadata:
             self._metadata = None
 
-    async def _identify(self, wire: Wire) -> Metadata:
+    async def _identify(self, wire: EtcdTransport) -> Metadata:
         async with self._turn:
             if self._metadata is None:
                 assert self._login is not None
@@ -62,7 +62,7 @@ class Session:
             return self._metadata
 
 
-async def _authenticate(wire: Wire, login: Login) -> Metadata:
+async def _authenticate(wire: EtcdTransport, login: Login) -> Metadata:
     try:
         password = read_password(login.password_file)
     except AccessError as error:

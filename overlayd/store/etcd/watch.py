@@ -16,8 +16,8 @@ from typing import Any
 import grpc
 import trio
 
-from overlayd.core.store import Change, Changes, Compacted, Deleted, Record, StoreError, is_watched
-from overlayd.store.etcd.connection import DEADLINE, Metadata, Wire
+from overlayd.core.leases.store import Change, Changes, Compacted, Deleted, Record, StoreError, is_watched
+from overlayd.store.etcd.connection import DEADLINE, EtcdTransport, Metadata
 from overlayd.store.etcd.failure import no_answer, translate, translate_cancel
 from overlayd.store.etcd.keys import Keyspace
 from overlayd.store.etcd.schema import rpc
@@ -74,7 +74,7 @@ def read_response(keys: Keyspace, where: str, response: Any, seen: int) -> Chang
 
 @asynccontextmanager
 async def open_watch(
-    wire: Wire, keys: Keyspace, after: int, metadata: Metadata
+    wire: EtcdTransport, keys: Keyspace, after: int, metadata: Metadata
 ) -> AsyncGenerator[AsyncIterator[Changes]]:
     """Watch everything below the prefix from revision `after` + 1 on.  Raises StoreError unless etcd begins it."""
     first, end = keys.everything
@@ -132,7 +132,7 @@ class _Watch:
     ) -> None:
         self._where = where
         self._keys = keys
-        self._seen = after
+        self._keeper_input = after
         self._receive = receive
         self._requests = requests
         self._first: Changes | None = None
@@ -162,6 +162,6 @@ class _Watch:
             raise StoreError(f"etcd at {self._where} ended the watch")
         if isinstance(response, grpc.RpcError):
             raise translate(self._where, response, DEADLINE) from response
-        changes = read_response(self._keys, self._where, response, self._seen)
-        self._seen = changes.revision
+        changes = read_response(self._keys, self._where, response, self._keeper_input)
+        self._keeper_input = changes.revision
         return changes

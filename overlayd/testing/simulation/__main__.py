@@ -1,4 +1,4 @@
-"""`python -m overlayd.testing.simulation`: many episodes, on all cores, with what failed explained."""
+"""`python -m overlayd.testing.simulation`: many scenarios, on all cores, with what failed explained."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import logging
 import sys
 import time
 
-from overlayd.testing.simulation.episode import draw_episode
 from overlayd.testing.simulation.many import explain_seeds, run_seeds
-from overlayd.testing.simulation.run import run_episode
+from overlayd.testing.simulation.run import run_scenario
+from overlayd.testing.simulation.scenario import draw_scenario
 
 TOLD = 5
 """Failures that are explained; of the rest only the seeds are told."""
@@ -19,19 +19,19 @@ EVERY = 10.0
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m overlayd.testing.simulation", description=__doc__)
-    parser.add_argument("--episodes", type=int, default=1000, help="how many (%(default)s)")
+    parser.add_argument("--scenarios", type=int, default=1000, help="how many (%(default)s)")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first seed (%(default)s)")
     parser.add_argument("--trace", action="store_true", help="write every step of the first episode alone")
     args = parser.parse_args()
     if args.trace:
         return _tell(args.first)
-    return _run_many(range(args.first, args.first + args.episodes))
+    return _run_many(range(args.first, args.first + args.scenarios))
 
 
 def _tell(seed: int) -> int:
     logging.disable()
-    outcome = run_episode(draw_episode(seed))
-    print(f"{outcome.episode}\n{outcome.trace}{outcome.breach or 'every promise was kept'}")
+    outcome = run_scenario(draw_scenario(seed))
+    print(f"{outcome.scenario}\n{outcome.trace}{outcome.breach or 'every promise was kept'}")
     return outcome.breach is not None
 
 
@@ -44,7 +44,7 @@ def _run_many(seeds: range) -> int:
             print(f"seed {seed}: {promise} broken", flush=True)
         if time.monotonic() - told_at > EVERY or done == len(seeds):
             told_at = time.monotonic()
-            print(f"{done} of {len(seeds)} episodes, {len(failed)} failed, {told_at - began:.0f} s", flush=True)
+            print(f"{done} of {len(seeds)} scenarios, {len(failed)} failed, {told_at - began:.0f} s", flush=True)
     for text in explain_seeds(failed[:TOLD]):
         print(f"\n{text}", flush=True)
     return bool(failed)

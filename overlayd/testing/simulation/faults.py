@@ -10,21 +10,22 @@ from ipaddress import IPv4Address
 
 import trio
 
-from overlayd.core.dataplane import Operation
-from overlayd.core.kernel import Datapath, Encap, FdbEntry, Item, Link, Neighbour, Route
-from overlayd.core.model import Attributes, Mac, Subnet
-from overlayd.core.records import encode_attributes, format_subnet_name
-from overlayd.core.store import CONFIG, FROZEN, Field, Guard, Put, StoreRefused, Transaction
-from overlayd.core.subnets import choose_subnet, find_misfit
-from overlayd.testing.line import Cut, Weather
-from overlayd.testing.simulation.episode import BY_HAND, Episode, Fault
+from overlayd.core.kernel.driver import Operation
+from overlayd.core.kernel.items import Datapath, Encap, FdbEntry, Item, Link, Neighbour, Route
+from overlayd.core.leases.codec import encode_attributes, format_subnet_name
+from overlayd.core.leases.lease import Attributes
+from overlayd.core.leases.store import CONFIG, FROZEN, Field, Guard, Put, StoreRefused, Transaction
+from overlayd.core.leases.subnets import choose_subnet, find_config_mismatch
+from overlayd.core.network.addresses import Mac, Subnet
 from overlayd.testing.simulation.host import SCOPE, SimulatedHost
-from overlayd.testing.simulation.world import EVERYONE, World
+from overlayd.testing.simulation.scenario import BY_HAND, Fault, Scenario
+from overlayd.testing.simulation.world import EVERYONE, SimulatedWorld
+from overlayd.testing.store_link import Cut, LinkConditions
 
-Body = Callable[[World, Fault, SimulatedHost, random.Random], Awaitable[None]]
+Body = Callable[[SimulatedWorld, Fault, SimulatedHost, random.Random], Awaitable[None]]
 
 
-async def strike(world: World, fault: Fault) -> None:
+async def strike(world: SimulatedWorld, fault: Fault) -> None:
     """Wait for the fault's time, and let it come and go."""
     await trio.sleep_until(fault.at)
     chance = random.Random(f"fault {fault.salt}")
@@ -33,11 +34,11 @@ async def strike(world: World, fault: Fault) -> None:
         world.break_assumption()
 
 
-def config_of(episode: Episode, variant: int | None = None) -> bytes:
+def config_of(scenario: Scenario, variant: int | None = None) -> bytes:
     """A network with as many subnets as the episode says; variants differ in network, length, backend and VNI.
     Left to itself, every fourth episode has the backend udp, the others vxlan."""
     if variant is None:
-        variant = 3 if episode.seed % 4 == 3 else 0
+        variant = 3 if scenario.seed % 4 == 3 else 0
     backend: dict[str, object] = {"Type": "vxlan", "VNI": 1 + variant % 2}
     if variant % 5 > 2:
         backend = {"Type": "host-gw"} if variant % 5 == 4 else {"Type": "udp"}
@@ -45,14 +46,14 @@ def config_of(episode: Episode, variant: int | None = None) -> bytes:
     config: dict[str, object] = {"Network": f"10.{second}.0.0/16", "Backend": backend}
     length = 25 if variant % 3 == 1 else 24
     config["SubnetLen"] = length
-    if episode.subnets is not None:
+    if scenario.subnets is not None:
         first = IPv4Address(f"10.{second}.1.0")
         config["SubnetMin"] = str(first)
-        config["SubnetMax"] = str(first + (episode.subnets - 1) * (1 << (32 - length)))
+        config["SubnetMax"] = str(first + (scenario.subnets - 1) * (1 << (32 - length)))
     return json.dumps(config).encode()
 
 
-async def _daemon_kill(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _daemon_kill(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     if host.daemon is None:
         return
     with world.trouble(host.number, "daemon killed"):
@@ -62,7 +63,7 @@ async def _daemon_kill(world: World, fault: Fault, host: SimulatedHost, chance: 
         await world.start(host)
 
 
-async def _stale_start(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _stale_start(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     """While a daemon is down, its peers move."""
     if host.daemon is None:
         return
@@ -78,7 +79,7 @@ async def _stale_start(world: World, fault: Fault, host: SimulatedHost, chance: 
         await world.start(host)
 
 
-async def _etcd_outage(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _etcd_outage(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     how = chance.choice([Cut.REFUSED, Cut.SILENT])
     with world.trouble(EVERYONE, f"unreachable ({how.value})"):
         for each in world.hosts:
@@ -88,7 +89,7 @@ async def _etcd_outage(world: World, fault: Fault, host: SimulatedHost, chance: 
             each.line.mend()
 
 
-async def _partition(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _partition(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     how = chance.choice([Cut.REFUSED, Cut.SILENT])
     with world.trouble(host.number, f"cut off ({how.value})"):
         host.line.sever(how)
@@ -96,21 +97,25 @@ async def _partition(world: World, fault: Fault, host: SimulatedHost, chance: ra
         host.line.mend()
 
 
-async def _lossy(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _lossy(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     everyone = chance.random() < 0.5
-    weather = Weather(chance.choice([0.0, 0.1, 0.3]), chance.choice([0.0, 0.3]), chance.choice([0.02, 1.0, 6.0]))
-    with world.trouble(EVERYONE if everyone else host.number, f"bad line ({weather})"):
+    conditions = LinkConditions(
+        chance.choice([0.0, 0.1, 0.3]), chance.choice([0.0, 0.3]), chance.choice([0.02, 1.0, 6.0])
+    )
+    with world.trouble(EVERYONE if everyone else host.number, f"bad line ({conditions})"):
         lines = [each.line for each in world.hosts] if everyone else [host.line]
         for line in lines:
-            line.weather = weather
+            line.conditions = conditions
             if chance.random() < 0.5:
                 line.break_watches("the connection was reset")
         await trio.sleep(fault.lasts)
         for line in lines:
-            line.weather = Weather()
+            line.conditions = LinkConditions()
 
 
-async def _etcd_wiped_watch(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _etcd_wiped_watch(
+    world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random
+) -> None:
     """While a node is cut off, a peer moves, and the history of it is compacted away."""
     with world.trouble(host.number, "cut off, history compacted meanwhile"):
         host.line.sever(Cut.SILENT)
@@ -122,7 +127,7 @@ async def _etcd_wiped_watch(world: World, fault: Fault, host: SimulatedHost, cha
         host.line.mend()
 
 
-async def _etcd_restore(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _etcd_restore(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     """By the book, with claims frozen for one TTL, or without, which suspends the promise."""
     backup, by_the_book = world.store.back_up(), chance.random() < 0.5
     await trio.sleep(fault.lasts)
@@ -140,11 +145,11 @@ async def _etcd_restore(world: World, fault: Fault, host: SimulatedHost, chance:
         for each in world.hosts:
             each.line.mend()
         if by_the_book:
-            await trio.sleep(world.episode.ttl)
+            await trio.sleep(world.scenario.ttl)
             await world.delete(FROZEN)
 
 
-async def _garbage_key(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _garbage_key(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     name, value = chance.choice(list(_GARBAGE.items()))
     if name in world.store.records:
         return
@@ -154,22 +159,22 @@ async def _garbage_key(world: World, fault: Fault, host: SimulatedHost, chance: 
         await world.delete(name)
 
 
-async def _lease_revoked(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _lease_revoked(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     if host.keeper is not None and host.keeper.lease_id:
         with world.trouble(host.number, "its grant is revoked by hand"):
             world.break_assumption()
             await world.store.revoke(host.keeper.lease_id)
 
 
-async def _lease_deleted(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    if (lease := world.truth.lease_of(host)) is not None:
+async def _lease_deleted(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    if (lease := world.oracle.lease_of(host)) is not None:
         with world.trouble(host.number, f"its lease {lease.subnet} is deleted by hand"):
             world.break_assumption()
             await world.delete(format_subnet_name(lease.subnet))
 
 
-async def _lease_stolen(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    if (lease := world.truth.lease_of(host)) is not None:
+async def _lease_stolen(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    if (lease := world.oracle.lease_of(host)) is not None:
         name = format_subnet_name(lease.subnet)
         with world.trouble(host.number, f"its lease {lease.subnet} is overwritten by flannel"):
             world.break_assumption()
@@ -182,8 +187,8 @@ async def _lease_stolen(world: World, fault: Fault, host: SimulatedHost, chance:
                 await world.delete(name)
 
 
-async def _lease_edited(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    if (lease := world.truth.lease_of(host)) is not None:
+async def _lease_edited(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+    if (lease := world.oracle.lease_of(host)) is not None:
         record = world.store.records[format_subnet_name(lease.subnet)]
         with world.trouble(host.number, "its lease is edited by hand"):
             world.break_assumption()
@@ -191,15 +196,15 @@ async def _lease_edited(world: World, fault: Fault, host: SimulatedHost, chance:
                 await world.put(record.name, record.value.replace(b'"10.99.', b'"10.98.'), record.lease_id)
 
 
-async def _suspend(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _suspend(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     await _stand_still(world, fault, host, timers_late=True)
 
 
-async def _stop(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _stop(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     await _stand_still(world, fault, host, timers_late=False)
 
 
-async def _stand_still(world: World, fault: Fault, host: SimulatedHost, *, timers_late: bool) -> None:
+async def _stand_still(world: SimulatedWorld, fault: Fault, host: SimulatedHost, *, timers_late: bool) -> None:
     if not host.is_running:
         return
     with world.trouble(host.number, "suspended" if timers_late else "stopped"):
@@ -208,7 +213,7 @@ async def _stand_still(world: World, fault: Fault, host: SimulatedHost, *, timer
         host.wake(timers_late=timers_late)
 
 
-async def _link_flap(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _link_flap(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     with world.trouble(host.number, "eth0 down"):
         host.kernel.set_link("eth0", up=False)
         host.note_foreign_state()
@@ -217,7 +222,7 @@ async def _link_flap(world: World, fault: Fault, host: SimulatedHost, chance: ra
         host.note_foreign_state()
 
 
-async def _device_deleted(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _device_deleted(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     devices = [
         link for name, link in sorted(host.kernel.links.items()) if isinstance(link, Link) and "ovl" in name
     ]
@@ -229,14 +234,14 @@ async def _device_deleted(world: World, fault: Fault, host: SimulatedHost, chanc
                 host.kernel.add_link(Link(devices[0].name, devices[0].kind, mac, 1300, up=False))
 
 
-async def _mac_changed(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _mac_changed(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     for name, link in sorted(host.kernel.links.items()):
         if isinstance(link, Link) and name.startswith("ovl.") and link.mac is not None:
             with world.trouble(host.number, "MAC changed"):
                 host.kernel.set_link(name, mac=Mac(b"\x02alien"))
 
 
-async def _entry_deleted(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _entry_deleted(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     """With a datapath, which dies, all of its entries go."""
     kinds = Route | FdbEntry | Neighbour | Datapath
     items: list[Item] = [item for item in await host.kernel.observe(SCOPE) if isinstance(item, kinds)]
@@ -248,17 +253,19 @@ async def _entry_deleted(world: World, fault: Fault, host: SimulatedHost, chance
                 host.kernel.put(FdbEntry(item.link, item.mac, IPv4Address("10.99.250.250")))
 
 
-async def _address_changed(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _address_changed(
+    world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random
+) -> None:
     with world.trouble(host.number, "underlay address changed"):
         host.move()
 
 
-async def _config_changed(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _config_changed(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     with world.trouble(EVERYONE, "config changed"):
-        await world.put(CONFIG, config_of(world.episode, chance.randint(0, 11)))
+        await world.put(CONFIG, config_of(world.scenario, chance.randint(0, 11)))
 
 
-async def _config_broken(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _config_broken(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     before = world.store.records[CONFIG].value
     broken = b'{"Network":"10.244.0.0/30"}'
     with world.trouble(EVERYONE, "config broken"):
@@ -268,7 +275,7 @@ async def _config_broken(world: World, fault: Fault, host: SimulatedHost, chance
             await world.put(CONFIG, before)
 
 
-async def _one_bad_entry(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _one_bad_entry(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     """The kernel refuses all about one peer: and that may take a minute more to be tried again."""
     peer = chance.choice(world.hosts)
     until = trio.current_time() + fault.lasts
@@ -290,7 +297,7 @@ async def _one_bad_entry(world: World, fault: Fault, host: SimulatedHost, chance
         await trio.sleep(fault.lasts + 60)
 
 
-async def _disk_full(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _disk_full(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     if host.subnet_file.is_dir():
         return
     with world.trouble(host.number, "subnet.env can't be written"):
@@ -300,32 +307,32 @@ async def _disk_full(world: World, fault: Fault, host: SimulatedHost, chance: ra
         host.subnet_file.rmdir()
 
 
-async def _frozen_claims(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _frozen_claims(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     with world.trouble(EVERYONE, "claims are frozen"):
         await world.put(FROZEN, b"")
         await trio.sleep(fault.lasts)
         await world.delete(FROZEN)
 
 
-async def _reservation(world: World, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
+async def _reservation(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     """An operator reserves a free subnet for a node that has been down for long enough to have none."""
-    truth = world.truth
-    if host.daemon is None or truth.network is None:
+    oracle = world.oracle
+    if host.daemon is None or oracle.network is None:
         return
     with world.trouble(host.number, "daemon killed, a subnet reserved for it"):
         host.kill()
-        await trio.sleep(fault.lasts + world.episode.ttl)
-        truth = world.truth
-        if truth.network is not None and not truth.book.is_frozen and truth.lease_of(host) is None:
-            taken = [*truth.book.taken, *(hold.subnet for hold in truth.book.holds)]
-            subnet = choose_subnet(truth.network[0], taken, None, chance.random())
+        await trio.sleep(fault.lasts + world.scenario.ttl)
+        oracle = world.oracle
+        if oracle.network is not None and not oracle.book.is_frozen and oracle.lease_of(host) is None:
+            taken = [*oracle.book.taken, *(hold.subnet for hold in oracle.book.holds)]
+            subnet = choose_subnet(oracle.network[0], taken, None, chance.random())
             if subnet is not None:
                 await _reserve(world, host, subnet)
     if host.daemon is None:
         await world.start(host)
 
 
-async def _reserve(world: World, host: SimulatedHost, subnet: Subnet) -> None:
+async def _reserve(world: SimulatedWorld, host: SimulatedHost, subnet: Subnet) -> None:
     name = format_subnet_name(subnet)
     value = encode_attributes(Attributes((), node_id=host.node_id))
     await world.store.commit(Transaction((Guard(name, Field.CREATE_REVISION, 0),), (Put(name, value, 0),)))
@@ -375,26 +382,26 @@ _BODIES: dict[str, Body] = {
 }
 
 
-async def _release_what_no_longer_fits(world: World) -> None:
-    truth = world.truth
-    assert truth.network is not None
-    config, _ = truth.network
-    for lease in truth.book.leases:
-        if lease.is_reservation and find_misfit(config, lease.subnet) is not None:
+async def _release_what_no_longer_fits(world: SimulatedWorld) -> None:
+    oracle = world.oracle
+    assert oracle.network is not None
+    config, _ = oracle.network
+    for lease in oracle.book.leases:
+        if lease.is_reservation and find_config_mismatch(config, lease.subnet) is not None:
             await world.delete(format_subnet_name(lease.subnet))
 
 
-async def clean_up(world: World) -> None:
+async def clean_up(world: SimulatedWorld) -> None:
     """Let the operators put right what they, or a restore, left: all is well from now on but for the daemons."""
     for record in list(world.store.records.values()):
         if record.value == _foreign() or record.name in _GARBAGE or record.name == FROZEN:
             await world.delete(record.name)
-    if world.truth.network is None:
-        await world.put(CONFIG, config_of(world.episode))
+    if world.oracle.network is None:
+        await world.put(CONFIG, config_of(world.scenario))
     await _release_what_no_longer_fits(world)
     for host in world.hosts:
         host.line.mend()
-        host.line.weather = Weather()
+        host.line.conditions = LinkConditions()
         host.wake()
         if host.daemon is None:
             await world.start(host)

@@ -12,22 +12,31 @@ from pathlib import Path
 
 import trio
 
-from overlayd.core.backend import Backend
-from overlayd.core.dataplane import Failure, Hints, Operation, Scope
-from overlayd.core.keeper import Belief, KeeperState, belief
-from overlayd.core.kernel import ROUTE_PROTOCOL, Address, FdbEntry, KernelState, Link, Neighbour, Vxlan
-from overlayd.core.model import Mac, Underlay
-from overlayd.core.preflight import Intent
-from overlayd.core.problem import Problem
-from overlayd.core.status import Answer
-from overlayd.core.store import Store
-from overlayd.core.strays import Inhabitant
-from overlayd.daemon import Daemon, Host, Settings
-from overlayd.host.footprint import FootprintFile
+from overlayd.core.host.preflight import PreflightRequest
+from overlayd.core.host.stale_addresses import UsedAddress
+from overlayd.core.kernel.driver import Failure, Hints, Operation, Scope
+from overlayd.core.kernel.items import (
+    ROUTE_PROTOCOL,
+    Address,
+    FdbEntry,
+    KernelState,
+    Link,
+    Neighbour,
+    VxlanKind,
+)
+from overlayd.core.leases.keeper import Belief, KeeperState, belief
+from overlayd.core.leases.store import Store
+from overlayd.core.network.addresses import Mac
+from overlayd.core.network.backend import Backend
+from overlayd.core.network.view import Underlay
+from overlayd.core.status.problem import Problem
+from overlayd.core.status.status import StatusAnswer
+from overlayd.host.cleanup_state import CleanupStateFile
 from overlayd.host.identity import Identity
+from overlayd.node.daemon import Daemon, HostEdges, Settings
 from overlayd.testing.kernel import FakeKernel, ForeignLink, ForeignRoute
-from overlayd.testing.line import Line
 from overlayd.testing.scheduling import stop_timers
+from overlayd.testing.store_link import StoreLink
 from overlayd.testing.trace import Trace
 
 PREFIX = "/coreos.com/network"
@@ -68,7 +77,7 @@ class SimulatedHost:
         self.kernel = FakeKernel()
         furnish(self.kernel)
         self.note_foreign_state()
-        self.line = Line(
+        self.line = StoreLink(
             self.name, store, network, random.Random(f"line {number} {seed}"), trace, self.awake, self._asked
         )
         self.daemon: Daemon | None = None
@@ -110,13 +119,13 @@ class SimulatedHost:
         """One life of the daemon, which remembers files and kernel alone; why it ended, "" if it was killed."""
         self._lives += 1
         chance = random.Random(f"daemon {self.number} {self._lives} {self._seed}")
-        host = Host(
-            _Dataplane(self),
+        host = HostEdges(
+            _Driver(self),
             self._underlay,
             self._preflight,
-            self._inhabitants,
+            self._used_addresses,
             self.clock,
-            FootprintFile(self.subnet_file.parent / self.name),
+            CleanupStateFile(self.subnet_file.parent / self.name),
         )
         identity = Identity(self.node_id, self.mac)
         here.set(self)
@@ -169,7 +178,7 @@ class SimulatedHost:
         """Whether it believes now that it holds its subnet."""
         return self.keeper is not None and belief(self.keeper, self.clock()) is Belief.HELD
 
-    def answer(self) -> Answer | None:
+    def answer(self) -> StatusAnswer | None:
         return None if self.daemon is None else self.daemon.answer()
 
     # --- its edges
@@ -181,16 +190,16 @@ class SimulatedHost:
         await self.awake()
         return self.underlay()
 
-    async def _preflight(self, intent: Intent) -> tuple[Problem, ...]:
+    async def _preflight(self, intent: PreflightRequest) -> tuple[Problem, ...]:
         await self.awake()
         return self.preflight
 
-    async def _inhabitants(self) -> tuple[Inhabitant, ...]:
+    async def _used_addresses(self) -> tuple[UsedAddress, ...]:
         await self.awake()
         return ()
 
 
-class _Dataplane:
+class _Driver:
     """The host's kernel, as a process sees it that may be stopped."""
 
     def __init__(self, host: SimulatedHost) -> None:
@@ -228,7 +237,7 @@ def furnish(kernel: FakeKernel) -> None:
     kernel.add_link(ForeignLink("eth0"))
     kernel.add_link(ForeignLink("eth1"))
     kernel.add_link(
-        Link("flannel.1", Vxlan(1, IPv4Address("10.99.0.1"), "eth1", 8473), Mac(b"\x02foreig"[:6]), 1450)
+        Link("flannel.1", VxlanKind(1, IPv4Address("10.99.0.1"), "eth1", 8473), Mac(b"\x02foreig"[:6]), 1450)
     )
     kernel.add_link(ForeignLink(DECOY))
     kernel.add_route(ForeignRoute(IPv4Network("10.244.99.0/24"), "eth1", IPv4Address("10.1.0.9"), ROUTE_PROTOCOL))

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
-from overlayd.testing.simulation.episode import draw_episode
 from overlayd.testing.simulation.report import explain
-from overlayd.testing.simulation.run import run_episode
+from overlayd.testing.simulation.run import run_scenario
+from overlayd.testing.simulation.scenario import draw_scenario
 
 
 def run_seeds(seeds: Iterable[int]) -> Iterator[tuple[int, str]]:
@@ -25,9 +25,9 @@ def explain_seeds(seeds: Iterable[int]) -> Iterator[str]:
 
 
 def _judge(seed: int) -> tuple[int, str]:
-    breach = run_episode(draw_episode(seed)).breach
+    breach = run_scenario(draw_scenario(seed)).breach
     return seed, breach.promise if breach is not None else ""
 
 
 def _explain(seed: int) -> str:
-    return explain(run_episode(draw_episode(seed)))
+    return explain(run_scenario(draw_scenario(seed)))

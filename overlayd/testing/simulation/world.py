@@ -12,18 +12,21 @@ from pathlib import Path
 
 import trio
 
-from overlayd.backends import load_backends
-from overlayd.core.backend import Backend
-from overlayd.core.config import ConfigError, NetworkConfig, check_backend, parse_config
-from overlayd.core.kernel import KernelState
-from overlayd.core.leases import LeaseBook, absorb_snapshot
-from overlayd.core.model import Family, IPAddress, IPNetwork, Lease, NetworkView
-from overlayd.core.store import CONFIG, OWN, SUBNETS, Delete, Put, Snapshot, Transaction
-from overlayd.core.subnets import choose_subnet
-from overlayd.testing.line import Cut
-from overlayd.testing.simulation.episode import Episode
+from overlayd.core.kernel.items import KernelState
+from overlayd.core.leases.book import LeaseBook, absorb_snapshot
+from overlayd.core.leases.lease import Lease
+from overlayd.core.leases.store import CONFIG, OWN, SUBNETS, Delete, Put, Snapshot, Transaction
+from overlayd.core.leases.subnets import choose_subnet
+from overlayd.core.network.addresses import Family, IPAddress, IPNetwork
+from overlayd.core.network.backend import Backend
+from overlayd.core.network.backend_choice import check_backend
+from overlayd.core.network.config import ConfigError, NetworkConfig, parse_config
+from overlayd.core.network.view import NetworkView
+from overlayd.plugins import load_backends
 from overlayd.testing.simulation.host import SimulatedHost
+from overlayd.testing.simulation.scenario import Scenario
 from overlayd.testing.store import SimulatedStore
+from overlayd.testing.store_link import Cut
 from overlayd.testing.trace import Trace
 
 GRACE = 30.0
@@ -33,7 +36,7 @@ EVERYONE = 0
 
 
 @dataclass(frozen=True)
-class Truth:
+class Oracle:
     """What the store says at one instant, and the network that everyone should know.
 
     `network` is None while the config can't be used: then hosts differ rightly, by what they knew before.
@@ -67,12 +70,12 @@ class Truth:
         return backend.desired(view).kernel
 
 
-class World:
+class SimulatedWorld:
     """`changed_at` is when something was written to the store last, `disturbed_at` when a fault last came upon
     a host or went away, `by_hand_until` until when the promise is suspended, as an assumption of it was broken."""
 
-    def __init__(self, episode: Episode, home: Path, network: trio.Nursery) -> None:
-        self.episode = episode
+    def __init__(self, scenario: Scenario, home: Path, network: trio.Nursery) -> None:
+        self.scenario = scenario
         self.trace = Trace()
         self.store = SimulatedStore(self._written)
         self.written: Callable[[], None] = lambda: None
@@ -84,16 +87,16 @@ class World:
         self.ended: list[tuple[SimulatedHost, str]] = []
         """Daemons that ended by themselves, and why."""
         self._troubles: Counter[int] = Counter()
-        self._truth: Truth | None = None
+        self._truth: Oracle | None = None
         self._nursery = network
         backends = load_backends()
         self._backends = backends
-        chance = random.Random(f"world {episode.seed}")
+        chance = random.Random(f"world {scenario.seed}")
         self.hosts = [
             SimulatedHost(
                 number,
-                episode.seed,
-                episode.ttl,
+                scenario.seed,
+                scenario.ttl,
                 chance.uniform(0.995, 1.005),  # so that no two differ by more than the assumed 1 %
                 home,
                 self.store,
@@ -101,7 +104,7 @@ class World:
                 self.trace,
                 backends,
             )
-            for number in range(1, episode.nodes + 1)
+            for number in range(1, scenario.nodes + 1)
         ]
 
     def _written(self) -> None:
@@ -110,7 +113,7 @@ class World:
         self.written()
 
     @property
-    def truth(self) -> Truth:
+    def oracle(self) -> Oracle:
         if self._truth is None:
             records = self.store.records
             below = {
@@ -118,7 +121,7 @@ class World:
                 for prefix in (SUBNETS, OWN)
             }
             snapshot = Snapshot(self.store.revision, records.get(CONFIG), below[SUBNETS], below[OWN])
-            self._truth = Truth(absorb_snapshot(LeaseBook(), snapshot, 0), self._find_network())
+            self._truth = Oracle(absorb_snapshot(LeaseBook(), snapshot, 0), self._find_network())
         return self._truth
 
     def _find_network(self) -> tuple[NetworkConfig, Backend] | None:
@@ -164,7 +167,7 @@ class World:
 
     def break_assumption(self) -> None:
         """Somebody wrote by hand what only daemons may: all bets are off until the beliefs of before are over."""
-        self.by_hand_until = trio.current_time() + self.episode.ttl + GRACE
+        self.by_hand_until = trio.current_time() + self.scenario.ttl + GRACE
 
     def quiet_for(self, host: SimulatedHost) -> float:
         """Seconds since anything happened that this host has to follow; 0 while anything is wrong with it."""
@@ -184,9 +187,9 @@ class World:
     @property
     def is_exhausted(self) -> bool:
         """Whether there is no subnet left."""
-        truth = self.truth
-        assert truth.network is not None
-        return choose_subnet(truth.network[0], truth.book.taken, None, 0.0) is None
+        oracle = self.oracle
+        assert oracle.network is not None
+        return choose_subnet(oracle.network[0], oracle.book.taken, None, 0.0) is None
 
     # --- the store, from outside
 

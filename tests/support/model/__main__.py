@@ -8,7 +8,7 @@ import time
 from support.model.model import Model
 from support.model.scenarios import DEEP, EVERYDAY, LONG
 from support.model.search import search
-from support.model.tell import tell
+from support.model.trace_printer import print_trace
 
 
 def main(at_most: int) -> int:
@@ -22,7 +22,7 @@ def main(at_most: int) -> int:
             f"{scenario.name:45} {found.states:10,} states, {extent}, {time.monotonic() - began:.0f} s", flush=True
         )
         if found.violation is not None:
-            print(tell(model, found))
+            print(print_trace(model, found))
             return 1
     print(f"{total:,} states, no violation")
     return 0

@@ -5,24 +5,25 @@ from __future__ import annotations
 import itertools
 from functools import cache
 
-from overlayd.core.keeper import Belief, KeeperState
-from overlayd.core.leases import LeaseBook, absorb_snapshot
-from overlayd.core.model import Subnet
-from overlayd.core.records import format_hold_name, format_subnet_name
+from overlayd.core.network.addresses import Subnet
+
+from overlayd.core.leases.book import LeaseBook, absorb_snapshot
+from overlayd.core.leases.codec import format_hold_name, format_subnet_name
+from overlayd.core.leases.keeper import Belief, KeeperState
 from support.model import store as stores
-from support.model.parts import Parts
+from support.model.interning import InternTable
 from support.model.store import AbstractStore
-from support.model.world import World
+from support.model.world import ModelWorld
 
 
-class Invariants:
-    def __init__(self, parts: Parts) -> None:
+class ModelInvariants:
+    def __init__(self, parts: InternTable) -> None:
         self.parts = parts
         self.held = cache(self._held)
         self._fault = cache(self._find_fault)
         self._recorded = cache(self._is_recorded)
 
-    def find_violation(self, world: World) -> str | None:
+    def find_violation(self, world: ModelWorld) -> str | None:
         if (fault := self._fault(world.store)) is not None:
             return fault
         held = [(place, subnet) for place, number in enumerate(world.nodes) if (subnet := self.held(number))]

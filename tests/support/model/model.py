@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from support.model.canon import Canon, Plain
-from support.model.essence import plain
-from support.model.invariants import Invariants
-from support.model.moves import Moves
-from support.model.parts import Parts
-from support.model.world import Label, Rules, Scenario, World
+from support.model.interning import InternTable
+from support.model.invariants import ModelInvariants
+from support.model.reduction import plain
+from support.model.symmetry import Plain, SymmetryReduction
+from support.model.transitions import Transitions
+from support.model.world import Label, ModelScenario, ModelWorld, Rules
 
 DAEMON = Rules()
 
 
 class Model:
-    def __init__(self, scenario: Scenario, rules: Rules = DAEMON, plain: Plain = plain) -> None:
+    def __init__(self, scenario: ModelScenario, rules: Rules = DAEMON, plain: Plain = plain) -> None:
         self.scenario = scenario
         self.rules = rules
-        self.parts = Parts(scenario, rules)
-        invariants = Invariants(self.parts)
-        self._moves = Moves(self.parts)
-        self.canonical = Canon(self.parts, plain).canonical
+        self.parts = InternTable(scenario, rules)
+        invariants = ModelInvariants(self.parts)
+        self._moves = Transitions(self.parts)
+        self.canonical = SymmetryReduction(self.parts, plain).canonical
         self.find_violation = invariants.find_violation
         self.held = invariants.held
 
-    def initial(self) -> World:
+    def initial(self) -> ModelWorld:
         return self.canonical(self._moves.initial())
 
-    def successors(self, world: World) -> Iterator[tuple[Label, World]]:
+    def successors(self, world: ModelWorld) -> Iterator[tuple[Label, ModelWorld]]:
         """Not in canonical form."""
         return self._moves.successors(world)

@@ -8,20 +8,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from overlayd.core import keeper
-from overlayd.core.keeper import (
+from overlayd.core.leases import keeper
+from overlayd.core.leases.codec import encode_attributes, format_subnet_name
+from overlayd.core.leases.keeper import (
     AskCommit,
     AskGrant,
-    AskSighting,
     Command,
     Event,
     Granted,
     KeeperState,
     KeptAlive,
+    RefreshView,
     margin,
 )
-from overlayd.core.records import encode_attributes, format_subnet_name
-from overlayd.core.store import CONFIG, FROZEN, HELD, SUBNETS, Delete, Field, Guard, Put, Transaction
+from overlayd.core.leases.store import (
+    CONFIG,
+    FROZEN,
+    HELD,
+    SUBNETS,
+    Delete,
+    Field,
+    Guard,
+    Put,
+    Transaction,
+)
 from support.model.world import Step
 
 Drop = Callable[[Guard, Transaction], bool]
@@ -109,7 +119,7 @@ def trusts_a_lost_answer(
     state: KeeperState, event: Event, now: float, chance: float
 ) -> tuple[KeeperState, Command | None]:
     """What could not be answered did not happen."""
-    return keeper.step(replace(state, doubtful=False), event, now, chance)
+    return keeper.step(replace(state, commit_outcome_unknown=False), event, now, chance)
 
 
 def decides_on_old_news(
@@ -136,11 +146,11 @@ def never_looks_again(
 ) -> tuple[KeeperState, Command | None]:
     """What it is told in time must do."""
     state, command = keeper.step(state, event, now, chance)
-    return (replace(state, pending=None), None) if isinstance(command, AskSighting) else (state, command)
+    return (replace(state, pending=None), None) if isinstance(command, RefreshView) else (state, command)
 
 
 def knows_every_life(
     state: KeeperState, event: Event, now: float, chance: float
 ) -> tuple[KeeperState, Command | None]:
     """A record under its name is its own, whichever life wrote it."""
-    return keeper.step(replace(state, settled=False), event, now, chance)
+    return keeper.step(replace(state, has_held=False), event, now, chance)

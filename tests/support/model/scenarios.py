@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.model.world import Budget, Scenario
+from support.model.world import Budget, ModelScenario
 
 
 def _network(length: int, first: str, last: str, more: str = "") -> str:
@@ -29,46 +29,54 @@ PAIRS, CROSSED = _pairs(1), _pairs(2)
 TROUBLE = Budget(faults=1, lose=1, ambiguous=1, linger=1, duplicate=1, crash=1, slip=1, lag=1)
 
 EVERYDAY = (
-    Scenario("every message on its own", (ONE,), Budget(end=1), nodes=2),
-    Scenario("a keepalive twice, a slow clock", (ONE,), Budget(faults=1, duplicate=1, slip=1, end=1), nodes=2),
-    Scenario("trouble", (ONE,), TROUBLE._replace(end=1), nodes=2, brisk=True),
-    Scenario("three nodes, one subnet", (ONE,), Budget(end=1), brisk=True),
-    Scenario("three nodes, two subnets", (TWO,), Budget(), brisk=True),
-    Scenario("other lengths", (TWO, HALVES), Budget(configure=1), nodes=2, brisk=True),
-    Scenario("other pairs", (PAIRS, CROSSED), Budget(configure=1), nodes=2, brisk=True),
-    Scenario(
+    ModelScenario("every message on its own", (ONE,), Budget(end=1), nodes=2),
+    ModelScenario(
+        "a keepalive twice, a slow clock", (ONE,), Budget(faults=1, duplicate=1, slip=1, end=1), nodes=2
+    ),
+    ModelScenario("trouble", (ONE,), TROUBLE._replace(end=1), nodes=2, brisk=True),
+    ModelScenario("three nodes, one subnet", (ONE,), Budget(end=1), brisk=True),
+    ModelScenario("three nodes, two subnets", (TWO,), Budget(), brisk=True),
+    ModelScenario("other lengths", (TWO, HALVES), Budget(configure=1), nodes=2, brisk=True),
+    ModelScenario("other pairs", (PAIRS, CROSSED), Budget(configure=1), nodes=2, brisk=True),
+    ModelScenario(
         "a reservation", (ONE,), Budget(end=1, reserve=1), nodes=2, brisk=True, reservable=("10.244.1.0/24",)
     ),
 )
 """Each kind of trouble in some world that is searched to its end, all within a minute."""
 
 LONG = (
-    Scenario("every message on its own, a longer TTL", (ONE,), Budget(end=1), ttl=40, nodes=2),
-    Scenario("every message on its own, two subnets", (TWO,), Budget(end=1), nodes=2),
-    Scenario("every message on its own, in trouble", (ONE,), TROUBLE._replace(end=1), nodes=2),
-    Scenario("trouble, two subnets", (TWO,), TROUBLE._replace(end=1), nodes=2, brisk=True),
-    Scenario("longer, then shorter", (TWO, HALVES), Budget(configure=1, end=1), nodes=2, brisk=True),
-    Scenario("shorter, then longer", (HALVES, TWO), Budget(configure=1, end=1), nodes=2, brisk=True),
-    Scenario("other pairs, and an end", (PAIRS, CROSSED), Budget(configure=1, end=1), nodes=2, brisk=True),
-    Scenario("reservations", (TWO,), Budget(reserve=2, end=1), nodes=2, brisk=True, reservable=("10.244.1.0/24",)),
-    Scenario("three nodes, two subnets, an end", (TWO,), Budget(end=1), brisk=True),
-    Scenario("three nodes in trouble", (ONE,), TROUBLE._replace(end=1), brisk=True),
-    Scenario("two faults", (ONE,), TROUBLE._replace(faults=2, end=1), nodes=2, brisk=True),
-    Scenario("three nodes, other lengths", (TWO, HALVES), Budget(configure=1), brisk=True),
+    ModelScenario("every message on its own, a longer TTL", (ONE,), Budget(end=1), ttl=40, nodes=2),
+    ModelScenario("every message on its own, two subnets", (TWO,), Budget(end=1), nodes=2),
+    ModelScenario("every message on its own, in trouble", (ONE,), TROUBLE._replace(end=1), nodes=2),
+    ModelScenario("trouble, two subnets", (TWO,), TROUBLE._replace(end=1), nodes=2, brisk=True),
+    ModelScenario("longer, then shorter", (TWO, HALVES), Budget(configure=1, end=1), nodes=2, brisk=True),
+    ModelScenario("shorter, then longer", (HALVES, TWO), Budget(configure=1, end=1), nodes=2, brisk=True),
+    ModelScenario("other pairs, and an end", (PAIRS, CROSSED), Budget(configure=1, end=1), nodes=2, brisk=True),
+    ModelScenario(
+        "reservations", (TWO,), Budget(reserve=2, end=1), nodes=2, brisk=True, reservable=("10.244.1.0/24",)
+    ),
+    ModelScenario("three nodes, two subnets, an end", (TWO,), Budget(end=1), brisk=True),
+    ModelScenario("three nodes in trouble", (ONE,), TROUBLE._replace(end=1), brisk=True),
+    ModelScenario("two faults", (ONE,), TROUBLE._replace(faults=2, end=1), nodes=2, brisk=True),
+    ModelScenario("three nodes, other lengths", (TWO, HALVES), Budget(configure=1), brisk=True),
 )
 """Searched to the end as well, up to a few minutes each."""
 
 DEEP = (
-    Scenario("three nodes, other pairs", (PAIRS, CROSSED), Budget(configure=1), brisk=True),
-    Scenario("other lengths in trouble", (TWO, HALVES), TROUBLE._replace(configure=1), nodes=2, brisk=True),
-    Scenario("there and back", (HALVES, TWO, HALVES), Budget(configure=2, end=1), nodes=2, brisk=True),
-    Scenario("two faults, two ends", (ONE,), TROUBLE._replace(faults=2, end=2, rewrite=1), nodes=2, brisk=True),
-    Scenario("three nodes, two subnets, in trouble", (TWO,), TROUBLE._replace(end=1), brisk=True),
-    Scenario("every message on its own, all at once", (TWO,), TROUBLE._replace(end=1), ttl=40, nodes=2),
+    ModelScenario("three nodes, other pairs", (PAIRS, CROSSED), Budget(configure=1), brisk=True),
+    ModelScenario("other lengths in trouble", (TWO, HALVES), TROUBLE._replace(configure=1), nodes=2, brisk=True),
+    ModelScenario("there and back", (HALVES, TWO, HALVES), Budget(configure=2, end=1), nodes=2, brisk=True),
+    ModelScenario(
+        "two faults, two ends", (ONE,), TROUBLE._replace(faults=2, end=2, rewrite=1), nodes=2, brisk=True
+    ),
+    ModelScenario("three nodes, two subnets, in trouble", (TWO,), TROUBLE._replace(end=1), brisk=True),
+    ModelScenario("every message on its own, all at once", (TWO,), TROUBLE._replace(end=1), ttl=40, nodes=2),
 )
 """As far as a search gets: `make model` says how far."""
 
-RESTORED = Scenario("a restored store", (ONE,), Budget(restore=1, ticks=5), nodes=2, recorded=False, brisk=True)
+RESTORED = ModelScenario(
+    "a restored store", (ONE,), Budget(restore=1, ticks=5), nodes=2, recorded=False, brisk=True
+)
 """Outside the promise: what freezing the claims is worth.  No lease ends.
 
 Here no two revisions are alike, and a node whose belief ended writes its record anew, again and again: without an

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from support.model.model import Model
-from support.model.world import Label, World
+from support.model.world import Label, ModelWorld
 
 
 @dataclass(frozen=True)
@@ -16,18 +16,18 @@ class Found:
     depth: int
     complete: bool
     violation: str | None
-    trace: tuple[tuple[Label, World], ...]
-    seen: tuple[World, ...] = ()
+    trace: tuple[tuple[Label, ModelWorld], ...]
+    seen: tuple[ModelWorld, ...] = ()
 
 
 def search(model: Model, at_most: int = 10**9) -> Found:
     start = model.initial()
-    came_from: dict[World, World | None] = {start: None}
+    came_from: dict[ModelWorld, ModelWorld | None] = {start: None}
     layer, depth = [start], 0
     if (violation := model.find_violation(start)) is not None:
         return Found(1, 0, False, violation, ())
     while layer:
-        after: list[World] = []
+        after: list[ModelWorld] = []
         depth += 1
         for world in layer:
             for _, raw in model.successors(world):
@@ -44,14 +44,16 @@ def search(model: Model, at_most: int = 10**9) -> Found:
     return Found(len(came_from), depth, True, None, (), tuple(came_from))
 
 
-def _trace(model: Model, came_from: dict[World, World | None], last: World) -> tuple[tuple[Label, World], ...]:
+def _trace(
+    model: Model, came_from: dict[ModelWorld, ModelWorld | None], last: ModelWorld
+) -> tuple[tuple[Label, ModelWorld], ...]:
     """The way to `last`, played again with every node and number keeping its name."""
     path = [last]
     while (before := came_from[path[-1]]) is not None:
         path.append(before)
     path.reverse()
     world = path[0]
-    steps: list[tuple[Label, World]] = []
+    steps: list[tuple[Label, ModelWorld]] = []
     for target in path[1:]:
         label, world = next(
             (label, raw) for label, raw in model.successors(world) if model.canonical(raw) == target

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from overlayd.core.store import (
+from overlayd.core.leases.store import (
     CONFIG,
     OWN,
     SUBNETS,

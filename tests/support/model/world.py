@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from overlayd.core import keeper
-from overlayd.core.keeper import Belief, Command, Event, KeeperState, Sighting
-from support.model.naming import NODES
+from overlayd.core.leases import keeper
+from overlayd.core.leases.keeper import Belief, Command, Event, KeeperState, StoreView
+from support.model.renaming import NODES
 
 TICK = 10.0
 """Seconds.  With a TTL of 30 or 40 s the keeper's own rules come out as whole ticks: a margin of one, and a
@@ -58,7 +58,7 @@ FAULTS = ("lose", "ambiguous", "linger", "duplicate", "crash", "slip", "lag")
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ModelNode:
     """`answer` is on its way back; `age` is how long ago the outstanding request was sent, by this node's clock.
     All times in `keeper` are relative to now."""
 
@@ -66,12 +66,12 @@ class Node:
     answer: Event | None = None
     age: float = 0.0
     changed: bool = False
-    kept: Sighting | None = None
+    kept: StoreView | None = None
     """A view of the store that this node was told of and has not looked at."""
 
 
 @dataclass(frozen=True)
-class Scenario:
+class ModelScenario:
     name: str
     configs: tuple[str, ...]
     budget: Budget
@@ -112,7 +112,7 @@ class Rules:
     belief: Callable[[KeeperState, float], Belief] = keeper.belief
 
 
-class World(NamedTuple):
+class ModelWorld(NamedTuple):
     store: int
     nodes: tuple[int, ...]
     ghosts: tuple[int, ...]

@@ -1,0 +1,1 @@
+"""What overlayd asks of the packet filter, and what others' firewalls do to overlay packets."""

@@ -1,0 +1,169 @@
+"""What overlayd asks of the packet filter: masquerading, and the check that no packet claims to be another's.
+
+**Masquerading.**  What pods send out of the network leaves with the node's address, and so does what comes from
+outside for the pods of other nodes, so that the answers find back.  The order is flannel's: packets that
+kube-proxy has marked are its own business; those from this node's pods into the network, and those to them, stay
+as they are; the rest of what leaves the network, or enters it, is masqueraded.
+
+**Source check.**  A VXLAN packet is what anyone who reaches the UDP port says it is.  Before the kernel takes it
+apart, three things are compared with the leases: the outer source must be a peer's; the inner packet must be IPv4
+from that peer's subnet, or from the peer's own underlay address, with which a node may answer a pod; the inner
+destination must be in our own subnet.  Who forges the outer source of a real peer together with that peer's
+inner source passes: only encryption below could tell.
+
+Masquerading is wished for once this node has a subnet, the check once the peers are known: before that, with no
+senders, it would drop everything.  While the node has no subnet the check says nothing of destinations: a daemon
+that was restarted knows its peers a moment before it knows its own lease again.  A userspace datapath checks
+sources by itself; the check is for the kernel's VXLAN alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+
+from overlayd.core.firewall.iptables import Variant, forward_rules
+from overlayd.core.firewall.nftables import (
+    BAD_SOURCE,
+    MASQUERADE,
+    NOT_OURS,
+    SENDERS,
+    SENDERS_TYPE,
+    SOURCE_CHECK,
+    UNKNOWN_SENDER,
+    NftChain,
+    NftTable,
+    Sender,
+)
+from overlayd.core.kernel.items import Item, KernelState
+from overlayd.core.leases.lease import Lease
+from overlayd.core.network.addresses import Family, IPNetwork
+from overlayd.core.network.backend import DesiredState, HostRequirements
+from overlayd.core.network.view import NetworkView
+from overlayd.core.status.status import FirewallStatus
+
+KUBE_PROXY_MARK = 0x4000
+"""The bit that kube-proxy sets on what it will masquerade itself (its option --iptables-masquerade-bit 14)."""
+
+_MULTICAST = "224.0.0.0/4"
+"""RFC 5771."""
+_ETHERTYPE_IPV4 = 0x0800
+"""RFC 894."""
+
+_MASQUERADE_HEAD = "type nat hook postrouting priority 100; policy accept;"
+"""NF_IP_PRI_NAT_SRC (linux/netfilter_ipv4.h)."""
+_SOURCE_CHECK_HEAD = "type filter hook input priority -200; policy accept;"
+"""At this hook fragments are joined, and the packet is still as it came in.  Before the filters of others, which
+have priority 0 (NF_IP_PRI_FILTER) as a rule: what is forged is counted here, whatever they make of it."""
+
+
+class FirewallError(Exception):
+    """What was asked for can't be had on this host; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """What is asked of nft on this node.  `reason` says why sources are not checked, "" where they are."""
+
+    masquerade: bool = False
+    source_check: bool = False
+    reason: str = "not asked for"
+
+
+NO_FIREWALL = Firewall()
+
+
+def decide(masquerade: bool, source_check: bool | None, obstacle: str) -> Firewall:
+    """What becomes of the operator's wishes where `obstacle` keeps nft from working ("": it works).
+
+    `source_check` None stands for "if it can be had".  Raises FirewallError for what was asked for in vain.
+    """
+    if obstacle and masquerade:
+        raise FirewallError(f"--ip-masq needs nft: {obstacle}")
+    if obstacle and source_check:
+        raise FirewallError(f"--source-check on needs nft: {obstacle}")
+    if source_check is False:
+        return Firewall(masquerade, False, "switched off by --source-check off")
+    return Firewall(masquerade, not obstacle, obstacle)
+
+
+def with_firewall(
+    desired: DesiredState, firewall: Firewall, view: NetworkView, needs: HostRequirements, *, decided: bool = True
+) -> DesiredState:
+    """The backend's wish and, on top, what is asked of nft: for the node, and for each peer that is served.
+
+    Until it is `decided` what has become of our subnet, right after a start, the check of an earlier life stays:
+    without a subnet it would drop what is for our pods.
+    """
+    own = view.lease.subnet.ipv4 if view.lease is not None else None
+    base: list[Item] = []
+    peers = dict(desired.peers)
+    if firewall.masquerade and own is not None:
+        base.append(masquerade(view.config.ranges[0].network, own))
+    known = view.in_sync and (own is not None or decided)
+    if firewall.source_check and needs.vni is not None and needs.port is not None and known:
+        base.append(source_check(needs.port, needs.vni, own))
+        for peer in view.peers:
+            if peer.subnet in peers:
+                peers[peer.subnet] |= KernelState.of(senders(peer))
+    if not base:
+        return desired
+    return replace(desired, base=desired.base | KernelState.of([NftTable(), *base]), peers=peers)
+
+
+def with_forward_rules(desired: DesiredState, network: IPNetwork, variants: Collection[Variant]) -> DesiredState:
+    """The wish and, on top, the two rules in each of these variants of iptables."""
+    return replace(desired, base=desired.base | KernelState.of(forward_rules(each, network) for each in variants))
+
+
+def describe(firewall: Firewall, needs: HostRequirements, drops: Mapping[str, int]) -> FirewallStatus:
+    """What status says of it, where the backend has these needs."""
+    checked = firewall.source_check and needs.vni is not None
+    reason = firewall.reason if needs.vni is not None else "only vxlan needs it"
+    return FirewallStatus(firewall.masquerade, checked, "" if checked else reason, dict(drops))
+
+
+def masquerade(network: IPNetwork, own: IPv4Network) -> NftChain:
+    """The rules for `own`, this node's subnet in `network`."""
+    return NftChain(
+        MASQUERADE,
+        _MASQUERADE_HEAD,
+        (
+            f"meta mark & {KUBE_PROXY_MARK} == {KUBE_PROXY_MARK} return",
+            f"ip saddr {own} ip daddr {network} return",
+            f"ip saddr {network} ip daddr {own} return",
+            f"ip saddr != {own} ip daddr {own} return",
+            f"ip saddr {network} ip daddr != {_MULTICAST} masquerade fully-random",
+            f"ip saddr != {network} ip daddr {network} masquerade fully-random",
+        ),
+    )
+
+
+def source_check(port: int, vni: int, own: IPv4Network | None) -> NftChain:
+    """The rules for VXLAN packets with this VNI to this UDP port, of a node whose subnet is `own`, if it has one.
+
+    Positions are in bits: from the UDP header the VNI is at 96, the inner EtherType at 224, inner source and
+    destination at 336 and 368; from the outer IP header the outer source is at 96.
+    """
+    ours = f"udp dport {port} @th,96,24 {vni}"
+    rules = [
+        f"{ours} ip saddr . @nh,96,32 != @{SENDERS} counter name {UNKNOWN_SENDER} drop",
+        f"{ours} @th,224,16 != {_ETHERTYPE_IPV4} counter name {BAD_SOURCE} drop",
+        f"{ours} {SENDERS_TYPE} != @{SENDERS} counter name {BAD_SOURCE} drop",
+    ]
+    if own is not None:
+        mask, first = int(own.netmask), int(own.network_address)
+        rules.append(f"{ours} @th,368,32 & {mask} != {first} counter name {NOT_OURS} drop")
+    return NftChain(SOURCE_CHECK, _SOURCE_CHECK_HEAD, tuple(rules))
+
+
+def senders(peer: Lease) -> list[Sender]:
+    """What may come from a peer: packets of its pods, and of the node itself.
+
+    By the second one, which every peer has, a peer is told from a stranger.
+    """
+    public, prefix = peer.attributes.public_ip(Family.IPV4), peer.subnet.ipv4
+    if not isinstance(public, IPv4Address) or prefix is None:
+        return []
+    return [Sender(public, prefix), Sender(public, IPv4Network(public))]

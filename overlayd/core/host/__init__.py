@@ -1,0 +1,1 @@
+"""Decisions about this host: its underlay, preflight, stale addresses."""

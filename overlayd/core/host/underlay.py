@@ -1,0 +1,273 @@
+"""Which interface and address of this host carry the overlay: a choice over what the host has.
+
+The rules are flannel's.  The interface is what `--iface` names (an interface, or an address on one); or what
+`--iface-regex` fits, an address before a name; or the one by which the kernel would send to `--iface-can-reach`;
+or, where nothing was asked for, that of the default route.  Of it the address that was found on the way, else the
+first global IPv4 address, a primary one before a secondary.  `--public-ip` replaces what peers are told, nothing
+else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from overlayd.core.kernel.items import TunKind, VxlanKind
+from overlayd.core.network.addresses import IPAddress, IPNetwork, Mac
+from overlayd.core.network.view import Underlay
+
+_VXLAN = re.compile(r"ovl6?\.\d+")
+_TUN = re.compile(r"ovl\.udp")
+
+
+def is_our_device(name: str, tunnel: VxlanKind | TunKind | None) -> bool:
+    """Whether a device is overlayd's: of kind vxlan and named `ovl.<n>` or `ovl6.<n>`, or a TUN device named
+    `ovl.udp`.  One of these names on any other kind of device is somebody else's."""
+    match tunnel:
+        case VxlanKind():
+            return _VXLAN.fullmatch(name) is not None
+        case TunKind():
+            return _TUN.fullmatch(name) is not None
+        case None:
+            return False
+
+
+def is_our_device_name(name: str) -> bool:
+    """Whether a device of this name is overlayd's, if it is of the kind that goes with it."""
+    return any(pattern.fullmatch(name) for pattern in (_VXLAN, _TUN))
+
+
+class UnderlayError(ValueError):
+    """No interface or address fits; the text says what there is instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostLink:
+    """An interface of the host.  MTU in bytes; `kind` as `ip -d link` names it, "" for a physical device;
+    `tunnel` is set for the kinds that overlayd makes, whoever made this one."""
+
+    index: int
+    name: str
+    mtu: int
+    up: bool
+    loopback: bool = False
+    kind: str = ""
+    mac: Mac | None = None
+    tunnel: VxlanKind | TunKind | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddress:
+    """An address on an interface of the host."""
+
+    link: str
+    address: IPAddress
+    prefixlen: int
+    is_global: bool = True
+    secondary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostRoute:
+    """A unicast route of the main table; of several nexthops the first.  `protocol` as in linux/rtnetlink.h."""
+
+    destination: IPNetwork
+    link: str
+    gateway: IPAddress | None = None
+    metric: int = 0
+    protocol: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What stands in the host's network now, ours among it, each in the kernel's order."""
+
+    links: tuple[HostLink, ...]
+    addresses: tuple[HostAddress, ...]
+    routes: tuple[HostRoute, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Asks for the interface with an address, or else a name, in which the pattern is found anywhere."""
+
+    pattern: re.Pattern[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reaching:
+    """Asks for the interface by which packets to this address leave."""
+
+    address: IPv4Address
+
+
+InterfaceSelector = str | Matching | Reaching | None
+"""What the operator asks for; a string is an interface's name or an IPv4 address on it, None is no wish."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteLookup:
+    """How the kernel would send to some address now: by which interface, from which of its addresses."""
+
+    link: str
+    source: IPv4Address | None
+
+
+def choose_underlay(
+    facts: HostFacts, pick: InterfaceSelector, public_ip: IPv4Address | None, way: RouteLookup | None = None
+) -> Underlay:
+    """The underlay by the rules above.  `way` is the one to the address of a `Reaching`, None if no route leads
+    there.  Raises UnderlayError."""
+    link, address = _find(facts, pick, way)
+    if address is None:
+        address = _first_address(facts, link)
+    elif not _is_for_peers(facts, link, address):
+        raise UnderlayError(f"peers can't send to {address} on {link.name}; {_inventory(facts)}")
+    return Underlay(
+        link=link.name,
+        address=address,
+        networks=_on_link(facts.routes, link),
+        mtu=link.mtu,
+        public_ip=public_ip or address,
+    )
+
+
+def find_underlay_link(facts: HostFacts, pick: InterfaceSelector, way: RouteLookup | None = None) -> str | None:
+    """The interface that would be the underlay's, whether or not it has an address now; None if there is none."""
+    try:
+        return _find(facts, pick, way)[0].name
+    except UnderlayError:
+        return None
+
+
+def _find(
+    facts: HostFacts, pick: InterfaceSelector, way: RouteLookup | None
+) -> tuple[HostLink, IPv4Address | None]:
+    """The interface, and its address where the search was for one."""
+    match pick:
+        case None:
+            return _link_of_default_route(facts), None
+        case Matching(pattern):
+            return _matching(facts, pattern)
+        case Reaching(address):
+            return _leading_to(facts, address, way)
+        case str(name):
+            wanted = _parse_address(name)
+            link = _link_by_name(facts, name) if wanted is None else _link_of_address(facts, wanted)
+            return link, wanted
+
+
+def _matching(facts: HostFacts, pattern: re.Pattern[str]) -> tuple[HostLink, IPv4Address | None]:
+    candidates = [link for link in facts.links if _is_candidate(facts, link.name)]
+    for link in candidates:
+        for address in _usable_addresses(facts, link):
+            if pattern.search(str(address)):
+                return link, address
+    named = [link for link in candidates if pattern.search(link.name)]
+    if not named:
+        raise UnderlayError(f"no interface has an address or a name with {pattern.pattern!r}; {_inventory(facts)}")
+    return min(named, key=lambda link: not _usable_addresses(facts, link)), None
+
+
+def _leading_to(
+    facts: HostFacts, target: IPv4Address, way: RouteLookup | None
+) -> tuple[HostLink, IPv4Address | None]:
+    if way is None:
+        raise UnderlayError(f"no route leads to {target}; {_inventory(facts)}")
+    link = _link_by_name(facts, way.link)
+    if link.loopback:
+        raise UnderlayError(f"{target} is this host's own: name an address that other nodes have or are behind")
+    on_it = way.source is not None and way.source in _usable_addresses(facts, link)
+    return link, way.source if on_it else None
+
+
+def _is_for_peers(facts: HostFacts, link: HostLink, address: IPv4Address) -> bool:
+    return not link.loopback and any(found.address == address and found.is_global for found in facts.addresses)
+
+
+def _parse_address(name: str) -> IPv4Address | None:
+    try:
+        return IPv4Address(name)
+    except ValueError:
+        return None
+
+
+def _link_by_name(facts: HostFacts, name: str) -> HostLink:
+    link = next((link for link in facts.links if link.name == name), None)
+    if link is None:
+        raise UnderlayError(f"interface {name!r} does not exist; {_inventory(facts)}")
+    if is_our_device_name(name):
+        raise UnderlayError(
+            f"interface {name!r} belongs to the overlay, which needs one below it; {_inventory(facts)}"
+        )
+    return link
+
+
+def _link_of_address(facts: HostFacts, wanted: IPv4Address) -> HostLink:
+    found = next((address for address in facts.addresses if address.address == wanted), None)
+    if found is None:
+        raise UnderlayError(f"no interface has the address {wanted}; {_inventory(facts)}")
+    return _link_by_name(facts, found.link)
+
+
+def _link_of_default_route(facts: HostFacts) -> HostLink:
+    defaults = [
+        route
+        for route in facts.routes
+        if route.destination == IPv4Network("0.0.0.0/0") and _is_candidate(facts, route.link)
+    ]
+    if not defaults:
+        raise UnderlayError(
+            f"there is no IPv4 default route to tell the interface by: name it (--iface); {_inventory(facts)}"
+        )
+    return _link_by_name(facts, min(defaults, key=lambda route: route.metric).link)
+
+
+def _is_candidate(facts: HostFacts, name: str) -> bool:
+    return any(link.name == name and not link.loopback for link in facts.links) and not is_our_device_name(name)
+
+
+def _first_address(facts: HostFacts, link: HostLink) -> IPv4Address:
+    usable = _usable_addresses(facts, link)
+    if not usable:
+        raise UnderlayError(f"interface {link.name!r} has no global IPv4 address; {_inventory(facts)}")
+    return usable[0]
+
+
+def _usable_addresses(facts: HostFacts, link: HostLink) -> list[IPv4Address]:
+    """Its global IPv4 addresses, primary ones before secondary ones."""
+    usable = [
+        (address.secondary, address.address)
+        for address in facts.addresses
+        if address.link == link.name and address.is_global and isinstance(address.address, IPv4Address)
+    ]
+    return [address for _, address in sorted(usable, key=lambda entry: entry[0])]
+
+
+def _on_link(routes: Sequence[HostRoute], link: HostLink) -> tuple[IPNetwork, ...]:
+    """Where neighbours are reached without a gateway.  A default route without one says no such thing."""
+    found = {
+        route.destination
+        for route in routes
+        if route.link == link.name and route.gateway is None and route.destination.prefixlen > 0
+    }
+    return tuple(
+        sorted(found, key=lambda network: (network.version, network.network_address.packed, network.prefixlen))
+    )
+
+
+def _inventory(facts: HostFacts) -> str:
+    """`there are eth0 (10.0.0.5/24), eth1 (no address)`: what could have been meant."""
+    parts = []
+    for link in facts.links:
+        if not _is_candidate(facts, link.name):
+            continue
+        own = [
+            f"{address.address}/{address.prefixlen}"
+            for address in facts.addresses
+            if address.link == link.name and address.address.version == 4
+        ]
+        parts.append(f"{link.name} ({', '.join(own) or 'no IPv4 address'})")
+    return f"there are {', '.join(parts)}" if parts else "there is no interface but the loopback"

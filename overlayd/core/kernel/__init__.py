@@ -1,0 +1,1 @@
+"""Kernel state as values, the plan that changes it, and the seam to the drivers."""

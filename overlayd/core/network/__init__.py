@@ -1,0 +1,1 @@
+"""The overlay's network: addresses, config, view, and the seam to the backends."""

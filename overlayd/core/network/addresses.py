@@ -1,0 +1,88 @@
+"""Addresses as values: family, MAC address, and a node's subnet.
+
+All of them are frozen and hashable, so that they can be compared whole, kept in sets and searched by a checker.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+
+class Family(enum.IntEnum):
+    """An address family, numbered as the kernel numbers it (linux/socket.h: AF_INET, AF_INET6)."""
+
+    IPV4 = 2
+    IPV6 = 10
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mac:
+    """A 48-bit Ethernet address."""
+
+    packed: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.packed) != 6:
+            raise ValueError(f"a MAC address has 6 bytes, not {len(self.packed)}")
+
+    @classmethod
+    def parse(cls, text: str) -> Mac:
+        """Read `aa:bb:cc:dd:ee:ff`; anything else raises ValueError."""
+        if not re.fullmatch(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}", text):
+            raise ValueError(f"{text[:40]!r} is not a MAC address like 0a:1b:2c:3d:4e:5f")
+        return cls(bytes.fromhex(text.replace(":", "")))
+
+    @classmethod
+    def local(cls, seed: bytes) -> Mac:
+        """A locally administered unicast address (IEEE 802: bit 1 of the first byte set, bit 0 clear)
+        from six bytes of chance."""
+        return cls(bytes([(seed[0] | 0x02) & 0xFE]) + seed[1:6])
+
+    @property
+    def is_unicast(self) -> bool:
+        return not self.packed[0] & 1 and any(self.packed)
+
+    def __str__(self) -> str:
+        return self.packed.hex(":")
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """A node's slice of the network: one prefix per address family, IPv4 first."""
+
+    prefixes: tuple[IPNetwork, ...]
+
+    def __post_init__(self) -> None:
+        versions = [prefix.version for prefix in self.prefixes]
+        if versions not in ([4], [6], [4, 6]):
+            raise ValueError(f"a subnet is one IPv4 prefix, one IPv6 prefix, or both in this order: {self}")
+
+    @classmethod
+    def parse(cls, text: str) -> Subnet:
+        """Read `10.244.3.0/24` or `10.244.3.0/24,fd00:3::/64`; host bits set raise ValueError."""
+        return cls(tuple(ip_network(part) for part in text.split(",")))
+
+    def of(self, family: Family) -> IPNetwork | None:
+        wanted = 4 if family is Family.IPV4 else 6
+        return next((prefix for prefix in self.prefixes if prefix.version == wanted), None)
+
+    @property
+    def ipv4(self) -> IPv4Network | None:
+        found = self.of(Family.IPV4)
+        return found if isinstance(found, IPv4Network) else None
+
+    def overlaps(self, other: Subnet) -> bool:
+        return any(a.version == b.version and a.overlaps(b) for a in self.prefixes for b in other.prefixes)
+
+    @property
+    def sort_key(self) -> tuple[tuple[int, int, int], ...]:
+        return tuple((p.version, int(p.network_address), p.prefixlen) for p in self.prefixes)
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.prefixes))

@@ -1,0 +1,1 @@
+"""The files for CNI and container runtimes, as text."""

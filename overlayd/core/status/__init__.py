@@ -1,0 +1,1 @@
+"""What a daemon says about itself: problems, status, health."""

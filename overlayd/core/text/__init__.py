@@ -1,0 +1,1 @@
+"""Strict reading of hostile JSON, and redaction of secrets."""

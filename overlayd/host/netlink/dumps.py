@@ -1,0 +1,127 @@
+"""Reading what a network namespace has: links, addresses, routes.
+
+Hosts with many pods have many links, and every look at the kernel reads all of them, so these are read by
+hand.  Sources: struct ifinfomsg and ifaddrmsg in linux/rtnetlink.h and linux/if_addr.h, linux/if_link.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from ipaddress import ip_address, ip_network
+
+from overlayd.core.host.underlay import HostAddress, HostFacts, HostLink, HostRoute
+from overlayd.core.kernel.items import TunKind, VxlanKind
+from overlayd.core.network.addresses import Family, Mac
+from overlayd.host.netlink import wire
+from overlayd.host.netlink.connection import Netlink
+from overlayd.host.netlink.entries import RTN_UNICAST, RouteRow, pack_routes_query, parse_route
+from overlayd.host.netlink.links import parse_vxlan
+from overlayd.host.netlink.wire import attribute, attributes
+from overlayd.host.tun import parse_tun
+
+_IFINFOMSG = struct.Struct("=BxHiII")
+_IFADDRMSG = struct.Struct("=BBBBi")
+_U32 = struct.Struct("=I")
+
+_IFF_UP = 0x1
+_IFF_LOOPBACK = 0x8
+_IFLA_ADDRESS = 1
+_IFLA_IFNAME = 3
+_IFLA_MTU = 4
+_IFLA_LINKINFO = 18
+_IFLA_INFO_KIND = 1
+_IFLA_INFO_DATA = 2
+_IFLA_EXT_MASK = 29
+_RTEXT_FILTER_SKIP_STATS = 8
+_IFA_ADDRESS = 1
+_IFA_LOCAL = 2
+_IFA_F_SECONDARY = 1
+_RT_SCOPE_UNIVERSE = 0
+
+
+async def read_host_facts(netlink: Netlink) -> HostFacts:
+    links = await read_links(netlink)
+    names = {link.index: link.name for link in links}
+    return HostFacts(links, await read_addresses(netlink, names), await read_routes(netlink, names))
+
+
+async def read_links(netlink: Netlink) -> tuple[HostLink, ...]:
+    query = _IFINFOMSG.pack(0, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, _U32.pack(_RTEXT_FILTER_SKIP_STATS))
+    messages = await netlink.dump(wire.RTM_GETLINK, query)
+    names = {_IFINFOMSG.unpack_from(message.body)[2]: _name(message) for message in messages}
+    return tuple(_parse_link(message, names) for message in messages)
+
+
+def _name(message: wire.Message) -> str:
+    return _text(attributes(message.body, _IFINFOMSG.size)[_IFLA_IFNAME])
+
+
+def _parse_link(message: wire.Message, names: dict[int, str]) -> HostLink:
+    _, _, index, flags, _ = _IFINFOMSG.unpack_from(message.body)
+    found = attributes(message.body, _IFINFOMSG.size)
+    info = attributes(found[_IFLA_LINKINFO], 0) if _IFLA_LINKINFO in found else {}
+    kind = _text(info.get(_IFLA_INFO_KIND, memoryview(b"")))
+    mac = bytes(found.get(_IFLA_ADDRESS, b""))
+    return HostLink(
+        index=index,
+        name=names[index],
+        mtu=_U32.unpack(found[_IFLA_MTU])[0],
+        up=bool(flags & _IFF_UP),
+        loopback=bool(flags & _IFF_LOOPBACK),
+        kind=kind,
+        mac=Mac(mac) if len(mac) == 6 else None,
+        tunnel=_parse_tunnel(kind, message, info, names),
+    )
+
+
+def _parse_tunnel(
+    kind: str, message: wire.Message, info: dict[int, memoryview], names: dict[int, str]
+) -> VxlanKind | TunKind | None:
+    if kind == "vxlan":
+        return parse_vxlan(message, names)
+    if kind == "tun" and _IFLA_INFO_DATA in info:
+        return parse_tun(info[_IFLA_INFO_DATA])
+    return None
+
+
+async def read_addresses(netlink: Netlink, names: dict[int, str]) -> tuple[HostAddress, ...]:
+    found = []
+    for message in await netlink.dump(wire.RTM_GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0)):
+        _, prefixlen, flags, scope, index = _IFADDRMSG.unpack_from(message.body)
+        attrs = attributes(message.body, _IFADDRMSG.size)
+        # IFA_ADDRESS is the other end's where there is one; IPv6 has IFA_LOCAL only then
+        address = ip_address(bytes(attrs.get(_IFA_LOCAL) or attrs[_IFA_ADDRESS]))
+        if index in names:
+            secondary = bool(flags & _IFA_F_SECONDARY)
+            found.append(HostAddress(names[index], address, prefixlen, scope == _RT_SCOPE_UNIVERSE, secondary))
+    return tuple(found)
+
+
+async def read_route_rows(netlink: Netlink) -> list[RouteRow]:
+    """The IPv4 routes of the main table; of those to one destination the first is the one that counts."""
+    try:
+        messages = await netlink.dump(wire.RTM_GETROUTE, pack_routes_query(Family.IPV4))
+    except OSError as error:
+        if error.errno == errno.ENOENT:  # there was never a route in this table
+            return []
+        raise
+    return [parse_route(message.body) for message in messages]
+
+
+async def read_routes(netlink: Netlink, names: dict[int, str]) -> tuple[HostRoute, ...]:
+    return tuple(
+        HostRoute(
+            ip_network((row.destination, row.prefixlen)),
+            names[row.ifindex],
+            None if row.gateway is None else ip_address(row.gateway),
+            row.metric,
+            row.protocol,
+        )
+        for row in await read_route_rows(netlink)
+        if row.kind == RTN_UNICAST and row.ifindex in names
+    )
+
+
+def _text(payload: memoryview) -> str:
+    return bytes(payload).rstrip(b"\0").decode(errors="replace")

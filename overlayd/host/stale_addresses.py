@@ -1,0 +1,30 @@
+"""Who lives behind this host's interfaces, as far as the kernel knows."""
+
+from __future__ import annotations
+
+from overlayd.core.host.stale_addresses import UsedAddress
+from overlayd.core.host.underlay import is_our_device_name
+from overlayd.core.network.addresses import Family
+from overlayd.host.netlink import wire
+from overlayd.host.netlink.connection import Netlink
+from overlayd.host.netlink.dumps import read_addresses, read_links
+from overlayd.host.netlink.entries import pack_neighbours_query, parse_neighbour
+
+_GONE = 0x20
+"""NUD_FAILED (linux/neighbour.h): nobody answers there."""
+
+
+async def read_used_addresses(netlink: Netlink) -> tuple[UsedAddress, ...]:
+    """The addresses on all interfaces but ours, and their IPv4 neighbours.  Raises OSError."""
+    links = {link.index: link.name for link in await read_links(netlink) if not link.loopback}
+    names = {index: name for index, name in links.items() if not is_our_device_name(name)}
+    found = [
+        UsedAddress(address.link, address.address)
+        for address in await read_addresses(netlink, links)
+        if address.link in names.values()
+    ]
+    for message in await netlink.dump(wire.RTM_GETNEIGH, pack_neighbours_query(Family.IPV4, 0)):
+        row = parse_neighbour(message.body)
+        if row.ifindex in names and row.destination is not None and not row.state & _GONE:
+            found.append(UsedAddress(names[row.ifindex], row.destination))
+    return tuple(found)

@@ -1,0 +1,97 @@
+"""What a running lab says of itself, as values that travel as JSON.
+
+The holder keeps the present facts in the file `FACTS_FILE` inside the lab, replaced whole whenever they change,
+and gives them as the answer to every request on its control channel (see control.py).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from overlayd.lab.model import HOME, LabSpec
+
+FACTS_FILE = HOME / "facts.json"
+
+
+class ProcessState(enum.StrEnum):
+    WAITING = "waiting"
+    """Not started yet."""
+    RUNNING = "running"
+    PAUSED = "paused"
+    """It stands still (SIGSTOP) and doesn't know it."""
+    STOPPED = "stopped"
+    """Ended because it was asked to: stop or kill."""
+    DIED = "died"
+    """Ended by itself."""
+
+
+@dataclass(frozen=True)
+class ProcessSnapshot:
+    """A process of the lab.  `pid` is its number inside the lab's PID namespace; `end` says how it ended, such
+    as "exit status 1" or "SIGKILL", and is "" before that."""
+
+    state: ProcessState = ProcessState.WAITING
+    pid: int | None = None
+    end: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state} ({self.end})" if self.end else self.state.value
+
+
+@dataclass(frozen=True)
+class EtcdSnapshot:
+    name: str
+    address: str
+    process: ProcessSnapshot = ProcessSnapshot()
+
+
+@dataclass(frozen=True)
+class NodeSnapshot:
+    """`subnet` ("10.244.7.0/24") and `mtu` (bytes) are None until the node's daemon has written them."""
+
+    name: str
+    underlay: str
+    daemon: ProcessSnapshot = ProcessSnapshot()
+    subnet: str | None = None
+    mtu: int | None = None
+
+
+@dataclass(frozen=True)
+class PodSnapshot:
+    """`address` is None until the pod stands, which needs its node's subnet."""
+
+    name: str
+    node: str
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class LabSnapshot:
+    """`ready` once the overlay had converged; it stays so, whatever happens to the daemons afterwards."""
+
+    spec: LabSpec
+    etcd: tuple[EtcdSnapshot, ...]
+    nodes: tuple[NodeSnapshot, ...]
+    pods: tuple[PodSnapshot, ...]
+    ready: bool = False
+
+    def node(self, name: str) -> NodeSnapshot:
+        """Raises KeyError."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The names of all network namespaces that can be entered: the nodes, then the pods."""
+        return tuple(node.name for node in self.nodes) + tuple(pod.name for pod in self.pods)
+
+
+def read_snapshot(path: Path = FACTS_FILE) -> LabSnapshot:
+    """The facts of the lab that the caller runs in.  Raises FileNotFoundError outside of a lab."""
+    return msgspec.json.decode(path.read_bytes(), type=LabSnapshot)

@@ -1,0 +1,90 @@
+"""`python -m overlayd.lab.suite.self_test [CHECK…]`, inside a sound lab: proof that the checks can fail.
+
+All checks pass; then each sabotage is inflicted in turn, and just its own check must turn red, for just its own
+pair; then all pass again.  Each step is printed as one line of JSON.  Checks that are apart, such as `leave`,
+which takes a node away every time, take part only where they are to be proven: first, last, and under their own
+sabotage.
+
+Exit status 0: all as it must be; 1: not so; 2: this lab cannot show it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+import trio
+
+from overlayd.lab.snapshot import read_snapshot
+from overlayd.lab.suite.catalogue import Check, UnknownCheck, chosen
+from overlayd.lab.suite.outcome import PairNames
+from overlayd.lab.suite.probing import Limits
+from overlayd.lab.suite.run import run
+from overlayd.lab.suite.sabotage import SABOTAGES, Sabotage
+from overlayd.lab.suite.topology import NotReady, Topology
+
+_LIMITS = Limits(answer=2.0, leave=6.0)
+"""Shorter than usual, as every red pair takes the whole of its limit."""
+_RECOVERY = Limits(leave=60.0)
+"""A daemon that was cut off from etcd needs its time to find back."""
+
+Red = dict[tuple[str, PairNames], str]
+"""By check and pair, why it failed."""
+
+
+async def self_test(topology: Topology, sabotages: Sequence[Sabotage]) -> bool:
+    """Whether all was as it must be."""
+    proven = {sabotage.check for sabotage in sabotages}
+    every = [check for check in chosen([]) if not check.apart or check.name in proven]
+    as_it_must_be = _tell("no fault yet", set(), await _red(topology, every, _LIMITS))
+    for sabotage in sabotages:
+        victim = sabotage.victim(topology)
+        checks = [check for check in every if not check.apart or sabotage.check == check.name]
+        with sabotage.rule(topology, victim).in_force():
+            red = await _red(topology, checks, _LIMITS)
+        own = (sabotage.check, (victim.source.name, victim.target.name))
+        as_it_must_be &= _tell(sabotage.fault, {own}, red)
+    return _tell("no fault any more", set(), await _red(topology, every, _RECOVERY)) and as_it_must_be
+
+
+async def _red(topology: Topology, checks: Sequence[Check], limits: Limits) -> Red:
+    report = await run(topology, checks, limits)
+    return {
+        (result.name, pair): failure.reason
+        for result in report.results
+        for pair, failure in result.failures.items()
+    }
+
+
+def _tell(fault: str, expected: set[tuple[str, PairNames]], red: Red) -> bool:
+    """Print a step; whether just what was expected turned red."""
+    step = {
+        "fault": fault,
+        "expected": [{"check": check, "from": pair[0], "to": pair[1]} for check, pair in expected],
+        "red": [
+            {"check": check, "from": pair[0], "to": pair[1], "reason": reason}
+            for (check, pair), reason in red.items()
+        ],
+    }
+    print(json.dumps(step, ensure_ascii=False), flush=True)
+    return red.keys() == expected
+
+
+def main() -> int:
+    names = sys.argv[1:]
+    try:
+        wanted = {check.name for check in chosen(names)}
+        topology = Topology.of(read_snapshot())
+    except (UnknownCheck, NotReady, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if topology.spec.nodes < 3 or topology.spec.pods < 2:
+        print("this needs a lab of `overlayd lab up --nodes 3 --pods 2`", file=sys.stderr)
+        return 2
+    sabotages = [sabotage for sabotage in SABOTAGES if sabotage.check in wanted]
+    return 0 if trio.run(self_test, topology, sabotages) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

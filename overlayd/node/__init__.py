@@ -1,0 +1,1 @@
+"""The runtime of one node: the daemon and the loops that it joins."""

@@ -1,0 +1,296 @@
+"""What must hold in a simulated world, at every step; the first breach ends the episode.
+
+The promise about leases is checked after each step of a daemon that changed what it believes, and after each
+write to the store; what is not overlayd's, after each change of a kernel.  What takes its time (a peer's change
+has to get around) is looked at every so many seconds, and has a bound of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from overlayd.core.kernel.items import ROUTE_PROTOCOL, KernelState
+from overlayd.core.leases.keeper import Belief, KeeperState, Waiting, belief
+from overlayd.core.leases.lease import Lease
+from overlayd.core.network.addresses import IPAddress, IPNetwork
+from overlayd.core.status.status import STALE_AFTER, PeerState, Verdict
+from overlayd.testing.simulation.host import SCOPE, SimulatedHost, foreign_state, here
+from overlayd.testing.simulation.world import SimulatedWorld
+
+QUIET = 45.0
+"""Seconds after the last thing that happened to it within which a host has caught up: two retries at their
+longest (15 s), or a look at the kernel that no hint asked for (30 s), and then some."""
+CUT_NOTICED = 25.0
+"""Seconds without the store after which nobody calls himself healthy: a watch is believed dead after 7."""
+WINDOW = 10.0
+"""Seconds over which requests and passes are counted."""
+REQUESTS = 80
+"""Of one daemon to the store in one window: a cluster in which everybody claims at once needs some."""
+PASSES = 150
+"""Looks of one daemon at its kernel in one window."""
+STEPS = 50_000
+"""Steps of tasks at one instant: more means that something runs in circles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """`promise` names what was broken; `text` says how."""
+
+    promise: str
+    at: float
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.promise} broken at {self.at:.3f} s: {self.text}"
+
+
+class Invariants(trio.abc.Instrument):
+    """Watches the world; `breach` is the first thing that went wrong, and `over` is cancelled then.  `look` in
+    seconds."""
+
+    def __init__(self, look: float = 1.0) -> None:
+        self.breach: Breach | None = None
+        self.over = trio.CancelScope()
+        self._look = look
+        self._world: SimulatedWorld | None = None
+        self._keeper_input: dict[int, KeeperState | None] = {}
+        self._requests: defaultdict[int, deque[float]] = defaultdict(deque)
+        self._passes: defaultdict[int, deque[float]] = defaultdict(deque)
+        self._astray: dict[tuple[int, IPNetwork], float] = {}
+        self._well: dict[int, object] = {}
+        self._steps = 0
+        self._instant = 0.0
+
+    def watch_over(self, world: SimulatedWorld) -> None:
+        self._world = world
+        world.written = self.no_subnet_is_held_twice
+        for host in world.hosts:
+            host.asked = self._count(self._requests, REQUESTS, "asks the store")
+            host.observed = self._count(self._passes, PASSES, "looks at the kernel")
+            host.applied = self.foreign_state_is_untouched
+
+    def _break(self, promise: str, text: str) -> None:
+        if self.breach is None:
+            self.breach = Breach(promise, trio.current_time(), text)
+            self.over.cancel()
+
+    # --- at every step
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        host = task.context.get(here)
+        if host is None:
+            return
+        self._no_endless_instant()
+        if (keeper := host.keeper) is not self._keeper_input.get(host.number):
+            before = self._keeper_input.get(host.number)
+            self._keeper_input[host.number] = keeper
+            if keeper is not None:
+                self._believed(host, before, keeper)
+                self.status_is_never_too_good(host)
+
+    def _no_endless_instant(self) -> None:
+        now = trio.current_time()
+        self._steps = self._steps + 1 if now == self._instant else 0
+        self._instant = now
+        if self._steps > STEPS:
+            self._break("no-busy-loop", f"{STEPS} steps at one instant")
+
+    def _believed(self, host: SimulatedHost, before: KeeperState | None, keeper: KeeperState) -> None:
+        assert self._world is not None
+        now = host.clock()
+        old = _held(before, now)
+        new = _held(keeper, now)
+        if new != old:
+            was, is_now = before and belief(before, now), belief(keeper, now)
+            if is_now is not was or new is not None:
+                self._world.trace.note(
+                    host.name, f"{is_now.value} {keeper.served.subnet if keeper.served else ''}".rstrip()
+                )
+            if new is not None:
+                self.no_subnet_is_held_twice()
+
+    def no_subnet_is_held_twice(self) -> None:
+        """Of those who believe that they hold their subnet, no two overlap: while the assumptions hold."""
+        world = self._world
+        assert world is not None
+        if trio.current_time() < world.by_hand_until:
+            return
+        holders = [(host, host.keeper.held) for host in world.hosts if host.keeper is not None and host.believes]
+        claimed: list[tuple[SimulatedHost, Lease]] = []
+        for host, held in holders:
+            if held is None:
+                continue
+            for other, theirs in claimed:
+                if held.subnet.overlaps(theirs.subnet):
+                    self._break(
+                        "held-once", f"{other.name} holds {theirs.subnet}, {host.name} holds {held.subnet}"
+                    )
+            claimed.append((host, held))
+
+    def status_is_never_too_good(self, host: SimulatedHost) -> None:
+        """Nobody is healthy who doesn't hold a subnet, or whose news of the kernel or the store are old."""
+        assert self._world is not None
+        answer = host.answer()
+        if answer is None or answer.verdict is not Verdict.HEALTHY:
+            return
+        if not host.believes:
+            self._break("status-honest", f"{host.name} says healthy and does not believe that it holds a subnet")
+        if answer.now - answer.status.at > STALE_AFTER * answer.status.resync:
+            self._break(
+                "status-honest", f"{host.name} says healthy by what it saw {answer.now - answer.status.at} s ago"
+            )
+        cut_for = self._world.cut_for(host)
+        if cut_for > CUT_NOTICED:
+            self._break(
+                "status-honest", f"{host.name} says healthy, {cut_for:.0f} s after it was cut off from the store"
+            )
+
+    def foreign_state_is_untouched(self, host: SimulatedHost) -> None:
+        present = foreign_state(host.kernel)
+        if present != host.foreign:
+            changed = sorted(map(str, host.foreign ^ present))
+            self._break("foreign-untouched", f"on {host.name}: {', '.join(changed)}")
+
+    def _count(self, counts: dict[int, deque[float]], most: int, what: str) -> Callable[[SimulatedHost], None]:
+        def count(host: SimulatedHost) -> None:
+            now, times = trio.current_time(), counts[host.number]
+            times.append(now)
+            while times[0] < now - WINDOW:
+                times.popleft()
+            if len(times) > most:
+                self._break("no-busy-loop", f"{host.name} {what} {len(times)} times in {WINDOW:.0f} s")
+
+        return count
+
+    # --- every few seconds
+
+    async def look(self) -> None:
+        """For ever."""
+        while True:
+            await trio.sleep(self._look)
+            await self.look_once()
+
+    async def look_once(self) -> None:
+        world = self._world
+        assert world is not None
+        for host, reason in world.ended:
+            self._break("no-crash", f"{host.name} ended: {reason}")
+        self.no_subnet_is_held_twice()
+        for host in world.hosts:
+            if host.is_running:
+                self.status_is_never_too_good(host)
+            self.foreign_state_is_untouched(host)
+            self.no_route_goes_astray(host)
+        has_held = [host for host in world.hosts if self._is_settled(host)]
+        for host in has_held:
+            await self.kernel_is_as_wished(host)
+        self.peers_agree(has_held)
+
+    def _is_settled(self, host: SimulatedHost) -> bool:
+        world = self._world
+        assert world is not None
+        now = trio.current_time()
+        quiet = world.quiet_for(host) > QUIET and now - world.changed_at > QUIET
+        # a backup may have brought back the freeze of its time, and nobody thaws it before the end
+        return quiet and world.oracle.network is not None and not world.oracle.book.is_frozen
+
+    async def kernel_is_as_wished(self, host: SimulatedHost) -> None:
+        """The kernel of a settled node holds what follows from the store, and nothing else of ours."""
+        world = self._world
+        assert world is not None
+        state = (world.changed_at, world.quiet_since(host), len(host.kernel.applied))
+        if self._well.get(host.number) == state:
+            return
+        actual, desired = await host.kernel.observe(SCOPE), world.oracle.wish_for(host)
+        if actual != desired:
+            missing = "; ".join(map(str, KernelState(desired.items - actual.items)))
+            needless = "; ".join(map(str, KernelState(actual.items - desired.items)))
+            self._break("kernel-as-wished", f"on {host.name} there is missing: {missing}, needless: {needless}")
+        self._well[host.number] = state
+
+    def no_route_goes_astray(self, host: SimulatedHost) -> None:
+        """No route leads for long to anyone but him who has the subnet by the store's record."""
+        world = self._world
+        assert world is not None
+        now = trio.current_time()
+        holders = world.oracle.public_ips
+        for destination, public_ip in _routes(host):
+            key = (host.number, destination)
+            right = holders.get(destination)
+            if right is None or right == public_ip:
+                self._astray.pop(key, None)
+                continue
+            since = self._astray.setdefault(key, now)
+            if min(now - since, world.quiet_for(host)) > QUIET:
+                self._break(
+                    "no-route-astray", f"{host.name} sends {destination} to {public_ip}, its holder is {right}"
+                )
+
+    def peers_agree(self, has_held: list[SimulatedHost]) -> None:
+        """Who has seen the same revision serves the same peers."""
+        views: dict[int, tuple[SimulatedHost, frozenset[tuple[str, str]]]] = {}
+        for host in has_held:
+            answer = host.answer()
+            if answer is None or not answer.status.in_sync:
+                continue
+            status = answer.status
+            served = {(p.subnet, p.public_ip) for p in status.peers if p.state is PeerState.IN_SYNC}
+            if status.lease is not None and status.underlay is not None:
+                served.add((status.lease.subnet, status.underlay.public_ip))
+            first, theirs = views.setdefault(status.revision, (host, frozenset(served)))
+            if theirs != served:
+                odd = ", ".join(f"{subnet} at {ip}" for subnet, ip in sorted(theirs ^ served))
+                self._break("peers-agree", f"{first.name} and {host.name} at revision {status.revision}: {odd}")
+
+    # --- at the end
+
+    def all_are_well(self) -> None:
+        """With all faults gone, everyone has a subnet and is healthy, or says clearly that there is none left."""
+        if unwell := self.find_unwell():
+            self._break("all-well", unwell)
+
+    def find_unwell(self) -> str:
+        """Who is not well, and what ails him; "" if everyone is."""
+        world = self._world
+        assert world is not None
+        for host in world.hosts:
+            answer, keeper = host.answer(), host.keeper
+            if answer is None or keeper is None:
+                return f"{host.name} is down"
+            codes = {problem.code for problem in answer.status.problems}
+            if world.went_back:
+                codes.discard("store-went-back")  # as long as revisions are lower than they were
+            peers = answer.status.peers
+            is_well = answer.status.belief == "held" and not codes and answer.status.peers_in_sync == len(peers)
+            is_exhausted = keeper.waits_for is Waiting.SUBNET and codes <= {"out-of-subnets", "lease-lost"}
+            if not (answer.verdict is Verdict.HEALTHY or is_well or (is_exhausted and world.is_exhausted)):
+                problems = "; ".join(problem.text for problem in answer.status.problems)
+                return f"{host.name} is {answer.verdict.name}: {answer.reason}: {problems}"
+        return ""
+
+
+def _held(keeper: KeeperState | None, now: float) -> object:
+    if keeper is None or keeper.held is None or belief(keeper, now) is not Belief.HELD:
+        return None
+    return keeper.held.subnet
+
+
+def _routes(host: SimulatedHost) -> list[tuple[IPNetwork, IPAddress]]:
+    """Where our routes and our datapath's entries lead in the end: destination and underlay address."""
+    kernel = host.kernel
+    found = [(encap.prefix, encap.destination) for encap in kernel.encaps.values()]
+    for destination, [first, *_] in kernel.routes.items():
+        if first.protocol != ROUTE_PROTOCOL or first.gateway is None or first.link == "eth1":
+            continue
+        if first.link == "eth0":
+            found.append((destination, first.gateway))
+            continue
+        neighbour = kernel.neighbours.get((first.link, first.gateway))
+        entry = kernel.fdb.get((first.link, neighbour.mac)) if neighbour is not None else None
+        if entry is not None:
+            found.append((destination, entry.destination))
+    return found

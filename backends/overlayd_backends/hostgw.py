@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from overlayd.core.kernel.items import Forwarding, KernelState, Route
 from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.network.addresses import Family, Mac, Subnet
-from overlayd.core.network.view import NetworkView, Underlay
-
-from overlayd.core.kernel.items import Forwarding, KernelState, Route
 from overlayd.core.network.backend import DesiredState, HostRequirements
+from overlayd.core.network.view import NetworkView, Underlay
 from overlayd_backends.peers import NotServedError, is_on_link, whereabouts
 
 

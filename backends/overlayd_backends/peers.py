@@ -6,9 +6,8 @@ from ipaddress import IPv4Network
 
 from overlayd.core.leases.lease import Lease
 from overlayd.core.network.addresses import Family, IPAddress
-from overlayd.core.network.view import Underlay
-
 from overlayd.core.network.backend import refusal_of_type
+from overlayd.core.network.view import Underlay
 
 
 class NotServedError(Exception):

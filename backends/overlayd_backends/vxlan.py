@@ -15,9 +15,6 @@ from ipaddress import IPv4Network
 from typing import ClassVar
 
 import msgspec
-from overlayd.core.leases.lease import Attributes, Lease
-from overlayd.core.network.addresses import Family, IPAddress, Mac, Subnet
-from overlayd.core.network.view import NetworkView, Underlay
 
 from overlayd.core.kernel.items import (
     Address,
@@ -30,7 +27,10 @@ from overlayd.core.kernel.items import (
     Route,
 )
 from overlayd.core.kernel.items import VxlanKind as VxlanDevice
+from overlayd.core.leases.lease import Attributes, Lease
+from overlayd.core.network.addresses import Family, IPAddress, Mac, Subnet
 from overlayd.core.network.backend import BackendOptionError, DesiredState, HostRequirements
+from overlayd.core.network.view import NetworkView, Underlay
 from overlayd_backends.options import flag, number
 from overlayd_backends.peers import NotServedError, is_on_link, underlay_family, whereabouts
 

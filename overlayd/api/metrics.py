@@ -17,7 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYP
 from prometheus_client.registry import Collector
 
 from overlayd.core.kernel.driver import Verb
-from overlayd.core.leases.keeper import Belief
+from overlayd.core.leases.tenure import Belief
 from overlayd.core.status.health import why_not_ready
 from overlayd.core.status.status import (
     DatapathStatus,

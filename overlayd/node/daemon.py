@@ -34,10 +34,11 @@ from overlayd.core.kernel.driver import Driver, Scope
 from overlayd.core.kernel.report import Report, Target
 from overlayd.core.leases.book import LeaseBook, absorb_changes, absorb_snapshot
 from overlayd.core.leases.codec import RecordError, check_writable
-from overlayd.core.leases.keeper import Belief, KeeperState, StoreView, StoreViewed, Waiting, belief
+from overlayd.core.leases.keeper import KeeperState, StoreView, StoreViewed, belief
 from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.leases.store import Changes, Record, Store
 from overlayd.core.leases.subnets import find_config_mismatch
+from overlayd.core.leases.tenure import Belief, Waiting
 from overlayd.core.network.addresses import Family, Subnet
 from overlayd.core.network.backend import Backend, DesiredState
 from overlayd.core.network.backend_choice import check_backend

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from overlayd.core.leases.keeper import Belief, Waiting
+from overlayd.core.leases.tenure import Belief, Waiting
 from overlayd.store.etcd import open_etcd
 from overlayd.testing.store_link import Cut
 from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, room_for, write_config

@@ -15,7 +15,6 @@ from typing import TypeVar
 import pytest
 import trio
 
-from overlayd.core.leases.keeper import Belief
 from overlayd.core.leases.store import (
     Change,
     Changes,
@@ -29,6 +28,7 @@ from overlayd.core.leases.store import (
     StoreError,
     Transaction,
 )
+from overlayd.core.leases.tenure import Belief
 from overlayd.core.status.status import Verdict
 from overlayd.store.etcd import open_etcd
 from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, write_config

@@ -187,7 +187,8 @@ from overlayd.host.underlay import observe_underlay
 async def main(name):
     async with open_netlink(name) as netlink:
         underlay = await observe_underlay(netlink, "eth0", None)
-        for problem in await preflight(netlink, PreflightRequest(IPv4Network("10.244.0.0/16"), 24, underlay, 8472, 1)):
+        request = PreflightRequest(IPv4Network("10.244.0.0/16"), 24, underlay, 8472, 1)
+        for problem in await preflight(netlink, request):
             print(problem.code)
 
 trio.run(main, sys.argv[1])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from overlayd.core.leases.keeper import Belief
 from overlayd.core.leases.store import CONFIG, Committed, Delete, Put, Refused, StoreError, Transaction
+from overlayd.core.leases.tenure import Belief
 from overlayd.store.etcd import open_etcd
 from overlayd.testing.store_link import Cut, LinkConditions
 from support.cluster import SimulatedNode

@@ -11,8 +11,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from overlayd.core.network.addresses import Family, IPNetwork
 
+from overlayd.core.network.addresses import Family, IPNetwork
 from overlayd.core.network.config import TOLD, ConfigError, NetworkConfig, parse_config
 from support.strategies import json_values
 

@@ -18,7 +18,6 @@ from overlayd.core.leases.keeper import (
     AskCommit,
     AskGrant,
     AskKeepalive,
-    Belief,
     CommandFailed,
     CommitResult,
     Event,
@@ -33,6 +32,7 @@ from overlayd.core.leases.keeper import (
 )
 from overlayd.core.leases.lease import Attributes
 from overlayd.core.leases.store import CONFIG, Grant, Put, Transaction
+from overlayd.core.leases.tenure import Belief
 from overlayd.core.network.config import parse_config
 from support.model import sabotage
 from support.model import store as abstract

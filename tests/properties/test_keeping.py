@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlayd.core.leases.keeper import Belief, Waiting
+from overlayd.core.leases.tenure import Belief, Waiting
 from overlayd.store.memory import MemoryStore
 from overlayd.testing.store_link import Cut, LinkConditions
 from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, write_config

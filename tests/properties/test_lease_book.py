@@ -10,12 +10,12 @@ from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from overlayd.core.leases.lease import Attributes, Lease
-from overlayd.core.network.addresses import Subnet
 
 from overlayd.core.leases.book import NAMED, LeaseBook, absorb_changes, absorb_snapshot
 from overlayd.core.leases.codec import RecordError, format_subnet_name, parse_lease
+from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.leases.store import CONFIG, Change, Changes, Deleted, Record, Snapshot
+from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.config import NetworkConfig, parse_config
 from overlayd.core.text.strict_json import SIZE_LIMIT
 from support.strategies import junk_records, leases, nth_prefix, prefixes, record_of, subnets

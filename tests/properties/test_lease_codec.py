@@ -8,8 +8,6 @@ import json
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from overlayd.core.leases.lease import Attributes, Lease
-from overlayd.core.network.addresses import Subnet
 
 from overlayd.core.leases.codec import (
     WORD_LIMIT,
@@ -20,7 +18,9 @@ from overlayd.core.leases.codec import (
     parse_lease,
     parse_subnet_name,
 )
+from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.leases.store import Record
+from overlayd.core.network.addresses import Subnet
 from overlayd.core.text.strict_json import SIZE_LIMIT
 from support.strategies import attributes, json_values, junk_records, leases, record_of, subnets
 

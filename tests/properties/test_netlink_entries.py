@@ -7,11 +7,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from hypothesis import given
 from hypothesis import strategies as st
-from overlayd.core.network.addresses import Family, IPAddress, IPNetwork, Mac
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from overlayd.core.kernel.items import FdbEntry, Neighbour, Route
+from overlayd.core.network.addresses import Family, IPAddress, IPNetwork, Mac
 from overlayd.host.netlink import entries
 
 indices = st.integers(1, 2**31 - 1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from overlayd.core.network.addresses import Subnet
 
 from overlayd.core.leases.subnets import subnet_at
+from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.config import NetworkConfig, parse_config
 from overlayd.core.publish.subnet_env import SubnetEnvError, format_subnet_env, parse_subnet_env
 

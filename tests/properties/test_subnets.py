@@ -8,9 +8,9 @@ from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
-from overlayd.core.network.addresses import IPNetwork, Subnet
 
 from overlayd.core.leases.subnets import choose_subnet, find_config_mismatch, subnet_at
+from overlayd.core.network.addresses import IPNetwork, Subnet
 from overlayd.core.network.config import NetworkConfig, Range, parse_config
 from support.strategies import nth_prefix, subnets
 

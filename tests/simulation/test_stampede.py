@@ -10,10 +10,11 @@ import pytest
 import trio
 
 from overlayd.core.leases.codec import format_subnet_name, parse_lease
-from overlayd.core.leases.keeper import Belief, KeeperState, StoreView, StoreViewed, belief
+from overlayd.core.leases.keeper import KeeperState, StoreView, StoreViewed, belief
 from overlayd.core.leases.lease import Attributes
 from overlayd.core.leases.store import CONFIG, Changes, Put, Transaction
 from overlayd.core.leases.subnets import subnet_at
+from overlayd.core.leases.tenure import Belief
 from overlayd.core.network.config import parse_config
 from overlayd.node.lease_runner import LeaseRunner
 from overlayd.node.store_watch import follow

@@ -19,8 +19,9 @@ from overlayd.core.firewall.conflicts import ForeignFirewalls
 from overlayd.core.host.preflight import PreflightRequest
 from overlayd.core.host.stale_addresses import UsedAddress
 from overlayd.core.kernel.items import ROUTE_PROTOCOL
-from overlayd.core.leases.keeper import Belief, KeeperState, belief
+from overlayd.core.leases.keeper import KeeperState, belief
 from overlayd.core.leases.store import CONFIG, Delete, Put, Store, Transaction
+from overlayd.core.leases.tenure import Belief
 from overlayd.core.network.addresses import Mac
 from overlayd.core.network.view import Underlay
 from overlayd.core.status.problem import Problem

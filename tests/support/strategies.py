@@ -6,11 +6,11 @@ import json
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from hypothesis import strategies as st
-from overlayd.core.leases.lease import Attributes, Lease
-from overlayd.core.network.addresses import IPNetwork, Mac, Subnet
 
 from overlayd.core.leases.codec import encode_attributes, format_subnet_name
+from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.leases.store import SUBNETS, Record
+from overlayd.core.network.addresses import IPNetwork, Mac, Subnet
 from overlayd.core.text.strict_json import SIZE_LIMIT
 
 NETWORK = IPv4Network("10.244.0.0/16")

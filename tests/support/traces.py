@@ -13,10 +13,9 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from overlayd.core.network.addresses import Subnet
 
 from overlayd.core.leases import keeper
-from overlayd.core.leases.keeper import AskCommit, Belief, Command, Event, KeeperState, belief
+from overlayd.core.leases.keeper import AskCommit, Command, Event, KeeperState, belief
 from overlayd.core.leases.store import (
     Change,
     Changes,
@@ -30,6 +29,8 @@ from overlayd.core.leases.store import (
     StoreError,
     Transaction,
 )
+from overlayd.core.leases.tenure import Belief
+from overlayd.core.network.addresses import Subnet
 from support.model.store import AbstractStore, commit, end, grant
 
 

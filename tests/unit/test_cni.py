@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from overlayd.core.network.addresses import Subnet
 
+from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.config import parse_config
 from overlayd.core.publish.cni import FILE_NAME, NEEDED, PLUGINS, format_conflist
 from overlayd.host.conflist import ConflistFile

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from overlayd.core.network.addresses import Subnet
 
 from overlayd.core.leases.admin import make_reservation
-from overlayd.core.leases.keeper import Belief
+from overlayd.core.leases.tenure import Belief
+from overlayd.core.network.addresses import Subnet
 from overlayd.core.status.status import Verdict
 from overlayd.node.daemon import SubnetChanged
 from overlayd.testing.store_link import Cut

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from overlayd.core.kernel.driver import Scope
-from overlayd.core.leases.keeper import Belief
+from overlayd.core.leases.tenure import Belief
 from overlayd.testing.store_link import Cut
 from support.cluster import (
     FLANNEL,

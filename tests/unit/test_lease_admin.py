@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from overlayd.core.network.addresses import Subnet
 
 from overlayd.core.leases.admin import (
     Inventory,
@@ -19,8 +18,9 @@ from overlayd.core.leases.admin import (
     make_reservation,
     render_inventory,
 )
-from overlayd.core.leases.keeper import Belief
 from overlayd.core.leases.store import Committed, Put, Refused, Transaction
+from overlayd.core.leases.tenure import Belief
+from overlayd.core.network.addresses import Subnet
 from overlayd.core.status.status import Verdict
 from overlayd.store.memory import MemoryStore
 from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, write_config

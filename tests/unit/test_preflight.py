@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from overlayd.core.network.view import Underlay
 
 from overlayd.core.host.preflight import HostFindings, PreflightRequest, judge
 from overlayd.core.host.underlay import HostAddress, HostFacts, HostLink, HostRoute
 from overlayd.core.kernel.items import VxlanKind
+from overlayd.core.network.view import Underlay
 from overlayd.core.status.problem import Problem
 
 NODE = IPv4Address("10.99.0.1")

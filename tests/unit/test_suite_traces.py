@@ -5,8 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from overlayd.core.network.addresses import Mac
 
+from overlayd.core.network.addresses import Mac
 from overlayd.core.status.status import PeerState, PeerStatus
 from overlayd.host.netlink.entries import AF_BRIDGE, NUD_PERMANENT, NeighbourRow, RouteRow
 from overlayd.lab.suite.traces import Tables, traces

@@ -7,7 +7,6 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_interface, ip_network
 
 import pytest
-from overlayd.core.network.view import Underlay
 
 from overlayd.cli import CommandError
 from overlayd.cli.options import add_iface_option, pick_iface
@@ -27,6 +26,7 @@ from overlayd.core.host.underlay import (
     is_our_device_name,
 )
 from overlayd.core.kernel.items import TunKind, VxlanKind
+from overlayd.core.network.view import Underlay
 
 LO = HostLink(1, "lo", 65536, up=True, loopback=True)
 ETH0 = HostLink(2, "eth0", 1500, up=True)

@@ -11,10 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from overlayd.core.leases.lease import Attributes, Lease
-from overlayd.core.network.addresses import Family, Mac, Subnet
-from overlayd.core.network.view import NetworkView, Underlay
-
 from overlayd.core.kernel.items import (
     Address,
     Datapath,
@@ -26,7 +22,10 @@ from overlayd.core.kernel.items import (
     Route,
     TunKind,
 )
+from overlayd.core.leases.lease import Attributes, Lease
+from overlayd.core.network.addresses import Family, Mac, Subnet
 from overlayd.core.network.backend import BackendOptionError, DesiredState, HostRequirements
+from overlayd.core.network.view import NetworkView, Underlay
 from overlayd_backends.options import number
 from overlayd_backends.peers import NotServedError, underlay_family, whereabouts
 

@@ -23,7 +23,6 @@ random number) are arguments.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -42,6 +41,7 @@ from overlayd.core.leases.store import (
     Transaction,
 )
 from overlayd.core.leases.subnets import choose_subnet, find_config_mismatch
+from overlayd.core.leases.tenure import Belief, Tenure, Waiting
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.config import NetworkConfig
 
@@ -57,27 +57,6 @@ RETRY_FIRST, RETRY_LAST = 0.5, 15.0
 def margin(ttl: float) -> float:
     """Seconds that belief ends before the TTL does: 2 % for clocks of different rates, 10 s at least."""
     return max(0.02 * ttl, 10.0)
-
-
-class Waiting(enum.Enum):
-    """What else than time a node without a subnet waits for."""
-
-    CONFIG = "the network config can't be used"
-    SUBNET = "all subnets are taken"
-    THAW = "claims are frozen"
-    OTHER_SELF = "another incarnation of this node holds a subnet"
-
-
-class Belief(enum.Enum):
-    """What this node believes of its lease."""
-
-    UNCLAIMED = "unclaimed"
-    """It has none yet."""
-    HELD = "held"
-    FENCED = "fenced"
-    """It had one and cannot know whether it still does.  Forwarding goes on as it was."""
-    LOST = "lost"
-    """Another holds it, or the config has no room for it: it must not be used any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,14 +191,23 @@ class KeeperState:
         """The lease that forwarding goes by."""
         return self.held or self.last
 
+    @property
+    def tenure(self) -> Tenure:
+        """What this state says to the rest of the node."""
+        return Tenure(
+            self.served,
+            self.held is not None,
+            self.until,
+            self.lost_to,
+            self.config_mismatch,
+            self.waits_for,
+            self.complaint,
+        )
+
 
 def belief(state: KeeperState, now: float) -> Belief:
     """To be asked where it is used: no timer is believed to have fired in time."""
-    if state.held is None:
-        if state.last is not None:
-            return Belief.FENCED
-        return Belief.LOST if state.lost_to or state.config_mismatch else Belief.UNCLAIMED
-    return Belief.HELD if now < state.until else Belief.FENCED
+    return state.tenure.belief(now)
 
 
 def wake_at(state: KeeperState, stepped_at: float) -> float | None:

@@ -10,8 +10,9 @@ import msgspec
 from overlayd.core.kernel.datapath import DatapathReport
 from overlayd.core.kernel.items import Datapath
 from overlayd.core.kernel.report import Report
-from overlayd.core.leases.keeper import Belief, KeeperState, Waiting, belief
+from overlayd.core.leases.keeper import KeeperState, belief
 from overlayd.core.leases.lease import Lease
+from overlayd.core.leases.tenure import Belief, Waiting
 from overlayd.core.network.addresses import Family, Subnet
 from overlayd.core.network.view import Underlay
 from overlayd.core.status.problem import Problem

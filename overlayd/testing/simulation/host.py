@@ -24,8 +24,9 @@ from overlayd.core.kernel.items import (
     Neighbour,
     VxlanKind,
 )
-from overlayd.core.leases.keeper import Belief, KeeperState, belief
+from overlayd.core.leases.keeper import KeeperState, belief
 from overlayd.core.leases.store import Store
+from overlayd.core.leases.tenure import Belief
 from overlayd.core.network.addresses import Mac
 from overlayd.core.network.backend import Backend
 from overlayd.core.network.view import Underlay

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import trio
 
 from overlayd.core.kernel.items import ROUTE_PROTOCOL, KernelState
-from overlayd.core.leases.keeper import Belief, KeeperState, Waiting, belief
+from overlayd.core.leases.keeper import KeeperState, belief
 from overlayd.core.leases.lease import Lease
+from overlayd.core.leases.tenure import Belief, Waiting
 from overlayd.core.network.addresses import IPAddress, IPNetwork
 from overlayd.core.status.status import STALE_AFTER, PeerState, Verdict
 from overlayd.testing.simulation.host import SCOPE, SimulatedHost, foreign_state, here

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from functools import cache
 
-from overlayd.core.network.addresses import Subnet
-
 from overlayd.core.leases.book import LeaseBook, absorb_snapshot
 from overlayd.core.leases.codec import format_hold_name, format_subnet_name
-from overlayd.core.leases.keeper import Belief, KeeperState
+from overlayd.core.leases.keeper import KeeperState
+from overlayd.core.leases.tenure import Belief
+from overlayd.core.network.addresses import Subnet
 from support.model import store as stores
 from support.model.interning import InternTable
 from support.model.store import AbstractStore

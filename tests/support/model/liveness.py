@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from overlayd.core.leases.keeper import AskGrant, AskKeepalive, Waiting
+from overlayd.core.leases.keeper import AskGrant, AskKeepalive
 from overlayd.core.leases.subnets import subnet_at
+from overlayd.core.leases.tenure import Waiting
 from support.model.model import Model
 from support.model.world import Budget, ModelWorld
 

@@ -17,11 +17,10 @@ from functools import cache
 from ipaddress import IPv4Address
 from typing import Any
 
-from overlayd.core.leases.lease import Attributes
-from overlayd.core.network.addresses import Subnet
-
 from overlayd.core.leases.codec import encode_attributes, encode_hold
+from overlayd.core.leases.lease import Attributes
 from overlayd.core.leases.store import Field, Guard
+from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.config import NetworkConfig
 from support.model.store import AbstractStore
 

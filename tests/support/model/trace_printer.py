@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from overlayd.core.leases.keeper import AskCommit, Belief, Command
+from overlayd.core.leases.keeper import AskCommit, Command
 from overlayd.core.leases.store import CONFIG, Delete
+from overlayd.core.leases.tenure import Belief
 from support.model.model import Model
 from support.model.search import Found
 from support.model.world import ModelNode, ModelWorld

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from overlayd.core.leases import keeper
-from overlayd.core.leases.keeper import Belief, Command, Event, KeeperState, StoreView
+from overlayd.core.leases.keeper import Command, Event, KeeperState, StoreView
+from overlayd.core.leases.tenure import Belief
 from support.model.renaming import NODES
 
 TICK = 10.0

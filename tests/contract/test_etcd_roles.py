@@ -16,7 +16,8 @@ from overlayd.core.leases.keeper import release
 from overlayd.core.leases.store import CONFIG, FROZEN, HELD, SUBNETS, Put, Store, StoreRefused, Transaction
 from overlayd.core.status.status import Status, Verdict
 from overlayd.store.etcd import Access, Login, open_etcd
-from support.cluster import SimulatedNode, subnet_of
+from overlayd.testing.simulation.host import SimulatedHost
+from support.cluster import subnet_of
 from support.etcd import Etcd
 
 PREFIX = "/coreos.com/network"
@@ -76,17 +77,17 @@ class Cluster:
         command = [*arguments, "--etcd-endpoints", self.etcd.endpoint, *who]
         return await trio.to_thread.run_sync(main, command)
 
-    async def start(self, number: int) -> SimulatedNode:
-        node = SimulatedNode(number, await self.store(NODE), self.home, self._nursery)
-        self._nursery.start_soon(node.run)
+    async def start(self, number: int) -> SimulatedHost:
+        node = SimulatedHost(number, await self.store(NODE), self.home, self._nursery)
+        await self._nursery.start(node.run)
         return node
 
 
-def status(node: SimulatedNode) -> Status:
-    return node.daemon.answer().status
+def status(node: SimulatedHost) -> Status:
+    return node.answer().status
 
 
-async def until(condition: Callable[[], bool], node: SimulatedNode) -> None:
+async def until(condition: Callable[[], bool], node: SimulatedHost) -> None:
     with trio.move_on_after(PATIENCE):
         while not condition():  # noqa: ASYNC110 - no bell rings for it
             await trio.sleep(0.05)
@@ -94,16 +95,16 @@ async def until(condition: Callable[[], bool], node: SimulatedNode) -> None:
     raise AssertionError(f"it did not come to pass; {status(node)}")
 
 
-def is_healthy(node: SimulatedNode) -> bool:
-    return node.daemon.answer().verdict is Verdict.HEALTHY
+def is_healthy(node: SimulatedHost) -> bool:
+    return node.answer().verdict is Verdict.HEALTHY
 
 
-def is_reserved(node: SimulatedNode) -> bool:
+def is_reserved(node: SimulatedHost) -> bool:
     lease = status(node).lease
     return lease is not None and lease.until is None
 
 
-def is_frozen_out(node: SimulatedNode) -> bool:
+def is_frozen_out(node: SimulatedHost) -> bool:
     return any(problem.code == "claims-frozen" for problem in status(node).problems)
 
 

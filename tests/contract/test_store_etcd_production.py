@@ -31,7 +31,8 @@ from overlayd.core.leases.store import (
 from overlayd.core.leases.tenure import Belief
 from overlayd.core.status.status import Verdict
 from overlayd.store.etcd import open_etcd
-from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, write_config
+from overlayd.testing.simulation.host import SimulatedHost
+from support.cluster import assert_no_subnet_is_held_twice, write_config
 from support.etcd import Etcd, open_cluster
 
 T = TypeVar("T")
@@ -65,30 +66,30 @@ async def put(store: Store, name: str, value: bytes) -> int:
 @asynccontextmanager
 async def running_daemons(
     endpoints: list[str], home: Path, numbers: list[int]
-) -> AsyncGenerator[list[SimulatedNode]]:
+) -> AsyncGenerator[list[SimulatedHost]]:
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         nodes = []
         for number in numbers:
             store = await stack.enter_async_context(open_etcd(endpoints, PREFIX))
-            nodes.append(SimulatedNode(number, store, home, nursery))
+            nodes.append(SimulatedHost(number, store, home, nursery))
             await nursery.start(nodes[-1].run)
         yield nodes
         nursery.cancel_scope.cancel()
 
 
-def are_healthy(nodes: list[SimulatedNode], peers: int) -> bool:
-    answers = [node.daemon.answer() for node in nodes]
+def are_healthy(nodes: list[SimulatedHost], peers: int) -> bool:
+    answers = [node.answer() for node in nodes]
     return all(
         answer.verdict is Verdict.HEALTHY and answer.status.peers_in_sync == len(answer.status.peers) == peers
         for answer in answers
     )
 
 
-def codes(node: SimulatedNode) -> set[str]:
-    return {problem.code for problem in node.daemon.answer().status.problems}
+def codes(node: SimulatedHost) -> set[str]:
+    return {problem.code for problem in node.answer().status.problems}
 
 
-async def wait_said(nodes: list[SimulatedNode], code: str) -> None:
+async def wait_said(nodes: list[SimulatedHost], code: str) -> None:
     """Until each has had this problem, though not all at the same time; nothing is held twice meanwhile."""
     silent = {node.number for node in nodes}
 
@@ -317,7 +318,7 @@ async def test_what_changed_before_a_compaction_that_was_missed_arrives(tmp_path
                 gate.open()
 
                 def peers() -> set[tuple[str, str]]:
-                    return {(peer.subnet, peer.public_ip) for peer in node.daemon.answer().status.peers}
+                    return {(peer.subnet, peer.public_ip) for peer in node.answer().status.peers}
 
                 await wait_until(lambda: ("10.244.3.0/24", "10.99.1.3") in peers() and are_healthy([node], 2))
                 assert peers() == {("10.244.1.0/24", "10.99.1.77"), ("10.244.3.0/24", "10.99.1.3")}
@@ -367,7 +368,7 @@ async def test_a_megabyte_beside_the_leases_ten_times_harms_nobody(tmp_path: Pat
             await wait_until(
                 lambda: all(
                     node.belief is Belief.HELD
-                    and node.daemon.answer().status.peers_in_sync == 1
+                    and node.answer().status.peers_in_sync == 1
                     and codes(node) == {"lease-oversized", "key-unknown"}
                     for node in nodes
                 )

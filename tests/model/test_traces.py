@@ -13,8 +13,8 @@ import trio
 from overlayd.core.leases.store import CONFIG, Committed, Delete, Put, Refused, StoreError, Transaction
 from overlayd.core.leases.tenure import Belief
 from overlayd.store.etcd import open_etcd
+from overlayd.testing.simulation.host import SimulatedHost
 from overlayd.testing.store_link import Cut, LinkConditions
-from support.cluster import SimulatedNode
 from support.etcd import Etcd
 from support.traces import KeeperTrace, NotAllowed, RecordingStore, read_history, recorded_steps, replay
 
@@ -41,27 +41,28 @@ async def record(home: Path, outage: float, calm: float) -> KeeperTrace:
                         else:
                             return
 
-            nodes = [SimulatedNode(number, store, home, nursery, ttl=30) for number in range(1, NODES + 1)]
-            lives = [await nursery.start(node.run) for node in nodes]
+            nodes = [SimulatedHost(number, store, home, nursery, ttl=30) for number in range(1, NODES + 1)]
+            for node in nodes:
+                await nursery.start(node.run)
             await write(Put(CONFIG, CONFIG_TEXT, 0))
             await until(lambda: sum(node.belief is Belief.HELD for node in nodes) == NODES - 1)
             for node in nodes:
-                node.line.conditions = replace(node.line.conditions, lose=0.2)
-            lives[0].cancel()
-            lives[0] = await nursery.start(nodes[0].run)
-            nodes[1].line.sever(Cut.SILENT)
+                node.store_link.conditions = replace(node.store_link.conditions, lose=0.2)
+            nodes[0].kill()
+            await nursery.start(nodes[0].run)
+            nodes[1].store_link.sever(Cut.SILENT)
             etcd.kill()
             await trio.sleep(1)
             etcd.start()  # not by a thread: etcd would be killed when that ends
             held = next(node.keeper.held for node in nodes[2:] if node.keeper.held is not None)
             await write(Put(f"subnets/{str(held.subnet).replace('/', '-')}", b"damaged", held.lease_id))
             crashing = next(place for place in (2, 3, 4) if nodes[place].keeper.held is not held)
-            lives[crashing].cancel()
-            lives[crashing] = await nursery.start(nodes[crashing].run)
+            nodes[crashing].kill()
+            await nursery.start(nodes[crashing].run)
             await trio.sleep(outage)
             for node in nodes:
-                node.line.conditions = LinkConditions()
-            nodes[1].line.mend()
+                node.store_link.conditions = LinkConditions()
+            nodes[1].store_link.mend()
             await trio.sleep(calm)
             await until(lambda: sum(node.belief is Belief.HELD for node in nodes) == NODES - 1)
             nursery.cancel_scope.cancel()

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from overlayd.core.leases.tenure import Belief, Waiting
 from overlayd.store.memory import MemoryStore
+from overlayd.testing.simulation.host import SimulatedHost
 from overlayd.testing.store_link import Cut, LinkConditions
-from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, write_config
+from support.cluster import assert_no_subnet_is_held_twice, write_config
 
 SMALL = b'{"Network":"10.244.0.0/21","SubnetLen":24,"SubnetMin":"10.244.1.0","SubnetMax":"10.244.4.0"}'
 """Four subnets for five nodes: somebody always waits for one to come free, and takes it at once."""
@@ -40,17 +41,17 @@ def test_no_subnet_is_held_twice(events: list[tuple[str, int, float, float]], de
         store = MemoryStore()
         await write_config(store, SMALL)
         with tempfile.TemporaryDirectory() as home:
-            lives: list[trio.CancelScope] = []
             async with trio.open_nursery() as nursery:
                 nodes = [
-                    SimulatedNode(number, store, Path(home), nursery, seed, TTL) for number in range(1, NODES + 1)
+                    SimulatedHost(number, store, Path(home), nursery, seed=seed, ttl=TTL)
+                    for number in range(1, NODES + 1)
                 ]
                 nursery.start_soon(_watch_promise, nodes)
                 for node in nodes:
-                    node.line.conditions = LinkConditions(delay=delay)
-                    lives.append(await nursery.start(node.run))
+                    node.store_link.conditions = LinkConditions(delay=delay)
+                    await nursery.start(node.run)
                 for event, which, line_delay, pause in events:
-                    line = nodes[which].line
+                    line = nodes[which].store_link
                     line.conditions = replace(line.conditions, delay=line_delay)
                     match event:
                         case "cut":
@@ -62,13 +63,13 @@ def test_no_subnet_is_held_twice(events: list[tuple[str, int, float, float]], de
                         case "sound":
                             line.conditions = LinkConditions(delay=line_delay)
                         case "restart":
-                            lives[which].cancel()
+                            nodes[which].kill()
                             await trio.sleep(pause)
-                            lives[which] = await nursery.start(nodes[which].run)
+                            await nursery.start(nodes[which].run)
                     await trio.sleep(pause)
                 for node in nodes:
-                    node.line.mend()
-                    node.line.conditions = LinkConditions()
+                    node.store_link.mend()
+                    node.store_link.conditions = LinkConditions()
                 await trio.sleep(4 * TTL)
                 holders = [node for node in nodes if node.belief is Belief.HELD]
                 assert len({node.keeper.held.subnet for node in holders if node.keeper.held}) == SUBNETS
@@ -78,7 +79,7 @@ def test_no_subnet_is_held_twice(events: list[tuple[str, int, float, float]], de
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-async def _watch_promise(nodes: list[SimulatedNode]) -> None:
+async def _watch_promise(nodes: list[SimulatedHost]) -> None:
     while True:
         assert_no_subnet_is_held_twice(nodes)
         await trio.sleep(0.25)

@@ -14,8 +14,9 @@ from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.config import parse_config
 from overlayd.core.publish.cni import FILE_NAME, NEEDED, PLUGINS, format_conflist
 from overlayd.host.conflist import ConflistFile
+from overlayd.testing.simulation.host import SimulatedHost
 from overlayd.testing.store import SimulatedStore
-from support.cluster import VXLAN, SimulatedNode, codes, subnet_of, write_config
+from support.cluster import VXLAN, codes, subnet_of, write_config
 
 CONFIG = parse_config(b'{"Network":"10.244.0.0/16"}')
 SUBNET = Subnet.parse("10.244.3.0/24")
@@ -127,8 +128,8 @@ async def test_it_follows_the_lease(
     path = runtime.file.path
     store = SimulatedStore(lambda: None)
     async with trio.open_nursery() as nursery:
-        node = SimulatedNode(1, store, tmp_path, nursery, cni=runtime.file)
-        nursery.start_soon(node.run)
+        node = SimulatedHost(1, store, tmp_path, nursery, cni=runtime.file)
+        await nursery.start(node.run)
         await trio.sleep(20)
         assert not path.exists()  # there is no config, so no subnet
         await write_config(store, VXLAN)

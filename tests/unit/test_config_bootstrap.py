@@ -12,8 +12,9 @@ from overlayd.cli.run import read_first_config
 from overlayd.core.leases.store import CONFIG
 from overlayd.core.status.status import Verdict
 from overlayd.node.config_bootstrap import RETRY, FirstConfig
+from overlayd.testing.simulation.host import SimulatedHost
 from overlayd.testing.store import SimulatedStore
-from support.cluster import VXLAN, SimulatedNode, codes, delete, write_config
+from support.cluster import VXLAN, codes, delete, write_config
 
 FIRST = FirstConfig("/etc/overlayd/network.json", VXLAN)
 
@@ -23,14 +24,14 @@ async def test_of_many_nodes_one_founds_and_all_follow(
 ) -> None:
     store = SimulatedStore(lambda: None)
     async with trio.open_nursery() as nursery:
-        nodes = [SimulatedNode(n, store, tmp_path, nursery, first_config=FIRST) for n in range(1, 9)]
+        nodes = [SimulatedHost(n, store, tmp_path, nursery, first_config=FIRST) for n in range(1, 9)]
         for node in nodes:
-            nursery.start_soon(node.run)
+            await nursery.start(node.run)
         await trio.sleep(30)
         record = (await store.snapshot()).config
         assert record is not None
         assert (record.value, record.create_revision) == (VXLAN, record.mod_revision)
-        assert [node.daemon.answer().verdict for node in nodes] == [Verdict.HEALTHY] * 8
+        assert [node.answer().verdict for node in nodes] == [Verdict.HEALTHY] * 8
         nursery.cancel_scope.cancel()
 
 
@@ -41,14 +42,14 @@ async def test_a_config_that_stands_is_never_overwritten(
     store = SimulatedStore(lambda: None)
     await write_config(store, theirs)
     async with trio.open_nursery() as nursery:
-        node = SimulatedNode(1, store, tmp_path, nursery, first_config=FIRST)
-        nursery.start_soon(node.run)
+        node = SimulatedHost(1, store, tmp_path, nursery, first_config=FIRST)
+        await nursery.start(node.run)
         await trio.sleep(10 * RETRY)
         record = (await store.snapshot()).config
         assert record is not None
         assert record.value == theirs
         assert codes(node) == {"config-differs"}
-        assert node.daemon.answer().status.lease is not None
+        assert node.answer().status.lease is not None
         await write_config(store, VXLAN.replace(b":", b" : "))  # says the same in other bytes
         await trio.sleep(60)
         assert codes(node) == set()
@@ -60,8 +61,8 @@ async def test_a_config_that_was_deleted_is_founded_again(
 ) -> None:
     store = SimulatedStore(lambda: None)
     async with trio.open_nursery() as nursery:
-        node = SimulatedNode(1, store, tmp_path, nursery, first_config=FIRST)
-        nursery.start_soon(node.run)
+        node = SimulatedHost(1, store, tmp_path, nursery, first_config=FIRST)
+        await nursery.start(node.run)
         for _ in range(3):
             await trio.sleep(30)
             assert (await store.snapshot()).config is not None

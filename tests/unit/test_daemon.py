@@ -15,10 +15,10 @@ from overlayd.core.kernel.items import Link
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.status.problem import Problem
 from overlayd.core.status.status import PeerState, Verdict
+from overlayd.testing.simulation.host import SimulatedHost
 from support.cluster import (
     FLANNEL,
     VXLAN,
-    SimulatedNode,
     cluster,
     codes,
     delete,
@@ -35,7 +35,7 @@ async def test_three_nodes_find_each_other(autojump_clock: trio.testing.MockCloc
         subnets = {subnet_of(node) for node in nodes}
         assert len(subnets) == 3
         for node in nodes:
-            answer = node.daemon.answer()
+            answer = node.answer()
             assert (answer.verdict, answer.reason) == (Verdict.HEALTHY, "")
             assert {peer.subnet for peer in answer.status.peers} == subnets - {subnet_of(node)}
             assert routes(node) == subnets - {subnet_of(node)}
@@ -53,7 +53,7 @@ async def test_without_a_config_it_waits_and_says_for_what(
 ) -> None:
     async with cluster(tmp_path, 1, config=None) as (store, [node], _):
         await trio.sleep(500)
-        answer = node.daemon.answer()
+        answer = node.answer()
         assert answer.verdict is Verdict.DEGRADED
         [problem] = answer.status.problems
         assert problem.code == "no-config"
@@ -61,7 +61,7 @@ async def test_without_a_config_it_waits_and_says_for_what(
         assert "overlayd config set" in problem.remedy
         await write_config(store, VXLAN)
         await trio.sleep(5)
-        assert node.daemon.answer().verdict is Verdict.HEALTHY
+        assert node.answer().verdict is Verdict.HEALTHY
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,12 @@ async def test_a_bad_config_is_named_and_the_sound_one_before_it_stays_in_force(
         await write_config(store, config)
         await trio.sleep(100)
         assert [(subnet_of(node), routes(node)) for node in nodes] == before
-        [problem] = nodes[0].daemon.answer().status.problems
+        [problem] = nodes[0].answer().status.problems
         assert problem.code == "config-invalid"
         assert said in problem.text
         await write_config(store, VXLAN)
         await trio.sleep(5)
-        assert nodes[0].daemon.answer().verdict is Verdict.HEALTHY
+        assert nodes[0].answer().verdict is Verdict.HEALTHY
 
 
 async def test_a_changed_config_is_followed(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ async def test_a_changed_config_is_followed(autojump_clock: trio.testing.MockClo
             assert subnet_of(node).startswith("10.245.")
             assert routes(node) == {subnet_of(other)}
             assert {name for name in node.kernel.links if name.startswith("ovl")} == {"ovl.7"}
-            assert node.daemon.answer().verdict is Verdict.HEALTHY
+            assert node.answer().verdict is Verdict.HEALTHY
         assert {record.name for record in (await store.snapshot()).subnets} == set(map(key_of, nodes))
 
 
@@ -122,8 +122,8 @@ async def test_bad_records_harm_nobody_but_themselves(
                 "lease-outside",
                 "lease-overlap",
             }
-        late = SimulatedNode(3, store, tmp_path, nursery)
-        nursery.start_soon(late.run)
+        late = SimulatedHost(3, store, tmp_path, nursery)
+        await nursery.start(late.run)
         await trio.sleep(5)
         assert routes(late) == set(map(subnet_of, nodes))
 
@@ -148,7 +148,7 @@ async def test_peers_that_cannot_be_served_are_named(
         old = b'{"PublicIP":"10.99.0.82","BackendType":"vxlan","BackendData":{"VtepMAC":"7a:eb:33:ad:22:5f"}}'
         await put(store, "subnets/10.244.7.0-24", old)
         await trio.sleep(5)
-        status = node.daemon.answer().status
+        status = node.answer().status
         reasons = {peer.subnet.split(".")[2]: peer.reason for peer in status.peers}
         states = {peer.subnet.split(".")[2]: peer.state for peer in status.peers}
         assert {third for third, state in states.items() if state is PeerState.IN_SYNC} == {"1", "7"}
@@ -157,16 +157,16 @@ async def test_peers_that_cannot_be_served_are_named(
         assert "names no backend" in reasons["4"]
         assert "VNI 5" in reasons["5"]
         assert "this node's own" in reasons["6"]
-        assert node.daemon.answer().verdict is Verdict.DEGRADED
+        assert node.answer().verdict is Verdict.DEGRADED
 
 
 async def test_an_unfit_host_claims_nothing_until_it_is_mended(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     async with cluster(tmp_path, 0) as (store, _, nursery):
-        node = SimulatedNode(1, store, tmp_path, nursery)
+        node = SimulatedHost(1, store, tmp_path, nursery)
         node.preflight = (Problem("port-taken", "UDP port 8472 is taken", "Stop it"),)
-        nursery.start_soon(node.run)
+        await nursery.start(node.run)
         await trio.sleep(100)
         assert codes(node) == {"port-taken"}
         assert not (await store.snapshot()).subnets
@@ -174,7 +174,7 @@ async def test_an_unfit_host_claims_nothing_until_it_is_mended(
         assert "ovl.1" not in node.kernel.links
         node.preflight = ()
         await trio.sleep(60)
-        assert node.daemon.answer().verdict is Verdict.HEALTHY
+        assert node.answer().verdict is Verdict.HEALTHY
 
 
 async def test_the_subnet_file_comes_back_and_an_unwritable_one_is_named(
@@ -191,7 +191,7 @@ async def test_the_subnet_file_comes_back_and_an_unwritable_one_is_named(
         assert codes(node) == {"subnet-file-unwritable"}
         node.subnet_file.rmdir()
         await trio.sleep(60)
-        assert node.daemon.answer().verdict is Verdict.HEALTHY
+        assert node.answer().verdict is Verdict.HEALTHY
 
 
 async def test_the_log_says_each_change_once(
@@ -228,9 +228,9 @@ async def test_pods_at_old_addresses_are_named_with_who_owns_these_now(
             UsedAddress("eth0", node.address),
         )
         await trio.sleep(60)
-        [problem] = node.daemon.answer().status.problems
+        [problem] = node.answer().status.problems
         assert problem.code == "old-addresses"
-        assert f"behind cni0 there are still {theirs[1]}, {theirs[7]}, which belong to node2 now" in problem.text
+        assert f"behind cni0 there are still {theirs[1]}, {theirs[7]}, which belong to n2 now" in problem.text
 
 
 async def test_a_config_that_this_host_is_not_fit_for_leaves_the_one_before_it_in_force(
@@ -251,7 +251,7 @@ async def test_a_config_that_this_host_is_not_fit_for_leaves_the_one_before_it_i
         node.preflight = ()
         await trio.sleep(60)
         assert subnet_of(node).startswith("10.245.")
-        assert node.daemon.answer().verdict is Verdict.HEALTHY
+        assert node.answer().verdict is Verdict.HEALTHY
 
 
 async def test_what_the_node_itself_lacks_in_the_kernel_is_never_healthy(
@@ -261,5 +261,5 @@ async def test_what_the_node_itself_lacks_in_the_kernel_is_never_healthy(
         node.kernel.fail_next(lambda operation: isinstance(operation.item, Link), times=1_000)
         node.kernel.delete_link("ovl.1")
         await trio.sleep(60)
-        assert node.daemon.answer().verdict is Verdict.DEGRADED
+        assert node.answer().verdict is Verdict.DEGRADED
         assert {"kernel-behind", "kernel-refused"} <= codes(node)

@@ -1,4 +1,4 @@
-"""A daemon that comes back to what an earlier life left, and a store that comes back from a backup."""
+"""A daemon that restarts on what an earlier process left, and a store that is restored from a backup."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import trio.testing
 
 from overlayd.core.kernel.driver import Scope
 from overlayd.core.leases.tenure import Belief
+from overlayd.testing.simulation.host import SimulatedHost
 from overlayd.testing.store_link import Cut
 from support.cluster import (
     FLANNEL,
-    SimulatedNode,
     cluster,
     delete,
     key_of,
@@ -31,12 +31,12 @@ async def test_a_node_that_is_stopped_goes_on_forwarding_and_comes_back_to_its_s
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     async with cluster(tmp_path, 0) as (store, _, nursery):
-        node = SimulatedNode(1, store, tmp_path, nursery)
+        node = SimulatedHost(1, store, tmp_path, nursery)
         await put(store, "subnets/10.244.7.0-24", FLANNEL)
-        life = await nursery.start(node.run)
+        await nursery.start(node.run)
         await trio.sleep(5)
         before, first = subnet_of(node), await node.kernel.observe(SCOPE)
-        life.cancel()
+        node.kill()
         await trio.sleep(5)
         assert await node.kernel.observe(SCOPE) == first
         await nursery.start(node.run)
@@ -52,12 +52,12 @@ async def test_a_node_that_is_stopped_goes_on_forwarding_and_comes_back_to_its_s
 async def test_a_restart_takes_nothing_away(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
     async with cluster(tmp_path, 0) as (store, _, nursery):
         await put(store, "subnets/10.244.7.0-24", FLANNEL)
-        node = SimulatedNode(1, store, tmp_path, nursery)
-        life = await nursery.start(node.run)
+        node = SimulatedHost(1, store, tmp_path, nursery)
+        await nursery.start(node.run)
         await trio.sleep(5)
-        life.cancel()
+        node.kill()
         node.kernel.applied.clear()
-        node.line.conditions = replace(node.line.conditions, delay=3.0)
+        node.store_link.conditions = replace(node.store_link.conditions, delay=3.0)
         await nursery.start(node.run)
         await trio.sleep(60)
         assert node.belief is Belief.HELD
@@ -69,11 +69,11 @@ async def test_peers_that_left_while_it_was_down_are_swept(
 ) -> None:
     async with cluster(tmp_path, 0) as (store, _, nursery):
         await put(store, "subnets/10.244.7.0-24", FLANNEL)
-        node = SimulatedNode(1, store, tmp_path, nursery)
-        life = await nursery.start(node.run)
+        node = SimulatedHost(1, store, tmp_path, nursery)
+        await nursery.start(node.run)
         await trio.sleep(5)
         assert routes(node) == {"10.244.7.0/24"}
-        life.cancel()
+        node.kill()
         await delete(store, "subnets/10.244.7.0-24")
         await put(store, "subnets/10.244.8.0-24", FLANNEL)
         await nursery.start(node.run)
@@ -85,9 +85,9 @@ async def test_a_subnet_file_that_names_a_strangers_subnet_is_withdrawn(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     async with cluster(tmp_path, 1, config=room_for(1)) as (store, [node], nursery):
-        late = SimulatedNode(2, store, tmp_path, nursery)
+        late = SimulatedHost(2, store, tmp_path, nursery)
         late.subnet_file.write_text(node.subnet_file.read_text())
-        nursery.start_soon(late.run)
+        await nursery.start(late.run)
         await trio.sleep(60)
         assert late.keeper.served is None
         assert not late.subnet_file.exists()
@@ -98,18 +98,18 @@ async def test_a_store_that_went_back_is_named_and_everyone_has_a_subnet_again(
 ) -> None:
     async with cluster(tmp_path, 1) as (store, [first], nursery):
         backup = store.back_up()
-        late = [SimulatedNode(number, store, tmp_path, nursery) for number in (2, 3)]
+        late = [SimulatedHost(number, store, tmp_path, nursery) for number in (2, 3)]
         for node in late:
-            nursery.start_soon(node.run)
+            await nursery.start(node.run)
         await trio.sleep(100)
         nodes = [first, *late]
         before = [subnet_of(node) for node in nodes]
         for node in nodes:
-            node.line.sever(Cut.SILENT)
+            node.store_link.sever(Cut.SILENT)
         await trio.sleep(1)
         store.restore(backup)
         for node in nodes:
-            node.line.mend()
+            node.store_link.mend()
         await trio.sleep(400)
         assert [subnet_of(node) for node in nodes] == before
         assert {node.belief for node in nodes} == {Belief.HELD}
@@ -120,11 +120,11 @@ async def test_a_backup_from_before_a_restart_is_no_other_self(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     async with cluster(tmp_path, 0) as (store, _, nursery):
-        node = SimulatedNode(1, store, tmp_path, nursery)
-        life = await nursery.start(node.run)
+        node = SimulatedHost(1, store, tmp_path, nursery)
+        await nursery.start(node.run)
         await trio.sleep(5)
         subnet, backup = subnet_of(node), store.back_up()
-        life.cancel()
+        node.kill()
         await nursery.start(node.run)
         await trio.sleep(20)
         store.restore(backup)
@@ -138,22 +138,22 @@ async def test_a_belief_that_a_backup_brings_back_waits_for_the_thaw(
     """The handbook's procedure, with a node that had lost its subnet to another since the backup was made."""
     async with cluster(tmp_path, 1, config=room_for(1)) as (store, [first], nursery):
         backup = store.back_up()
-        second = SimulatedNode(2, store, tmp_path, nursery)
-        nursery.start_soon(second.run)
-        first.line.sever(Cut.SILENT)
+        second = SimulatedHost(2, store, tmp_path, nursery)
+        await nursery.start(second.run)
+        first.store_link.sever(Cut.SILENT)
         await trio.sleep(80)
         assert (first.belief, second.belief) == (Belief.FENCED, Belief.HELD)
-        second.line.sever(Cut.SILENT)  # it learns of nothing, and believes as long as it may
+        second.store_link.sever(Cut.SILENT)  # it learns of nothing, and believes as long as it may
         store.restore(backup)
         frozen = await store.grant(60)
         await put(store, "overlayd/frozen", b"", frozen.lease_id)
-        first.line.mend()
+        first.store_link.mend()
         both_believe = False
         for _ in range(300):
             both_believe |= first.belief is Belief.HELD and second.belief is Belief.HELD
             await trio.sleep(0.2)
         assert not both_believe
-        second.line.mend()
+        second.store_link.mend()
         await trio.sleep(300)
         assert {first.belief, second.belief} >= {Belief.HELD}
         assert (first.belief, second.belief) != (Belief.HELD, Belief.HELD)

@@ -23,7 +23,7 @@ async def test_nodes_find_each_other_and_flannels(autojump_clock: trio.testing.M
         await put(store, "subnets/10.244.200.0-24", FLANNEL)
         await trio.sleep(1)
         for node in nodes:
-            assert node.daemon.answer().verdict is Verdict.HEALTHY
+            assert node.answer().verdict is Verdict.HEALTHY
             others = {IPv4Network(subnet_of(other)) for other in nodes if other is not node}
             table = {encap.prefix: encap.destination for encap in node.kernel.encaps.values()}
             assert table.keys() == {*others, IPv4Network("10.244.200.0/24")}
@@ -42,10 +42,10 @@ async def test_a_datapath_that_does_not_run_is_named_and_comes_back_whole(
         node.kernel.delete(node.kernel.datapaths[TUN])
         await trio.sleep(0.5)
         assert {"datapath-down", "kernel-behind"} <= codes(node)
-        [problem] = [p for p in node.daemon.answer().status.problems if p.code == "datapath-down"]
+        [problem] = [p for p in node.answer().status.problems if p.code == "datapath-down"]
         assert problem.text == "the userspace datapath does not run: it stopped (no) and more"
         await trio.sleep(10)
-        assert node.daemon.answer().verdict is Verdict.HEALTHY
+        assert node.answer().verdict is Verdict.HEALTHY
         assert {encap.destination for encap in node.kernel.encaps.values()} == {other.address}
 
 
@@ -57,6 +57,6 @@ async def test_another_backend_takes_its_place_and_gives_it_back(
             await write_config(store, config)
             await trio.sleep(30)
             for node in nodes:
-                assert node.daemon.answer().verdict is Verdict.HEALTHY
+                assert node.answer().verdict is Verdict.HEALTHY
                 assert [name for name in node.kernel.links if name.startswith("ovl")] == [device]
                 assert bool(node.kernel.datapaths) == bool(node.kernel.encaps) == (device == TUN)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 import trio
 import trio.testing
@@ -17,7 +18,8 @@ from overlayd.core.kernel.driver import Verb
 from overlayd.core.status.health import why_not_ready
 from overlayd.core.status.problem import Problem
 from overlayd.core.status.status import Verdict
-from support.cluster import SimulatedNode, cluster, codes
+from overlayd.testing.simulation.host import SimulatedHost
+from support.cluster import cluster, codes
 
 NETWORK = IPv4Network("10.244.0.0/16")
 NFT, LEGACY = (forward_rules(variant, NETWORK) for variant in Variant)
@@ -27,19 +29,19 @@ STRICT = Ruleset((BaseChain(PLACE, drops=True),), {PLACE: ()})
 
 @asynccontextmanager
 async def beside_others(
-    home: Path, others: ForeignFirewalls, **settings: bool
-) -> AsyncGenerator[tuple[SimulatedNode, trio.Nursery]]:
-    """A node with a peer; its life is the test's to begin."""
+    home: Path, others: ForeignFirewalls, **settings: Any
+) -> AsyncGenerator[tuple[SimulatedHost, trio.Nursery]]:
+    """Make a node with a peer that runs; the test starts the node."""
     async with cluster(home, 0) as (store, _, nursery):
-        node, peer = (SimulatedNode(n, store, home, nursery, **settings) for n in (1, 2))
-        nursery.start_soon(peer.run)
-        node.others = others
+        node, peer = (SimulatedHost(n, store, home, nursery, **settings) for n in (1, 2))
+        await nursery.start(peer.run)
+        node.foreign_firewalls = others
         async with trio.open_nursery() as own:
             yield node, own
             own.cancel_scope.cancel()
 
 
-def in_place(node: SimulatedNode) -> set[ForwardRules]:
+def in_place(node: SimulatedHost) -> set[ForwardRules]:
     return set(node.kernel.forward_rules.values())
 
 
@@ -47,15 +49,15 @@ async def test_each_variant_that_is_in_use_gets_the_rules_and_loses_them_with_th
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     async with beside_others(tmp_path, ForeignFirewalls(frozenset({Variant.LEGACY}))) as (node, nursery):
-        nursery.start_soon(node.run)
+        await nursery.start(node.run)
         await trio.sleep(10)
         assert in_place(node) == {LEGACY}
-        assert node.daemon.answer().verdict is Verdict.HEALTHY
-        node.others = ForeignFirewalls(frozenset(Variant))
+        assert node.answer().verdict is Verdict.HEALTHY
+        node.foreign_firewalls = ForeignFirewalls(frozenset(Variant))
         node.kernel.hint()
         await trio.sleep(1)
         assert in_place(node) == {NFT, LEGACY}
-        node.others = ForeignFirewalls()
+        node.foreign_firewalls = ForeignFirewalls()
         await trio.sleep(31)
         assert in_place(node) == set()
 
@@ -65,16 +67,16 @@ async def test_a_node_whose_rules_are_refused_is_not_ready_and_says_so(
 ) -> None:
     async with beside_others(tmp_path, ForeignFirewalls(frozenset({Variant.NFT}))) as (node, nursery):
         node.kernel.fail_next(lambda o: isinstance(o.item, ForwardRules), reason="lock is held", times=6)
-        nursery.start_soon(node.run)
+        await nursery.start(node.run)
         await trio.sleep(5)
         assert {"kernel-behind", "kernel-refused"} <= codes(node)
-        answer = node.daemon.answer()
+        answer = node.answer()
         assert why_not_ready(answer.status, answer.now) != ""
         assert not node.subnet_file.exists()
         await trio.sleep(600)
         assert in_place(node) == {NFT}
         assert node.subnet_file.exists()
-        assert node.daemon.answer().verdict is Verdict.HEALTHY
+        assert node.answer().verdict is Verdict.HEALTHY
 
 
 async def test_switched_off_they_are_swept_and_who_drops_is_named(
@@ -85,12 +87,12 @@ async def test_switched_off_they_are_swept_and_who_drops_is_named(
     others = ForeignFirewalls(frozenset({Variant.NFT}), (docker,))
     async with beside_others(tmp_path, others, forward_rules=False) as (node, nursery):
         node.kernel.forward_rules[Variant.NFT] = NFT
-        nursery.start_soon(node.run)
+        await nursery.start(node.run)
         await trio.sleep(10)
         assert in_place(node) == set()
         assert codes(node) == {"firewall-drops"}
     async with beside_others(tmp_path / "on", others) as (node, nursery):
-        nursery.start_soon(node.run)
+        await nursery.start(node.run)
         await trio.sleep(10)
         assert in_place(node) == {NFT}
         assert codes(node) == set()
@@ -100,14 +102,14 @@ async def test_who_drops_is_named_as_long_as_there_is_a_peer_to_reach(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     async with beside_others(tmp_path, ForeignFirewalls(rulesets=(STRICT,))) as (node, nursery):
-        nursery.start_soon(node.run)
+        await nursery.start(node.run)
         await trio.sleep(10)
         assert codes(node) == {"firewall-drops"}
-        [problem] = node.daemon.answer().status.problems
+        [problem] = node.answer().status.problems
         assert problem.text.startswith("the nftables chain inet fw forward drops what its pods send to 10.244.")
         assert problem.remedy.startswith("Open it: nft insert rule inet fw forward ")
-        assert node.daemon.answer().verdict is Verdict.DEGRADED
-        node.others = ForeignFirewalls()
+        assert node.answer().verdict is Verdict.DEGRADED
+        node.foreign_firewalls = ForeignFirewalls()
         await trio.sleep(31)
         assert codes(node) == set()
 
@@ -116,12 +118,12 @@ async def test_among_the_nodes_own_pods_it_is_looked_at_where_bridges_are_filter
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     async with cluster(tmp_path, 0) as (store, _, nursery):
-        node = SimulatedNode(1, store, tmp_path, nursery)
-        node.others = ForeignFirewalls(rulesets=(STRICT,))
-        nursery.start_soon(node.run)
+        node = SimulatedHost(1, store, tmp_path, nursery)
+        node.foreign_firewalls = ForeignFirewalls(rulesets=(STRICT,))
+        await nursery.start(node.run)
         await trio.sleep(10)
         assert codes(node) == set(), "it has no peer"
-        node.others = replace(node.others, bridged=True)
+        node.foreign_firewalls = replace(node.foreign_firewalls, bridged=True)
         await trio.sleep(31)
         assert codes(node) == {"firewall-drops"}
         nursery.cancel_scope.cancel()
@@ -132,7 +134,7 @@ async def test_what_could_not_be_looked_at_is_told(autojump_clock: trio.testing.
         "iptables-unreadable", "iptables-legacy is in use, and can't be listed", "Give it CAP_NET_RAW"
     )
     async with beside_others(tmp_path, ForeignFirewalls(problems=(trouble,))) as (node, nursery):
-        nursery.start_soon(node.run)
+        await nursery.start(node.run)
         await trio.sleep(10)
         assert codes(node) == {"iptables-unreadable"}
         assert in_place(node) == set()
@@ -142,11 +144,11 @@ async def test_a_restart_takes_nothing_away_on_the_way(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     async with beside_others(tmp_path, ForeignFirewalls(frozenset({Variant.NFT}))) as (node, nursery):
-        life = await nursery.start(node.run)
+        await nursery.start(node.run)
         await trio.sleep(10)
-        life.cancel()
+        node.kill()
         node.kernel.applied.clear()
-        nursery.start_soon(node.run)
+        await nursery.start(node.run)
         await trio.sleep(10)
         assert in_place(node) == {NFT}
         assert not [

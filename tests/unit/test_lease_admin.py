@@ -23,27 +23,28 @@ from overlayd.core.leases.tenure import Belief
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.status.status import Verdict
 from overlayd.store.memory import MemoryStore
-from support.cluster import SimulatedNode, assert_no_subnet_is_held_twice, write_config
+from overlayd.testing.simulation.host import SimulatedHost
+from support.cluster import assert_no_subnet_is_held_twice, write_config
 
 CONFIG = b'{"Network":"10.244.0.0/16"}'
 FREE = Subnet.parse("10.244.50.0/24")
 
 
 @asynccontextmanager
-async def two_nodes(home: Path) -> AsyncGenerator[tuple[MemoryStore, list[SimulatedNode]]]:
+async def two_nodes(home: Path) -> AsyncGenerator[tuple[MemoryStore, list[SimulatedHost]]]:
     store = MemoryStore()
     await write_config(store, CONFIG)
     async with trio.open_nursery() as nursery:
-        nodes = [SimulatedNode(number, store, home, nursery) for number in (1, 2)]
+        nodes = [SimulatedHost(number, store, home, nursery) for number in (1, 2)]
         for node in nodes:
-            nursery.start_soon(node.run)
+            await nursery.start(node.run)
         await trio.sleep(5)
         yield store, nodes
         assert_no_subnet_is_held_twice(nodes)
         nursery.cancel_scope.cancel()
 
 
-def subnet_of(node: SimulatedNode) -> Subnet:
+def subnet_of(node: SimulatedHost) -> Subnet:
     assert node.keeper.served is not None
     return node.keeper.served.subnet
 
@@ -59,7 +60,7 @@ async def test_the_list_names_every_lease_and_every_bad_record(
         await store.commit(Transaction((), (Put("subnets/junk", b"", 0), Put("overlayd/frozen", b"", 0))))
         found = await inventory(store)
         assert {(line.node, line.subnet, line.kind, line.held) for line in found.leases} == {
-            (f"node{node.number}", str(subnet_of(node)), "lease", True) for node in nodes
+            (node.name, str(subnet_of(node)), "lease", True) for node in nodes
         }
         text = render_inventory(found)
         assert "claims are frozen" in text
@@ -75,14 +76,14 @@ async def test_a_free_subnet_is_reserved_and_waits_for_its_node(
         await trio.sleep(5)
         line = next(line for line in (await inventory(store)).leases if line.subnet == str(FREE))
         assert (line.kind, line.held, line.node_id) == ("reservation", False, "id3")
-        assert [node.daemon.answer().verdict for node in nodes] == [Verdict.HEALTHY] * 2, "it troubles nobody"
+        assert [node.answer().verdict for node in nodes] == [Verdict.HEALTHY] * 2, "it troubles nobody"
         async with trio.open_nursery() as nursery:
-            late = SimulatedNode(3, store, tmp_path, nursery)
-            nursery.start_soon(late.run)
+            late = SimulatedHost(3, store, tmp_path, nursery)
+            await nursery.start(late.run)
             await trio.sleep(5)
             assert (subnet_of(late), late.belief) == (FREE, Belief.HELD)
             line = next(line for line in (await inventory(store)).leases if line.subnet == str(FREE))
-            assert (line.kind, line.held, line.node) == ("reservation", True, "node3")
+            assert (line.kind, line.held, line.node) == ("reservation", True, "n3")
             nursery.cancel_scope.cancel()
 
 
@@ -108,7 +109,7 @@ async def test_what_is_refused_says_why(autojump_clock: trio.testing.MockClock, 
     async with two_nodes(tmp_path) as (store, [node, _]):
         snapshot, mine = await store.snapshot(), subnet_of(node)
         for subnet, who, reason in [
-            (mine, "id9", "is leased to node1: release it first"),
+            (mine, "id9", "is leased to n1: release it first"),
             (Subnet.parse("10.244.50.0/25"), "id9", "is not a /24"),
             (Subnet.parse("192.168.0.0/24"), "id9", "is outside"),
             (FREE, "", "is no node id"),
@@ -118,7 +119,7 @@ async def test_what_is_refused_says_why(autojump_clock: trio.testing.MockClock, 
                 make_reservation(snapshot, subnet, who)
         with pytest.raises(ReservationError, match=r"no lease of 10.244.50.0/24"):
             make_release(snapshot, FREE, force=True)
-        with pytest.raises(ReservationError, match=r"leased to node1, who may be using it.*--force"):
+        with pytest.raises(ReservationError, match=r"leased to n1, who may be using it.*--force"):
             make_release(snapshot, mine, force=False)
 
 
@@ -131,8 +132,8 @@ async def test_a_transaction_on_old_news_is_refused(
         assert isinstance(await store.commit(make_reservation(old, FREE, "id4")), Refused)
         reserved = await store.snapshot()
         async with trio.open_nursery() as nursery:
-            late = SimulatedNode(3, store, tmp_path, nursery)
-            nursery.start_soon(late.run)
+            late = SimulatedHost(3, store, tmp_path, nursery)
+            await nursery.start(late.run)
             await trio.sleep(5)
             assert isinstance(await store.commit(make_release(reserved, FREE, force=False)), Refused)
             nursery.cancel_scope.cancel()

@@ -160,7 +160,7 @@ async def test_a_daemon_counts_what_it_does_to_the_kernel(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     async with cluster(tmp_path, 2) as (_, [node, _other], _nursery):
-        status = node.daemon.answer().status
+        status = node.answer().status
         assert status.programmed
         before = status.reconciler
         assert before.done["add"] > 3
@@ -168,7 +168,7 @@ async def test_a_daemon_counts_what_it_does_to_the_kernel(
         node.kernel.fail_next(lambda operation: isinstance(operation.item, Link), times=1)
         node.kernel.delete_link("ovl.1")
         await trio.sleep(60)
-        after = node.daemon.answer().status.reconciler
+        after = node.answer().status.reconciler
         assert after.refused == {"add": 1}
         assert after.done["add"] > before.done["add"]
         assert after.passes > before.passes

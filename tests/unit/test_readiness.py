@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 import trio
@@ -14,25 +13,26 @@ from overlayd.core.firewall.nftables import NftChain
 from overlayd.core.firewall.policy import Firewall
 from overlayd.core.kernel.driver import Operation
 from overlayd.core.kernel.items import Link
+from overlayd.testing.simulation.host import SimulatedHost
 from overlayd.testing.store_link import Cut
-from support.cluster import FLANNEL, SimulatedNode, cluster, put, routes, subnet_of
+from support.cluster import FLANNEL, cluster, put, routes, subnet_of
 
 
-def probe(node: SimulatedNode, page: str) -> tuple[int, str]:
-    found = respond(page, node.daemon.answer())
+def probe(node: SimulatedHost, page: str) -> tuple[int, str]:
+    found = respond(page, node.answer())
     return found.status, found.body.decode()
 
 
-def readiness(node: SimulatedNode) -> int:
+def readiness(node: SimulatedHost) -> int:
     return probe(node, "/readyz")[0]
 
 
 @pytest.mark.parametrize("how", [Cut.REFUSED, Cut.SILENT])
 async def test_away_at_the_start(how: Cut, autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
     async with cluster(tmp_path, 1) as (store, [other], nursery):
-        node = SimulatedNode(2, store, tmp_path, nursery)
-        node.line.sever(how)
-        nursery.start_soon(node.run)
+        node = SimulatedHost(2, store, tmp_path, nursery)
+        node.store_link.sever(how)
+        await nursery.start(node.run)
         for _ in range(60):
             await trio.sleep(60)
             assert probe(node, "/healthz")[0] == 200, "who waits is alive"
@@ -40,7 +40,7 @@ async def test_away_at_the_start(how: Cut, autojump_clock: trio.testing.MockCloc
             assert status == 503
             assert text.startswith("not ready: this node's lease is unclaimed\nstore-unreachable: ")
             assert not node.subnet_file.exists()
-        node.line.mend()
+        node.store_link.mend()
         await trio.sleep(60)
         assert probe(node, "/readyz") == (200, "ready\n")
         assert routes(node) == {subnet_of(other)}
@@ -52,7 +52,7 @@ async def test_away_for_an_hour(how: Cut, autojump_clock: trio.testing.MockClock
     async with cluster(tmp_path, 2, ttl=600) as (_, [node, other], _nursery):
         kept = (subnet_of(node), node.subnet_file.read_text())
         assert readiness(node) == 200
-        node.line.sever(how)
+        node.store_link.sever(how)
         heard = []
         for _ in range(120):
             await trio.sleep(30)
@@ -65,7 +65,7 @@ async def test_away_for_an_hour(how: Cut, autojump_clock: trio.testing.MockClock
         assert 8 <= minutes < 10, "its margin before the ten minutes are over"
         assert "another node may have been given the subnet" in probe(node, "/readyz")[1]
         assert "\nstore-unreachable: " in probe(node, "/readyz")[1]
-        node.line.mend()
+        node.store_link.mend()
         await trio.sleep(60)
         assert readiness(node) == 200
         assert subnet_of(node) == kept[0]
@@ -75,18 +75,18 @@ async def test_a_restart_while_etcd_is_away_leaves_the_pods_their_network(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     async with cluster(tmp_path, 1) as (store, [other], nursery):
-        node = SimulatedNode(2, store, tmp_path, nursery)
-        life = await nursery.start(node.run)
+        node = SimulatedHost(2, store, tmp_path, nursery)
+        await nursery.start(node.run)
         await trio.sleep(5)
         kept = (routes(node), node.subnet_file.read_text(), dict(node.kernel.links))
-        life.cancel()
-        node.line.sever(Cut.REFUSED)
-        nursery.start_soon(node.run)
+        node.kill()
+        node.store_link.sever(Cut.REFUSED)
+        await nursery.start(node.run)
         await trio.sleep(3_600)
         assert readiness(node) == 503
         assert (routes(node), node.subnet_file.read_text(), dict(node.kernel.links)) == kept
         assert kept[0] == {subnet_of(other)}
-        node.line.mend()
+        node.store_link.mend()
         await trio.sleep(60)
         assert readiness(node) == 200
 
@@ -111,10 +111,10 @@ async def test_a_node_without_its_firewall_rules_is_not_ready(
 ) -> None:
     async with cluster(tmp_path, 0) as (store, _, nursery):
         rules = Firewall(masquerade=True, source_check=True, reason="")
-        node = SimulatedNode(1, store, tmp_path, nursery, firewall=rules)
+        node = SimulatedHost(1, store, tmp_path, nursery, firewall=rules)
         refused = True
         node.kernel.fail_next(lambda operation: refused and is_chain(operation), times=1_000)
-        nursery.start_soon(node.run)
+        await nursery.start(node.run)
         await trio.sleep(60)
         assert probe(node, "/readyz")[0] == 503
         assert "\nkernel-refused: " in probe(node, "/readyz")[1]
@@ -134,19 +134,15 @@ def is_chain(operation: Operation) -> bool:
     return isinstance(operation.item, NftChain)
 
 
-async def silent(_: SimulatedNode) -> NoReturn:
-    await trio.sleep_forever()
-
-
 async def test_a_kernel_that_never_answers_shows_as_a_daemon_that_is_not_alive(
-    autojump_clock: trio.testing.MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     """Though the store goes on failing all the while, which is news each time."""
     async with cluster(tmp_path, 0) as (store, _, nursery):
-        monkeypatch.setattr(SimulatedNode, "_underlay", silent)
-        node = SimulatedNode(1, store, tmp_path, nursery)
-        node.line.sever(Cut.REFUSED)
-        nursery.start_soon(node.run)
+        node = SimulatedHost(1, store, tmp_path, nursery)
+        node.is_kernel_silent = True
+        node.store_link.sever(Cut.REFUSED)
+        await nursery.start(node.run)
         await trio.sleep(30)
         assert probe(node, "/healthz")[0] == 200
         await trio.sleep(60)

@@ -17,7 +17,7 @@ IPNetwork = IPv4Network | IPv6Network
 def is_host_address(address: IPAddress) -> bool:
     """Tell whether a packet can be sent to one host by this address: the one rule for public IPs, ours and peers'.
 
-    Not so the unspecified address, loopback, multicast (RFC 1112), broadcast and the reserved 240.0.0.0/4 (RFC 1112).
+    Not so the unspecified address, loopback, multicast, broadcast and the reserved 240.0.0.0/4 (RFC 1112).
     """
     return not (address.is_unspecified or address.is_multicast or address.is_loopback or address.is_reserved)
 

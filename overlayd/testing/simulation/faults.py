@@ -54,18 +54,18 @@ def config_of(scenario: Scenario, variant: int | None = None) -> bytes:
 
 
 async def _daemon_kill(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    if host.daemon is None:
+    if not host.is_up:
         return
     with world.trouble(host.number, "daemon killed"):
         host.kill()
         await trio.sleep(fault.lasts)
-    if host.daemon is None:
+    if not host.is_up:
         await world.start(host)
 
 
 async def _stale_start(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     """While a daemon is down, its peers move."""
-    if host.daemon is None:
+    if not host.is_up:
         return
     with world.trouble(host.number, "daemon killed"):
         host.kill()
@@ -75,7 +75,7 @@ async def _stale_start(world: SimulatedWorld, fault: Fault, host: SimulatedHost,
                 world.disturb(other.number)
                 other.move()
         await trio.sleep(fault.lasts / 2)
-    if host.daemon is None:
+    if not host.is_up:
         await world.start(host)
 
 
@@ -83,18 +83,18 @@ async def _etcd_outage(world: SimulatedWorld, fault: Fault, host: SimulatedHost,
     how = chance.choice([Cut.REFUSED, Cut.SILENT])
     with world.trouble(EVERYONE, f"unreachable ({how.value})"):
         for each in world.hosts:
-            each.line.sever(how)
+            each.store_link.sever(how)
         await trio.sleep(fault.lasts)
         for each in world.hosts:
-            each.line.mend()
+            each.store_link.mend()
 
 
 async def _partition(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     how = chance.choice([Cut.REFUSED, Cut.SILENT])
     with world.trouble(host.number, f"cut off ({how.value})"):
-        host.line.sever(how)
+        host.store_link.sever(how)
         await trio.sleep(fault.lasts)
-        host.line.mend()
+        host.store_link.mend()
 
 
 async def _lossy(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
@@ -103,7 +103,7 @@ async def _lossy(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chanc
         chance.choice([0.0, 0.1, 0.3]), chance.choice([0.0, 0.3]), chance.choice([0.02, 1.0, 6.0])
     )
     with world.trouble(EVERYONE if everyone else host.number, f"bad line ({conditions})"):
-        lines = [each.line for each in world.hosts] if everyone else [host.line]
+        lines = [each.store_link for each in world.hosts] if everyone else [host.store_link]
         for line in lines:
             line.conditions = conditions
             if chance.random() < 0.5:
@@ -118,13 +118,13 @@ async def _etcd_wiped_watch(
 ) -> None:
     """While a node is cut off, a peer moves, and the history of it is compacted away."""
     with world.trouble(host.number, "cut off, history compacted meanwhile"):
-        host.line.sever(Cut.SILENT)
+        host.store_link.sever(Cut.SILENT)
         peer = chance.choice(world.hosts)
         world.disturb(peer.number)
         peer.move()
         await trio.sleep(fault.lasts)
         world.store.compact_all()
-        host.line.mend()
+        host.store_link.mend()
 
 
 async def _etcd_restore(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
@@ -133,7 +133,7 @@ async def _etcd_restore(world: SimulatedWorld, fault: Fault, host: SimulatedHost
     await trio.sleep(fault.lasts)
     with world.trouble(EVERYONE, f"restored from revision {backup.revision}"):
         for each in world.hosts:
-            each.line.sever(Cut.REFUSED)
+            each.store_link.sever(Cut.REFUSED)
         world.went_back = True
         if by_the_book:
             world.store.restore(backup)
@@ -143,7 +143,7 @@ async def _etcd_restore(world: SimulatedWorld, fault: Fault, host: SimulatedHost
             world.store.restore(backup)
         await trio.sleep(1)
         for each in world.hosts:
-            each.line.mend()
+            each.store_link.mend()
         if by_the_book:
             await trio.sleep(world.scenario.ttl)
             await world.delete(FROZEN)
@@ -160,7 +160,7 @@ async def _garbage_key(world: SimulatedWorld, fault: Fault, host: SimulatedHost,
 
 
 async def _lease_revoked(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    if host.keeper is not None and host.keeper.lease_id:
+    if host.is_up and host.keeper.lease_id:
         with world.trouble(host.number, "its grant is revoked by hand"):
             world.break_assumption()
             await world.store.revoke(host.keeper.lease_id)
@@ -317,7 +317,7 @@ async def _frozen_claims(world: SimulatedWorld, fault: Fault, host: SimulatedHos
 async def _reservation(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     """An operator reserves a free subnet for a node that has been down for long enough to have none."""
     oracle = world.oracle
-    if host.daemon is None or oracle.network is None:
+    if not host.is_up or oracle.network is None:
         return
     with world.trouble(host.number, "daemon killed, a subnet reserved for it"):
         host.kill()
@@ -328,7 +328,7 @@ async def _reservation(world: SimulatedWorld, fault: Fault, host: SimulatedHost,
             subnet = choose_subnet(oracle.network[0], taken, None, chance.random())
             if subnet is not None:
                 await _reserve(world, host, subnet)
-    if host.daemon is None:
+    if not host.is_up:
         await world.start(host)
 
 
@@ -400,8 +400,8 @@ async def clean_up(world: SimulatedWorld) -> None:
         await world.put(CONFIG, config_of(world.scenario))
     await _release_what_no_longer_fits(world)
     for host in world.hosts:
-        host.line.mend()
-        host.line.conditions = LinkConditions()
+        host.store_link.mend()
+        host.store_link.conditions = LinkConditions()
         host.wake()
-        if host.daemon is None:
+        if not host.is_up:
             await world.start(host)

@@ -1,17 +1,22 @@
-"""A simulated host: a kernel, a clock, a line to the store, and one life of the real daemon after the other."""
+"""The real daemon on a simulated host: a fake kernel, a clock that may be wrong, and a link to the store.
+
+Tests script hosts one by one, on a store of their choice; `overlayd.testing.simulation.world` joins many of them
+and lets chance decide.
+"""
 
 from __future__ import annotations
 
 import random
-import traceback
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from typing import Any
 
 import trio
 
+from overlayd.core.firewall.conflicts import ForeignFirewalls
 from overlayd.core.host.preflight import PreflightRequest
 from overlayd.core.host.stale_addresses import UsedAddress
 from overlayd.core.kernel.driver import Failure, Hints, Operation, Scope
@@ -35,6 +40,7 @@ from overlayd.core.status.status import StatusAnswer
 from overlayd.host.cleanup_state import CleanupStateFile
 from overlayd.host.identity import Identity
 from overlayd.node.daemon import Daemon, HostEdges, Settings
+from overlayd.plugins import load_backends
 from overlayd.testing.kernel import FakeKernel, ForeignLink, ForeignRoute
 from overlayd.testing.scheduling import stop_timers
 from overlayd.testing.store_link import StoreLink
@@ -44,29 +50,37 @@ PREFIX = "/coreos.com/network"
 UNDERLAY = IPv4Network("10.99.0.0/16")
 SCOPE = Scope(frozenset({"eth0"}))
 DECOY = "ovl.77"
-"""A device that is named like one of ours, and is none."""
+"""A device with a name like one of ours, of a kind that overlayd never makes."""
 here: ContextVar[SimulatedHost | None] = ContextVar("here", default=None)
-"""The host whose daemon a task belongs to; tasks inherit it from those that start them."""
+"""The host whose daemon a task belongs to; a task inherits it from the one that starts it."""
 
 
 class SimulatedHost:
-    """`number`, from 1 on, gives it its name, its address and its identity.
+    """A machine with one node on it: a kernel, a clock, a link to the store, and one daemon process at a time.
 
-    `rate` is how many seconds its CLOCK_BOOTTIME counts in a true one.  `asked` is called for each request to the
-    store, `observed` for each look at the kernel, `applied` after each change of it.
+    `number`, from 1 on, gives it its name, its underlay address and its identity.  Messages to the store travel in
+    the nursery `network`; `home` is the directory for its files.  `ttl` is the lease's, in seconds; `rate` is how
+    many seconds CLOCK_BOOTTIME counts in a true one; `settings` are other fields of overlayd.node.daemon.Settings.
+
+    What the daemon finds on the host is set by attribute: `address` (of the underlay), `preflight`,
+    `used_addresses`, `foreign_firewalls`, `kernel`, and `is_kernel_silent`: no system call of its driver and its
+    probes returns.  `asked` is called for each request to the store, `observed` for each listing of the kernel,
+    `applied` after each change of it.
     """
 
     def __init__(
         self,
         number: int,
-        seed: object,
-        ttl: int,
-        rate: float,
-        home: Path,
         store: Store,
+        home: Path,
         network: trio.Nursery,
-        trace: Trace,
-        backends: Mapping[str, type[Backend]],
+        *,
+        seed: object = 0,
+        ttl: int = 60,
+        rate: float = 1.0,
+        trace: Trace | None = None,
+        backends: Mapping[str, type[Backend]] | None = None,
+        **settings: Any,
     ) -> None:
         self.number = number
         self.name = f"n{number}"
@@ -74,24 +88,32 @@ class SimulatedHost:
         self.mac = Mac(b"\x02" + number.to_bytes(5, "big"))
         self.address = _address(number)
         self.preflight: tuple[Problem, ...] = ()
+        self.used_addresses: tuple[UsedAddress, ...] = ()
+        self.foreign_firewalls = ForeignFirewalls()
         self.subnet_file = home / f"{self.name}.env"
         self.kernel = FakeKernel()
-        furnish(self.kernel)
+        self.kernel.add_link(ForeignLink("eth0"))
+        self.is_kernel_silent = False
         self.note_foreign_state()
-        self.line = StoreLink(
-            self.name, store, network, random.Random(f"line {number} {seed}"), trace, self.awake, self._asked
+        self.store_link = StoreLink(
+            self.name,
+            store,
+            network,
+            random.Random(f"line {number} {seed}"),
+            trace or Trace(),
+            self.wait_awake,
+            self._asked,
         )
-        self.daemon: Daemon | None = None
         self.asked: Callable[[SimulatedHost], None] = _ignore
         self.observed: Callable[[SimulatedHost], None] = _ignore
         self.applied: Callable[[SimulatedHost], None] = _ignore
         self._seed = seed
-        self._settings = Settings(self.name, PREFIX, self.subnet_file, ttl)
+        self._settings = Settings(self.name, PREFIX, self.subnet_file, ttl, **settings)
         self._rate = rate
-        self._trace = trace
-        self._backends = backends
-        self._lives = 0
-        self._life = trio.CancelScope()
+        self._backends = load_backends() if backends is None else backends
+        self._starts = 0
+        self._daemon: Daemon | None = None
+        self._process: trio.CancelScope | None = None
         self._wake: Callable[[float], None] | None = None
         self._stopped_at = 0.0
         self._woken = trio.Event()
@@ -99,7 +121,7 @@ class SimulatedHost:
     # --- the machine
 
     def clock(self) -> float:
-        """CLOCK_BOOTTIME: it knows of no suspension."""
+        """CLOCK_BOOTTIME, in seconds: it counts through a suspension."""
         return 1000.0 * self.number + trio.current_time() * self._rate
 
     def underlay(self) -> Underlay:
@@ -111,49 +133,59 @@ class SimulatedHost:
         self.kernel.hint()
 
     def note_foreign_state(self) -> None:
-        """From now on, what is not overlayd's is to stay as it is now."""
+        """Declare what is not overlayd's in the kernel now to be what must stay."""
         self.foreign = foreign_state(self.kernel)
 
     # --- the process
 
-    async def live(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> str:
-        """One life of the daemon, which remembers files and kernel alone; why it ended, "" if it was killed."""
-        self._lives += 1
-        chance = random.Random(f"daemon {self.number} {self._lives} {self._seed}")
-        host = HostEdges(
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the daemon until it is killed; the next run remembers files and kernel alone.
+
+        Raises what ends the daemon.  It is started once `keeper` and `answer` speak of this run.
+        """
+        self._starts += 1
+        chance = random.Random(f"daemon {self.number} {self._starts} {self._seed}")
+        edges = HostEdges(
             _Driver(self),
             self._underlay,
             self._preflight,
             self._used_addresses,
             self.clock,
             CleanupStateFile(self.subnet_file.parent / self.name),
+            others=self._foreign_firewalls,
         )
         identity = Identity(self.node_id, self.mac)
         here.set(self)
-        with trio.CancelScope() as self._life:
-            self.daemon = Daemon(self._settings, identity, self.line, host, self._backends, chance)
+        with trio.CancelScope() as process:
+            self._daemon = Daemon(self._settings, identity, self.store_link, edges, self._backends, chance)
+            self._process = process
             task_status.started()
             try:
-                await self.daemon.run()
-            except Exception:  # noqa: BLE001  # whatever ends a daemon goes to the report
-                return traceback.format_exc()
-        return ""
+                await self._daemon.run()
+            finally:
+                if self._process is process:
+                    self._process = None
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.wake()
-        self._life.cancel()
-        self.daemon = None
+        if self._process is not None:
+            self._process.cancel()
+        self._process = None
 
     def stop(self) -> None:
-        """Let the process stand still, from its next step on; time goes on, and so does CLOCK_BOOTTIME."""
+        """Send SIGSTOP: the process does nothing from its next step on, while CLOCK_BOOTTIME goes on."""
+        assert self._process is not None
         if self._wake is None:
-            self._wake = stop_timers(self._life)
+            self._wake = stop_timers(self._process)
             self._stopped_at = trio.current_time()
 
     def wake(self, *, timers_late: bool = False) -> None:
-        """Go on.  `timers_late`: the whole machine was asleep, so CLOCK_MONOTONIC, and trio's clock, have missed
-        that time; else all timers that were due are due at once."""
+        """Send SIGCONT.
+
+        `timers_late`: the whole machine was suspended, so CLOCK_MONOTONIC, and trio's clock, have missed that
+        time; else all timers that were due are due at once.
+        """
         if self._wake is not None:
             self._wake(trio.current_time() - self._stopped_at if timers_late else 0.0)
             self._wake = None
@@ -161,58 +193,83 @@ class SimulatedHost:
             self._woken = trio.Event()
 
     @property
-    def is_running(self) -> bool:
-        return self.daemon is not None and self._wake is None
+    def is_up(self) -> bool:
+        """Whether there is a process, be it stopped."""
+        return self._process is not None
 
-    async def awake(self) -> None:
+    @property
+    def is_running(self) -> bool:
+        return self.is_up and self._wake is None
+
+    async def wait_awake(self) -> None:
+        """Wait until the process is not stopped."""
         while self._wake is not None:
             await self._woken.wait()
 
-    # --- what can be seen of it
+    async def reach_kernel(self) -> None:
+        """Wait until the process can make a system call, and the kernel answers it."""
+        await self.wait_awake()
+        if self.is_kernel_silent:
+            await trio.sleep_forever()
+
+    # --- what a test sees of the process: once it has ended, what was true last
 
     @property
-    def keeper(self) -> KeeperState | None:
-        return None if self.daemon is None else self.daemon.keeper
+    def daemon(self) -> Daemon:
+        assert self._daemon is not None, f"{self.name} has not been started"
+        return self._daemon
 
     @property
-    def believes(self) -> bool:
-        """Whether it believes now that it holds its subnet."""
-        return self.keeper is not None and belief(self.keeper, self.clock()) is Belief.HELD
+    def keeper(self) -> KeeperState:
+        return self.daemon.keeper
 
-    def answer(self) -> StatusAnswer | None:
-        return None if self.daemon is None else self.daemon.answer()
+    @property
+    def belief(self) -> Belief:
+        """What the node believes of its lease now.
 
-    # --- its edges
+        A killed daemon's belief lasts until its deadline: it leaves forwarding as it was, and the pods stay.
+        """
+        return Belief.UNCLAIMED if self._daemon is None else belief(self.keeper, self.clock())
+
+    def answer(self) -> StatusAnswer:
+        """What the daemon answers to a status query."""
+        return self.daemon.answer()
+
+    # --- the daemon's edges
 
     def _asked(self) -> None:
         self.asked(self)
 
     async def _underlay(self) -> Underlay:
-        await self.awake()
+        await self.reach_kernel()
         return self.underlay()
 
     async def _preflight(self, intent: PreflightRequest) -> tuple[Problem, ...]:
-        await self.awake()
+        await self.reach_kernel()
         return self.preflight
 
     async def _used_addresses(self) -> tuple[UsedAddress, ...]:
-        await self.awake()
-        return ()
+        await self.reach_kernel()
+        return self.used_addresses
+
+    async def _foreign_firewalls(self) -> ForeignFirewalls:
+        await self.reach_kernel()
+        return self.foreign_firewalls
 
 
 class _Driver:
-    """The host's kernel, as a process sees it that may be stopped."""
+    """The host's kernel, as a process that may be stopped sees it."""
 
     def __init__(self, host: SimulatedHost) -> None:
         self._host = host
 
     async def observe(self, scope: Scope) -> KernelState:
-        await self._host.awake()
+        await self._host.reach_kernel()
         self._host.observed(self._host)
         return await self._host.kernel.observe(scope)
 
     async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:
-        await self._host.awake()
+        await self._host.reach_kernel()
         outcomes = await self._host.kernel.apply(operations)
         self._host.applied(self._host)
         return outcomes
@@ -230,12 +287,11 @@ class _Hints:
 
     async def wait(self) -> None:
         await self._hints.wait()
-        await self._host.awake()
+        await self._host.wait_awake()
 
 
-def furnish(kernel: FakeKernel) -> None:
-    """The underlay's interface, and what looks like overlayd's and is not."""
-    kernel.add_link(ForeignLink("eth0"))
+def add_decoys(kernel: FakeKernel) -> None:
+    """Add what looks like overlayd's and is not, and routes of others."""
     kernel.add_link(ForeignLink("eth1"))
     kernel.add_link(
         Link("flannel.1", VxlanKind(1, IPv4Address("10.99.0.1"), "eth1", 8473), Mac(b"\x02foreig"[:6]), 1450)
@@ -247,7 +303,7 @@ def furnish(kernel: FakeKernel) -> None:
 
 
 def foreign_state(kernel: FakeKernel) -> frozenset[object]:
-    """All that is not overlayd's, by rules of its own: what `furnish` and faults put there."""
+    """List all that is not overlayd's, by a rule that the driver does not share."""
     found: list[object] = [link for name, link in kernel.links.items() if not _is_ours(name)]
     entries: tuple[Address | FdbEntry | Neighbour, ...] = (
         *kernel.addresses,
@@ -268,7 +324,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _address(number: int) -> IPv4Address:
-    return UNDERLAY[number // 200 * 256 + number % 200 + 1]
+    return UNDERLAY[(number - 1) // 200 * 256 + (number - 1) % 200 + 1]
 
 
 def _ignore(_: SimulatedHost) -> None:

@@ -8,7 +8,7 @@ has to get around) is looked at every so many seconds, and has a bound of its ow
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import trio
@@ -58,7 +58,7 @@ class Invariants(trio.abc.Instrument):
         self.over = trio.CancelScope()
         self._look = look
         self._world: SimulatedWorld | None = None
-        self._keeper_input: dict[int, KeeperState | None] = {}
+        self._keepers: dict[int, KeeperState | None] = {}
         self._requests: defaultdict[int, deque[float]] = defaultdict(deque)
         self._passes: defaultdict[int, deque[float]] = defaultdict(deque)
         self._astray: dict[tuple[int, IPNetwork], float] = {}
@@ -86,12 +86,11 @@ class Invariants(trio.abc.Instrument):
         if host is None:
             return
         self._no_endless_instant()
-        if (keeper := host.keeper) is not self._keeper_input.get(host.number):
-            before = self._keeper_input.get(host.number)
-            self._keeper_input[host.number] = keeper
-            if keeper is not None:
-                self._believed(host, before, keeper)
-                self.status_is_never_too_good(host)
+        if (keeper := host.keeper) is not self._keepers.get(host.number):
+            before = self._keepers.get(host.number)
+            self._keepers[host.number] = keeper
+            self._believed(host, before, keeper)
+            self.status_is_never_too_good(host)
 
     def _no_endless_instant(self) -> None:
         now = trio.current_time()
@@ -120,25 +119,16 @@ class Invariants(trio.abc.Instrument):
         assert world is not None
         if trio.current_time() < world.by_hand_until:
             return
-        holders = [(host, host.keeper.held) for host in world.hosts if host.keeper is not None and host.believes]
-        claimed: list[tuple[SimulatedHost, Lease]] = []
-        for host, held in holders:
-            if held is None:
-                continue
-            for other, theirs in claimed:
-                if held.subnet.overlaps(theirs.subnet):
-                    self._break(
-                        "held-once", f"{other.name} holds {theirs.subnet}, {host.name} holds {held.subnet}"
-                    )
-            claimed.append((host, held))
+        if overlap := find_overlap(world.hosts):
+            self._break("held-once", overlap)
 
     def status_is_never_too_good(self, host: SimulatedHost) -> None:
         """Nobody is healthy who doesn't hold a subnet, or whose news of the kernel or the store are old."""
         assert self._world is not None
         answer = host.answer()
-        if answer is None or answer.verdict is not Verdict.HEALTHY:
+        if answer.verdict is not Verdict.HEALTHY:
             return
-        if not host.believes:
+        if host.belief is not Belief.HELD:
             self._break("status-honest", f"{host.name} says healthy and does not believe that it holds a subnet")
         if answer.now - answer.status.at > STALE_AFTER * answer.status.resync:
             self._break(
@@ -236,7 +226,7 @@ class Invariants(trio.abc.Instrument):
         views: dict[int, tuple[SimulatedHost, frozenset[tuple[str, str]]]] = {}
         for host in has_held:
             answer = host.answer()
-            if answer is None or not answer.status.in_sync:
+            if not answer.status.in_sync:
                 continue
             status = answer.status
             served = {(p.subnet, p.public_ip) for p in status.peers if p.state is PeerState.IN_SYNC}
@@ -259,9 +249,9 @@ class Invariants(trio.abc.Instrument):
         world = self._world
         assert world is not None
         for host in world.hosts:
-            answer, keeper = host.answer(), host.keeper
-            if answer is None or keeper is None:
+            if not host.is_up:
                 return f"{host.name} is down"
+            answer, keeper = host.answer(), host.keeper
             codes = {problem.code for problem in answer.status.problems}
             if world.went_back:
                 codes.discard("store-went-back")  # as long as revisions are lower than they were
@@ -272,6 +262,19 @@ class Invariants(trio.abc.Instrument):
                 problems = "; ".join(problem.text for problem in answer.status.problems)
                 return f"{host.name} is {answer.verdict.name}: {answer.reason}: {problems}"
         return ""
+
+
+def find_overlap(hosts: Iterable[SimulatedHost]) -> str:
+    """Describe two hosts that both believe that they hold subnets which overlap; "" if there are none."""
+    claimed: list[tuple[SimulatedHost, Lease]] = []
+    for host in hosts:
+        if host.belief is not Belief.HELD or (held := host.keeper.held) is None:
+            continue
+        for other, theirs in claimed:
+            if held.subnet.overlaps(theirs.subnet):
+                return f"{other.name} holds {theirs.subnet}, {host.name} holds {held.subnet}"
+        claimed.append((host, held))
+    return ""
 
 
 def _held(keeper: KeeperState | None, now: float) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from overlayd.core.network.backend_choice import check_backend
 from overlayd.core.network.config import ConfigError, NetworkConfig, parse_config
 from overlayd.core.network.view import NetworkView
 from overlayd.plugins import load_backends
-from overlayd.testing.simulation.host import SimulatedHost
+from overlayd.testing.simulation.host import SimulatedHost, add_decoys
 from overlayd.testing.simulation.scenario import Scenario
 from overlayd.testing.store import SimulatedStore
 from overlayd.testing.store_link import Cut
@@ -89,23 +90,25 @@ class SimulatedWorld:
         self._troubles: Counter[int] = Counter()
         self._truth: Oracle | None = None
         self._nursery = network
-        backends = load_backends()
-        self._backends = backends
+        self._backends = load_backends()
         chance = random.Random(f"world {scenario.seed}")
         self.hosts = [
             SimulatedHost(
                 number,
-                scenario.seed,
-                scenario.ttl,
-                chance.uniform(0.995, 1.005),  # so that no two differ by more than the assumed 1 %
-                home,
                 self.store,
+                home,
                 network,
-                self.trace,
-                backends,
+                seed=scenario.seed,
+                ttl=scenario.ttl,
+                rate=chance.uniform(0.995, 1.005),  # so that no two differ by more than the assumed 1 %
+                trace=self.trace,
+                backends=self._backends,
             )
             for number in range(1, scenario.nodes + 1)
         ]
+        for host in self.hosts:
+            add_decoys(host.kernel)
+            host.note_foreign_state()
 
     def _written(self) -> None:
         self.changed_at = trio.current_time()
@@ -135,16 +138,18 @@ class SimulatedWorld:
     def host(self, number: int) -> SimulatedHost:
         return self.hosts[number - 1]
 
-    # --- life
+    # --- daemons
 
     async def start(self, host: SimulatedHost) -> None:
+        """Start the daemon of this host."""
         self.disturb(host.number)
-        await self._nursery.start(self._live, host)
+        await self._nursery.start(self._run, host)
 
-    async def _live(self, host: SimulatedHost, task_status: trio.TaskStatus[None]) -> None:
-        reason = await host.live(task_status)
-        if reason:
-            self.ended.append((host, reason))
+    async def _run(self, host: SimulatedHost, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await host.run(task_status)
+        except Exception:  # noqa: BLE001  # whatever ends a daemon goes into the report
+            self.ended.append((host, traceback.format_exc()))
 
     # --- what faults do
 
@@ -171,7 +176,11 @@ class SimulatedWorld:
 
     def quiet_for(self, host: SimulatedHost) -> float:
         """Seconds since anything happened that this host has to follow; 0 while anything is wrong with it."""
-        if self._troubles[EVERYONE] or self._troubles[host.number] or not (host.is_running and host.line.is_sound):
+        if (
+            self._troubles[EVERYONE]
+            or self._troubles[host.number]
+            or not (host.is_running and host.store_link.is_sound)
+        ):
             return 0.0
         return trio.current_time() - self.quiet_since(host)
 
@@ -180,9 +189,9 @@ class SimulatedWorld:
 
     def cut_for(self, host: SimulatedHost) -> float:
         """Seconds for which a running daemon has had no line to the store."""
-        if not host.is_running or host.line.cut is Cut.NONE:
+        if not host.is_running or host.store_link.cut is Cut.NONE:
             return 0.0
-        return trio.current_time() - max(self.quiet_since(host), host.line.cut_at)
+        return trio.current_time() - max(self.quiet_since(host), host.store_link.cut_at)
 
     @property
     def is_exhausted(self) -> bool:

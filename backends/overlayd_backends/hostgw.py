@@ -5,16 +5,16 @@ It needs every peer on the same link, since the next hop of a route must be a ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from overlayd.core.kernel.items import Forwarding, KernelState, Route
+from overlayd.core.kernel.items import Forwarding, Item, Route
 from overlayd.core.leases.lease import Attributes, Lease
-from overlayd.core.network.addresses import Family, Mac, Subnet
-from overlayd.core.network.backend import DesiredState, HostRequirements
-from overlayd.core.network.view import NetworkView, Underlay
-from overlayd_backends.peers import NotServedError, is_on_link, whereabouts
+from overlayd.core.network.addresses import Family, Mac
+from overlayd.core.network.backend import HostRequirements, PeerRefusedError
+from overlayd.core.network.view import Device, NetworkView, Underlay
+from overlayd_backends.peers import check_type, locate, prefix_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,39 +22,34 @@ class HostGwBackend:
     """host-gw has no options."""
 
     kind: ClassVar[str] = "host-gw"
-
-    @classmethod
-    def known(cls) -> frozenset[str]:
-        return frozenset()
+    families: ClassVar[frozenset[Family]] = frozenset({Family.IPV4})
+    options: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> HostGwBackend:
         return cls()
 
-    def overhead(self, family: Family) -> int:
-        return 0
-
-    def needs(self) -> HostRequirements:
+    def requirements(self) -> HostRequirements:
         return HostRequirements()
+
+    def device(self, family: Family, underlay: Underlay) -> Device:
+        return Device(underlay.link, underlay.mtu)
 
     def advertise(self, underlay: Underlay, mac: Mac) -> Attributes:
         return Attributes(public_ips=(underlay.public_ip,), backend=self.kind)
 
-    def desired(self, view: NetworkView) -> DesiredState:
-        served: dict[Subnet, KernelState] = {}
-        refused: dict[Subnet, str] = {}
-        for peer in view.peers:
-            try:
-                served[peer.subnet] = KernelState.of([self._route(peer, view.underlay)])
-            except NotServedError as reason:
-                refused[peer.subnet] = str(reason)
-        base = KernelState.of([Forwarding(Family.IPV4)])
-        return DesiredState(view.underlay.link, view.underlay.mtu, base, served, refused)
+    def base(self, view: NetworkView) -> Iterator[Item]:
+        return (Forwarding(leg.family) for leg in view.legs)
 
-    def _route(self, peer: Lease, underlay: Underlay) -> Route:
-        prefix, public = whereabouts(peer, self.kind, underlay)
-        if not is_on_link(public, underlay):
-            raise NotServedError(
-                f"is at {public}, which is not on the link of {underlay.link}; host-gw needs all nodes on one link"
-            )
-        return Route(prefix, public, underlay.link)
+    def peer(self, view: NetworkView, lease: Lease) -> Iterable[Item]:
+        check_type(lease, self.kind)
+        items = []
+        for leg in view.legs:
+            prefix, public = prefix_in(lease, leg), locate(lease, view)
+            if not view.underlay.reaches_directly(public):
+                link = view.underlay.link
+                raise PeerRefusedError(
+                    f"is at {public}, which is not on the link of {link}; host-gw needs all nodes on one link"
+                )
+            items.append(Route(prefix, public, leg.device))
+        return items

@@ -8,10 +8,8 @@ flannel's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv4Network
 from typing import ClassVar
 
 import msgspec
@@ -21,18 +19,17 @@ from overlayd.core.kernel.items import (
     FdbEntry,
     Forwarding,
     Item,
-    KernelState,
     Link,
     Neighbour,
     Route,
 )
 from overlayd.core.kernel.items import VxlanKind as VxlanDevice
 from overlayd.core.leases.lease import Attributes, Lease
-from overlayd.core.network.addresses import Family, IPAddress, Mac, Subnet
-from overlayd.core.network.backend import BackendOptionError, DesiredState, HostRequirements
-from overlayd.core.network.view import NetworkView, Underlay
+from overlayd.core.network.addresses import Family, Mac
+from overlayd.core.network.backend import BackendOptionError, HostRequirements, PeerRefusedError
+from overlayd.core.network.view import Device, NetworkView, Underlay
 from overlayd_backends.options import flag, number
-from overlayd_backends.peers import NotServedError, is_on_link, underlay_family, whereabouts
+from overlayd_backends.peers import check_type, locate, prefix_in
 
 VNI_MAX = (1 << 24) - 1
 """RFC 7348 section 5: the VNI has 24 bits.  0 is refused, as the kernel's FDB reads it as "the device's own"."""
@@ -55,6 +52,8 @@ class VxlanBackend:
     """The vxlan options of the network config, defaults as flannel's.  `mtu` is the underlay's, in bytes."""
 
     kind: ClassVar[str] = "vxlan"
+    families: ClassVar[frozenset[Family]] = frozenset({Family.IPV4})
+    options: ClassVar[frozenset[str]] = frozenset({"VNI", "Port", "MTU", "GBP", "Learning", "DirectRouting"})
 
     vni: int = 1
     port: int = 8472
@@ -62,10 +61,6 @@ class VxlanBackend:
     gbp: bool = False
     learning: bool = False
     direct_routing: bool = False
-
-    @classmethod
-    def known(cls) -> frozenset[str]:
-        return frozenset({"VNI", "Port", "MTU", "GBP", "Learning", "DirectRouting"})
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> VxlanBackend:
@@ -82,73 +77,58 @@ class VxlanBackend:
             direct_routing=flag(options, "DirectRouting"),
         )
 
-    @property
-    def device(self) -> str:
-        return f"ovl.{self.vni}"
-
-    def overhead(self, family: Family) -> int:
-        return ENCAP + IP_HEADER[family]
-
-    def needs(self) -> HostRequirements:
+    def requirements(self) -> HostRequirements:
         return HostRequirements(self.port, self.vni)
+
+    def device(self, family: Family, underlay: Underlay) -> Device:
+        overhead = ENCAP + IP_HEADER[underlay.family]
+        return Device(f"ovl.{self.vni}", (self.mtu or underlay.mtu) - overhead)
 
     def advertise(self, underlay: Underlay, mac: Mac) -> Attributes:
         data = msgspec.json.encode(VtepData(VNI=self.vni, VtepMAC=str(mac))).decode()
         return Attributes(public_ips=(underlay.public_ip,), backend=self.kind, backend_data=data)
 
-    def desired(self, view: NetworkView) -> DesiredState:
-        device = VxlanDevice(
-            vni=self.vni,
-            local=view.underlay.address,
-            underlay=view.underlay.link,
-            port=self.port,
-            learning=self.learning,
-            gbp=self.gbp,
-        )
-        mtu = (self.mtu or view.underlay.mtu) - self.overhead(underlay_family(view.underlay))
-        base: list[Item] = [Forwarding(Family.IPV4), Link(self.device, device, view.mac, mtu)]
-        if view.lease is not None and (own := view.lease.subnet.ipv4) is not None:
-            base.append(Address(self.device, own.network_address, 32))
+    def base(self, view: NetworkView) -> Iterator[Item]:
+        for leg in view.legs:
+            yield Forwarding(leg.family)
+            kind = VxlanDevice(
+                vni=self.vni,
+                local=leg.underlay_address,
+                underlay=view.underlay.link,
+                port=self.port,
+                learning=self.learning,
+                gbp=self.gbp,
+            )
+            yield Link(leg.device, kind, view.mac, leg.mtu)
+            if leg.own_prefix is not None:
+                yield Address(leg.device, leg.own_prefix.network_address, leg.own_prefix.max_prefixlen)
 
-        served: dict[Subnet, KernelState] = {}
-        refused: dict[Subnet, str] = {}
-        macs: dict[Mac, str] = {view.mac: "this node"}
-        for peer in sorted(view.peers, key=lambda lease: lease.create_revision):
-            try:
-                served[peer.subnet] = self._peer(peer, view.underlay, macs)
-            except NotServedError as reason:
-                refused[peer.subnet] = str(reason)
-        return DesiredState(self.device, mtu, KernelState.of(base), served, refused)
-
-    def _peer(self, peer: Lease, underlay: Underlay, macs: dict[Mac, str]) -> KernelState:
-        prefix, public = whereabouts(peer, self.kind, underlay)
-        if self.direct_routing and is_on_link(public, underlay):
-            return KernelState.of([Route(prefix, public, underlay.link)])
-        mac = self._vtep(peer)
-        if mac in macs:
-            raise NotServedError(f"has VTEP MAC {mac}, which is that of {macs[mac]}")
-        macs[mac] = str(peer.subnet)
-        return _entries(self.device, prefix, mac, public)
+    def peer(self, view: NetworkView, lease: Lease) -> Iterable[Item]:
+        check_type(lease, self.kind)
+        items: list[Item] = []
+        for leg in view.legs:
+            prefix, public = prefix_in(lease, leg), locate(lease, view)
+            if self.direct_routing and view.underlay.reaches_directly(public):
+                items.append(Route(prefix, public, view.underlay.link))
+                continue
+            mac, tunnel = self._vtep(lease), prefix.network_address
+            if mac == view.mac:
+                raise PeerRefusedError(f"has VTEP MAC {mac}, which is that of this node")
+            items += (
+                FdbEntry(leg.device, mac, public),
+                Neighbour(leg.device, tunnel, mac),
+                Route(prefix, tunnel, leg.device, onlink=True),
+            )
+        return items
 
     def _vtep(self, peer: Lease) -> Mac:
         try:
             data = msgspec.json.decode(peer.attributes.backend_data or "{}", type=VtepData)
             mac = Mac.parse(data.VtepMAC)
         except (msgspec.DecodeError, ValueError) as error:
-            raise NotServedError(f"has no usable VTEP in its BackendData: {error}") from error
+            raise PeerRefusedError(f"has no usable VTEP in its BackendData: {error}") from error
         if not mac.is_unicast:
-            raise NotServedError(f"has VTEP MAC {mac}, which is not a unicast address")
+            raise PeerRefusedError(f"has VTEP MAC {mac}, which is not a unicast address")
         if data.VNI not in (None, self.vni):
-            raise NotServedError(f"speaks VNI {str(data.VNI)[:16]}, this node VNI {self.vni}")
+            raise PeerRefusedError(f"speaks VNI {str(data.VNI)[:16]}, this node VNI {self.vni}")
         return mac
-
-
-@lru_cache(maxsize=8192)  # of thousands of peers, nearly all are as they were when the wish was stated last
-def _entries(device: str, prefix: IPv4Network, mac: Mac, public: IPAddress) -> KernelState:
-    tunnel = prefix.network_address
-    entries: list[Item] = [
-        FdbEntry(device, mac, public),
-        Neighbour(device, tunnel, mac),
-        Route(prefix, tunnel, device, onlink=True),
-    ]
-    return KernelState.of(entries)

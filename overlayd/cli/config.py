@@ -33,7 +33,7 @@ from overlayd.core.leases.store import (
 )
 from overlayd.core.leases.subnets import find_config_mismatch, subnet_at
 from overlayd.core.network.addresses import Family
-from overlayd.core.network.backend import Backend
+from overlayd.core.network.backend import Backend, overhead
 from overlayd.core.network.backend_choice import check_backend, unknown_options
 from overlayd.core.network.config import ConfigError, NetworkConfig, parse_config
 from overlayd.core.text.strict_json import SIZE_LIMIT
@@ -97,13 +97,14 @@ class Meaning:
         """The backend's options as they are in effect, defaults among them."""
         if not dataclasses.is_dataclass(self.backend):
             return self.config.options
-        documented = {key.lower(): key for key in self.backend.known()}
+        documented = {key.lower(): key for key in self.backend.options}
         effective = dataclasses.asdict(self.backend)
         return {documented.get(name.replace("_", ""), name): value for name, value in effective.items()}
 
     @property
     def overhead(self) -> dict[str, int]:
-        return {family.name.lower(): self.backend.overhead(family) for family in Family}
+        """Bytes that the backend takes off the underlay's MTU, by the underlay's family."""
+        return {family.name.lower(): overhead(self.backend, family) for family in Family}
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -36,8 +36,8 @@ from overlayd.core.network.config import ConfigError
 
 if TYPE_CHECKING:
     from overlayd.core.firewall.policy import Firewall
+    from overlayd.core.network.first_config import FirstConfig
     from overlayd.core.status.status import StatusAnswer
-    from overlayd.node.config_bootstrap import FirstConfig
 
 SUBNET_CHANGED = 3
 """Exit status with --on-subnet-change=exit: what supervises the daemon may drain and restart the pods then."""
@@ -179,8 +179,8 @@ def run(args: argparse.Namespace) -> int:
     from overlayd.core.kernel.datapath import DatapathUnavailableError
     from overlayd.host.identity import IdentityError
     from overlayd.host.listeners import ListenError
-    from overlayd.node.daemon import SubnetChanged
     from overlayd.node.log import log_to
+    from overlayd.node.subnet_guard import SubnetChanged
 
     log_to(level=args.log_level)
     ends: list[CommandError] = []  # what is raised inside an `except*` comes out wrapped in a group
@@ -208,20 +208,14 @@ def _innermost(group: BaseExceptionGroup[BaseException]) -> str:
 
 async def _run(args: argparse.Namespace) -> None:
     from overlayd.api.status_socket import serve_status
-    from overlayd.core.host.preflight import PreflightRequest
-    from overlayd.core.host.stale_addresses import UsedAddress
-    from overlayd.core.network.view import Underlay
-    from overlayd.core.status.problem import Problem
     from overlayd.host.cleanup_state import CleanupStateFile
     from overlayd.host.clock import boottime
     from overlayd.host.composite_driver import open_composite_driver
     from overlayd.host.conflist import ConflistFile
+    from overlayd.host.host_reader import HostReader
     from overlayd.host.identity import hold_identity
     from overlayd.host.netlink.connection import open_netlink
-    from overlayd.host.preflight import preflight as judge_host
-    from overlayd.host.stale_addresses import read_used_addresses
     from overlayd.host.systemd import NotifyError, keep_informed, take_supervisor
-    from overlayd.host.underlay import observe_underlay
     from overlayd.node.daemon import Daemon, HostEdges, Settings
     from overlayd.plugins import load_backends, load_datapaths
 
@@ -236,21 +230,13 @@ async def _run(args: argparse.Namespace) -> None:
         open_netlink() as netlink,
         open_store(args) as store,
     ):
-
-        async def underlay() -> Underlay:
-            return await observe_underlay(netlink, pick, args.public_ip)
-
-        async def used_addresses() -> tuple[UsedAddress, ...]:
-            return await read_used_addresses(netlink)
-
-        async def preflight(intent: PreflightRequest) -> tuple[Problem, ...]:
-            return await judge_host(netlink, intent)
-
         settings = Settings(
             args.node_name or _host_name(),
             args.etcd_prefix,
             args.subnet_file,
             args.lease_ttl,
+            pick,
+            args.public_ip,
             strict_fence=args.fence == "strict",
             exit_on_new_subnet=args.on_subnet_change == "exit",
             firewall=await _decide_firewall(args.ip_masq, args.source_check),
@@ -260,17 +246,8 @@ async def _run(args: argparse.Namespace) -> None:
         )
         with hold_identity(args.state_dir, may_be_volatile=args.identity == "volatile") as identity:
             cleanup_state = CleanupStateFile(args.run_dir)
-            host = HostEdges(
-                driver,
-                underlay,
-                preflight,
-                used_addresses,
-                boottime,
-                cleanup_state,
-                driver.report,
-                driver.read_drops,
-                driver.look_at_others,
-            )
+            reader = HostReader(netlink, pick, driver.read_drops, driver.look_at_others)
+            host = HostEdges(driver, reader, boottime, cleanup_state, driver.report)
             daemon = Daemon(settings, identity, store, host, load_backends(), random.Random(os.urandom(16)))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
@@ -326,8 +303,8 @@ def read_first_config(file: str) -> FirstConfig:
     """Raises ValueError where the file can't be read or its config not be used."""
     from overlayd.core.network.backend_choice import check_backend
     from overlayd.core.network.config import parse_config
+    from overlayd.core.network.first_config import FirstConfig
     from overlayd.core.text.strict_json import SIZE_LIMIT
-    from overlayd.node.config_bootstrap import FirstConfig
     from overlayd.plugins import load_backends
 
     try:

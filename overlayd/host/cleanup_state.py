@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from overlayd.core.network.addresses import Subnet
 from overlayd.core.status.problem import Problem
 from overlayd.host.files import find_text, write_atomically
 
@@ -19,11 +20,13 @@ NAME = "footprint.json"
 
 class CleanupState(msgspec.Struct, frozen=True):
     """`links` are interfaces that were the underlay's; `subnet_file` is the text last written, "" for none;
-    `conflist` is where the CNI configuration was written, "" for nowhere."""
+    `conflist` is where the CNI configuration was written, "" for nowhere; `subnets` are all that were
+    published."""
 
     links: tuple[str, ...] = ()
     subnet_file: str = ""
     conflist: str = ""
+    subnets: tuple[str, ...] = ()
 
 
 class CleanupStateFile:
@@ -34,12 +37,25 @@ class CleanupStateFile:
     def _load(self) -> CleanupState:
         """What stands there; a file that can't be read is no worse than none."""
         try:
-            return msgspec.json.decode(find_text(self.path) or "{}", type=CleanupState)
+            known = msgspec.json.decode(find_text(self.path) or "{}", type=CleanupState)
+            for text in known.subnets:
+                Subnet.parse(text)
         except (OSError, ValueError):
             return CleanupState()
+        return known
+
+    @property
+    def given(self) -> tuple[Subnet, ...]:
+        """Every subnet that this node has published since its host was started."""
+        return tuple(Subnet.parse(text) for text in self.known.subnets)
 
     def note(
-        self, *, link: str | None = None, subnet_file: str | None = None, conflist: str | None = None
+        self,
+        *,
+        link: str | None = None,
+        subnet_file: str | None = None,
+        conflist: str | None = None,
+        subnet: Subnet | None = None,
     ) -> tuple[Problem, ...]:
         """Remember one thing more; the problem that kept it from being written down."""
         known = self.known
@@ -47,6 +63,7 @@ class CleanupStateFile:
             tuple(sorted({*known.links, *((link,) if link else ())})),
             known.subnet_file if subnet_file is None else subnet_file,
             known.conflist if conflist is None else conflist,
+            tuple(sorted({*known.subnets, *((str(subnet),) if subnet is not None else ())})),
         )
         if noted == self.known and self.path.exists():
             return ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from overlayd.core.decide import Decision, Publication
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.config import NetworkConfig
 from overlayd.core.publish.cni import format_conflist
@@ -27,19 +28,31 @@ class CniPublisher:
         self._subnet_file = subnet_file
         self._conflist = conflist
         self._cleanup_state = cleanup_state
+        self._troubles: tuple[Problem, ...] = ()
 
     def find_subnet(self) -> Subnet | None:
         """The subnet that was handed over last, perhaps by an earlier life."""
         return self._subnet_file.find_subnet()
 
-    def offer(self, config: NetworkConfig, subnet: Subnet, mtu: int, *, ipmasq: bool) -> tuple[Problem, ...]:
+    def carry_out(self, outcome: Publication, decision: Decision, *, ipmasq: bool) -> tuple[Problem, ...]:
+        """Publish, withdraw or leave alone what runtimes read; the problems that kept it from being done."""
+        view = decision.view
+        if outcome is Publication.WITHDRAW:
+            self._troubles = self.withdraw()
+        elif outcome is Publication.PUBLISH and view is not None and view.own is not None:
+            self._troubles = self.publish(view.config, view.own, view.mtu, ipmasq=ipmasq)
+        return self._troubles
+
+    def publish(self, config: NetworkConfig, subnet: Subnet, mtu: int, *, ipmasq: bool) -> tuple[Problem, ...]:
         """Pods may have addresses of `subnet`; what keeps anybody from hearing of it."""
         text = format_subnet_env(config, subnet, mtu, ipmasq)
         troubles = self._subnet_file.ensure(text)
         if self._conflist is None:
-            return (*troubles, *self._cleanup_state.note(subnet_file=text))
+            return (*troubles, *self._cleanup_state.note(subnet_file=text, subnet=subnet))
         told = self._conflist.ensure(partial(format_conflist, config, subnet, mtu))
-        return (*troubles, *told, *self._cleanup_state.note(subnet_file=text, conflist=str(self._conflist.path)))
+        path = str(self._conflist.path)
+        noted = self._cleanup_state.note(subnet_file=text, conflist=path, subnet=subnet)
+        return (*troubles, *told, *noted)
 
     def withdraw(self) -> tuple[Problem, ...]:
         """No pod may be given an address any more."""

@@ -1,4 +1,4 @@
-"""Finding out what `core.preflight` judges, without leaving a trace."""
+"""Probing the host for what `core.host.preflight` judges, without leaving a trace."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import errno
 import os
 import socket
 
-from overlayd.core.host.preflight import HostFindings, PreflightRequest, judge
-from overlayd.core.status.problem import Problem
+from overlayd.core.host.preflight import HostFindings
+from overlayd.core.host.snapshot import HostQuestion
+from overlayd.core.host.underlay import HostFacts
 from overlayd.host.netlink import forwarding, links
 from overlayd.host.netlink.connection import Netlink
-from overlayd.host.netlink.dumps import read_host_facts
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.netlink.wire import Request
 from overlayd.host.port_owner import find_udp_owner, is_udp_port_our_own
 from overlayd.host.tun import find_tun_trouble
 
 
-async def preflight(netlink: Netlink, intent: PreflightRequest) -> tuple[Problem, ...]:
-    """Every reason why the intent can't be carried out on this host, none if there is none.
+async def probe(netlink: Netlink, host: HostFacts, question: HostQuestion) -> HostFindings | None:
+    """Find out whether this host has what a network config requires; None where nothing is asked.
 
     Nothing is changed by asking.  Raises OSError where the kernel can't be asked.
     """
-    host = await read_host_facts(netlink)
+    needed, underlay = question.requirements, question.underlay
+    if needed is None or underlay is None:
+        return None
     privileged = await _refused_with(netlink, links.ask_for_nothing()) != errno.EPERM
     has_vxlan = (
-        intent.vni is None or await _refused_with(netlink, links.ask_for_half_a_vxlan()) != errno.EOPNOTSUPP
+        needed.vni is None or await _refused_with(netlink, links.ask_for_half_a_vxlan()) != errno.EOPNOTSUPP
     )
-    address = str(intent.underlay.address) if intent.tun else "0.0.0.0"  # as the datapath binds, or a vxlan device
-    port_free = in_netns(netlink.netns, lambda: _is_free(intent.port, address))
-    found = HostFindings(
-        host=host,
+    address = str(underlay.address) if needed.tun else "0.0.0.0"  # as the datapath binds, or a vxlan device
+    port_free = in_netns(netlink.netns, lambda: _is_free(needed.port, address))
+    return HostFindings(
         privileged=privileged,
         has_vxlan=has_vxlan,
-        tun_trouble=find_tun_trouble() if intent.tun else "",
+        tun_trouble=find_tun_trouble() if needed.tun else "",
         port_free=port_free,
-        port_owner="" if port_free else in_netns(netlink.netns, lambda: _owner(intent.port)),
+        port_owner="" if port_free else in_netns(netlink.netns, lambda: _owner(needed.port)),
         forwards=await forwarding.forwards(netlink, host.links),
         # with the privilege there is always the way by each interface
         can_forward=privileged or in_netns(netlink.netns, lambda: os.access(forwarding.SWITCH, os.W_OK)),
     )
-    return judge(intent, found)
 
 
 async def _refused_with(netlink: Netlink, request: Request) -> int:

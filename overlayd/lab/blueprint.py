@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+from overlayd.core.network.addresses import Family
 from overlayd.core.network.config import parse_config
 from overlayd.core.publish.subnet_env import parse_subnet_env
 from overlayd.lab.cni import find_plugins
@@ -45,7 +46,7 @@ class SubnetFileContent:
 
 def parse_subnet_file(text: str) -> SubnetFileContent:
     """Read a subnet.env with an IPv4 subnet.  Raises ValueError."""
-    network = parse_subnet_env(text).ipv4
+    network = parse_subnet_env(text).of(Family.IPV4)
     mtu = re.search(r"^FLANNEL_MTU=(\d+)$", text, re.MULTILINE)
     if network is None or mtu is None:
         raise ValueError(f"the subnet file lacks an IPv4 subnet or the MTU: {text!r}")

@@ -9,38 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from overlayd.core.leases.store import CONFIG, Committed, Field, Guard, Put, Store, StoreError, Transaction
-from overlayd.core.network.config import NetworkConfig, parse_config
-from overlayd.core.status.problem import Problem
+from overlayd.core.network.first_config import FirstConfig
 from overlayd.node.wakeup import WakeUp
 
 RETRY = 10.0
 """Seconds until a write that failed is tried again."""
 
 log = logging.getLogger("overlayd.founding")
-
-
-@dataclass(frozen=True, slots=True)
-class FirstConfig:
-    """The file's name, and its content, which is known to be sound."""
-
-    file: str
-    value: bytes
-
-    def differs_from(self, config: NetworkConfig, key: str) -> tuple[Problem, ...]:
-        """What to say of a config in force that says something else than the file."""
-        if parse_config(self.value) == config:
-            return ()
-        return (
-            Problem(
-                "config-differs",
-                f"the network config in {self.file} is not the one in force, which stands at {key}",
-                f"Take the file's: `overlayd config set {self.file}`; or make the file say what is in force: "
-                "`overlayd config show`",
-            ),
-        )
 
 
 class ConfigBootstrap:

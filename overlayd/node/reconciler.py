@@ -1,8 +1,9 @@
-"""The loop that makes the kernel what the view asks for, and keeps it so.
+"""The loop that makes the kernel what is desired, and keeps it so.
 
-It wakes for three reasons: something in the view changed, the kernel hinted at a change, a deadline (resync,
-retry) came.  Whatever woke it, it does the same: state the whole wish, observe the whole reality, apply the
-difference, and look again until nothing is left to do.
+It wakes for three reasons: something that is decided on changed, the kernel hinted at a change, a deadline
+(resync, retry) came.  Whatever woke it, it does the same: decide, observe, apply the difference, and look again
+until nothing is left to do.  At most one pass is running and one is due: whatever comes in meanwhile is one pass
+more.
 """
 
 from __future__ import annotations
@@ -12,37 +13,39 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from overlayd.core.decide import Decision, Target
 from overlayd.core.kernel.driver import Driver, Failure, Hints, Operation, Verb
 from overlayd.core.kernel.items import KernelState, Key
+from overlayd.core.kernel.pace import Pace
 from overlayd.core.kernel.plan import Plan, diff
-from overlayd.core.kernel.report import Counters, Report, Target
 from overlayd.core.kernel.retries import Retries
+from overlayd.core.report import Counters, Report
 from overlayd.node.wakeup import WakeUp
 
 RESYNC = 30.0
 """Seconds between two looks at the kernel when nothing else asks for one."""
-SETTLE = 0.02
-"""Seconds to wait after a hint, so that a burst of changes is answered once."""
 ROUNDS = 4
 """How often one pass looks again after it changed something.  One operation can take others' objects with it
 (a new MAC flushes the neighbours), so one round need not be enough; more than this is left to the next pass."""
+KERNEL, DEADLINE, START = "kernel", "deadline", "start"
+"""Reasons of passes; others come with whoever rings."""
 
 log = logging.getLogger("overlayd.reconciler")
 
 
 class Reconciler:
-    """`target` says what to reach, None while there is nothing yet; `publish` gets a report of each pass."""
+    """`decide` says what each pass wants; `finish` gets the report of each pass."""
 
     def __init__(
         self,
         driver: Driver,
-        target: Callable[[], Awaitable[Target | None]],
-        publish: Callable[[Report], Awaitable[None]],
+        decide: Callable[[], Awaitable[Decision]],
+        finish: Callable[[Report], Awaitable[None]],
         clock: Callable[[], float],
     ) -> None:
         self._driver = driver
-        self._target = target
-        self._publish = publish
+        self._decide = decide
+        self._finish = finish
         self._clock = clock
         self._retries = Retries()
         self._actual = KernelState()
@@ -52,25 +55,35 @@ class Reconciler:
     async def run(self) -> None:
         async with self._driver.changes() as hints, trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, hints)
+            pace, reasons = Pace(), frozenset({START})
             while True:
                 began = self._clock()
-                target = await self._target()
-                if target is not None:
-                    await self._publish(await self._reach(target))
-                await self.wake_up.wait(self._until_next(began))
-                await trio.sleep(SETTLE)
+                await self._pass(reasons)
+                pace = pace.after_pass(began, self._clock())
+                reasons = await self.wake_up.wait(self._until_next(began)) or frozenset({DEADLINE})
+                await trio.sleep(pace.pause(self._clock()))
+                reasons |= self.wake_up.take()
 
     async def _listen(self, hints: Hints) -> None:
         while True:
             await hints.wait()
-            self.wake_up.ring()
+            self.wake_up.ring(KERNEL)
 
     def _until_next(self, began: float) -> float:
         retry_at = self._retries.next_at(began)
         return RESYNC if retry_at is None else min(RESYNC, retry_at - self._clock())
 
-    async def _reach(self, target: Target) -> Report:
-        desired, trouble = target.desired.kernel, ""
+    async def _pass(self, reasons: frozenset[str]) -> None:
+        decision, trouble = await self._decide(), ""
+        if decision.target is not None:
+            trouble = await self._reach(decision.target)
+        self._counters = self._counters.after_pass(reasons)
+        report = Report(self._clock(), decision, self._actual, self._retries, trouble, self._counters)
+        await self._finish(report)
+
+    async def _reach(self, target: Target) -> str:
+        """Apply what is missing; why the kernel could not be observed, "" if it was."""
+        desired = target.desired.kernel
         try:
             for _ in range(ROUNDS):
                 self._actual = await self._driver.observe(target.scope)
@@ -78,9 +91,8 @@ class Reconciler:
                 if not await self._carry_out(plan):
                     break
         except OSError as error:
-            trouble = f"the kernel can't be asked: {error}"
-        self._counters = self._counters.after_pass()
-        return Report(self._clock(), target, self._actual, self._retries, trouble, self._counters)
+            return f"the kernel can't be asked: {error}"
+        return ""
 
     async def _carry_out(self, plan: Plan) -> bool:
         """Apply what is due; whether anything was changed."""

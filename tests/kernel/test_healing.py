@@ -12,11 +12,12 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 import trio
 
+from overlayd.core.decide import Decision, Target
 from overlayd.core.kernel.driver import Driver, Failure, Hints, Operation, Scope
 from overlayd.core.kernel.items import KernelState, Route
-from overlayd.core.kernel.report import Report, Target
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.backend import DesiredState
+from overlayd.core.report import Report
 from overlayd.node.reconciler import Reconciler
 from support import overlay
 from support.netns import bridge, ip
@@ -25,14 +26,10 @@ from support.worlds import RealDriverWorld, open_real_world
 PEERS = (2, 3, 4)
 SCOPE = Scope(frozenset({"eth0"}))
 VXLAN = DesiredState(
-    overlay.DEVICE,
-    1450,
     overlay.node(),
     {Subnet((overlay.subnet(n),)): KernelState.of(overlay.peer(n)) for n in PEERS},
 )
 HOST_GW = DesiredState(
-    "eth0",
-    1500,
     KernelState.of([overlay.FORWARDING]),
     {
         Subnet((overlay.subnet(n),)): KernelState.of(
@@ -68,14 +65,14 @@ async def kept(world: RealDriverWorld, desired: DesiredState) -> AsyncGenerator[
     """A reconciler at work on the world, which has reached the wish."""
     driver = CountingDriver(world.driver)
 
-    async def target() -> Target:
-        return Target(desired, SCOPE, sweep=True)
+    async def decide() -> Decision:
+        return Decision(target=Target(desired, SCOPE, sweep=True))
 
     async def publish(report: Report) -> None:
         pass
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Reconciler(driver, target, publish, trio.current_time).run)
+        nursery.start_soon(Reconciler(driver, decide, publish, trio.current_time).run)
         await reached(world, desired)
         await quiet(driver)
         yield driver
@@ -174,8 +171,6 @@ async def test_stale_entries_at_the_start_are_swept_and_strangers_stay() -> None
 
 async def test_the_kernel_refuses_one_peer_and_serves_the_others() -> None:
     desired = DesiredState(
-        VXLAN.device,
-        VXLAN.mtu,
         VXLAN.base,
         {
             **VXLAN.peers,
@@ -186,14 +181,14 @@ async def test_the_kernel_refuses_one_peer_and_serves_the_others() -> None:
     )
     reports: list[Report] = []
 
-    async def target() -> Target:
-        return Target(desired, SCOPE, sweep=True)
+    async def decide() -> Decision:
+        return Decision(target=Target(desired, SCOPE, sweep=True))
 
     async def publish(report: Report) -> None:
         reports.append(report)
 
     async with open_real_world() as world, trio.open_nursery() as nursery:
-        nursery.start_soon(Reconciler(world.driver, target, publish, trio.current_time).run)
+        nursery.start_soon(Reconciler(world.driver, decide, publish, trio.current_time).run)
         await reached(world, VXLAN)
         with trio.fail_after(10):
             while not (reports and reports[-1].retries.failed_operations):  # noqa: ASYNC110

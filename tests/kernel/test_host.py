@@ -14,20 +14,36 @@ from pathlib import Path
 
 import pytest
 
-from overlayd.core.host.preflight import PreflightRequest
+from overlayd.core.host.preflight import PreflightRequest, find_obstacles
+from overlayd.core.host.snapshot import HostQuestion
 from overlayd.core.host.underlay import UnderlayError
+from overlayd.core.network.addresses import Family
+from overlayd.core.network.backend import HostRequirements
+from overlayd.core.network.view import Leg, Underlay
 from overlayd.core.status.problem import Problem
 from overlayd.host import tun as host_tun
 from overlayd.host.netlink.connection import Netlink, open_netlink
 from overlayd.host.netlink.driver import open_netlink_driver
+from overlayd.host.netlink.dumps import read_host_facts
 from overlayd.host.netlink.netns import in_netns
-from overlayd.host.preflight import preflight
+from overlayd.host.preflight import probe
 from overlayd.host.underlay import observe_underlay
 from support.netns import ip, node
 from support.overlay import install
 from support.overlay import node as state_of
 
 NETWORK = IPv4Network("10.244.0.0/16")
+
+
+async def find_host_obstacles(
+    netlink: Netlink, network: IPv4Network, underlay: Underlay, needed: HostRequirements
+) -> tuple[Problem, ...]:
+    facts = await read_host_facts(netlink)
+    findings = await probe(netlink, facts, HostQuestion(needed, underlay))
+    assert findings is not None
+    legs = (Leg(Family.IPV4, network, 24, underlay.address, None, "ovl.1", 1450),)
+    request = PreflightRequest(legs, underlay, needed.port, needed.vni, needed.tun)
+    return find_obstacles(request, facts, findings)
 
 
 @dataclass
@@ -39,7 +55,7 @@ class HostNode:
         self, network: IPv4Network = NETWORK, port: int = 8472, vni: int | None = 1, tun: bool = False
     ) -> tuple[Problem, ...]:
         underlay = await observe_underlay(self.netlink, "eth0", None)
-        return await preflight(self.netlink, PreflightRequest(network, 24, underlay, port, vni, tun))
+        return await find_host_obstacles(self.netlink, network, underlay, HostRequirements(port, vni, tun))
 
     async def codes(self, network: IPv4Network = NETWORK, port: int = 8472, vni: int | None = 1) -> list[str]:
         return [problem.code for problem in await self.problems(network, port, vni)]
@@ -179,16 +195,23 @@ async def test_a_process_without_the_privilege_is_told_what_it_lacks(host: HostN
 PREFLIGHT = """
 import sys, trio
 from ipaddress import IPv4Network
-from overlayd.core.host.preflight import PreflightRequest
+from overlayd.core.host.preflight import PreflightRequest, find_obstacles
+from overlayd.core.host.snapshot import HostQuestion
+from overlayd.core.network.addresses import Family
+from overlayd.core.network.backend import HostRequirements
+from overlayd.core.network.view import Leg
 from overlayd.host.netlink.connection import open_netlink
-from overlayd.host.preflight import preflight
+from overlayd.host.netlink.dumps import read_host_facts
+from overlayd.host.preflight import probe
 from overlayd.host.underlay import observe_underlay
 
 async def main(name):
     async with open_netlink(name) as netlink:
         underlay = await observe_underlay(netlink, "eth0", None)
-        request = PreflightRequest(IPv4Network("10.244.0.0/16"), 24, underlay, 8472, 1)
-        for problem in await preflight(netlink, request):
+        facts = await read_host_facts(netlink)
+        findings = await probe(netlink, facts, HostQuestion(HostRequirements(8472, 1), underlay))
+        legs = (Leg(Family.IPV4, IPv4Network("10.244.0.0/16"), 24, underlay.address, None, "ovl.1", 1450),)
+        for problem in find_obstacles(PreflightRequest(legs, underlay, 8472, 1), facts, findings):
             print(problem.code)
 
 trio.run(main, sys.argv[1])

@@ -3,19 +3,19 @@ it again, and nothing of theirs is changed."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 import trio
 
-from overlayd.core.firewall.iptables import Variant
-from overlayd.core.firewall.policy import with_forward_rules
+from overlayd.core.decide import Decision, Target
+from overlayd.core.firewall.iptables import Variant, forward_rules
 from overlayd.core.kernel.driver import Scope
 from overlayd.core.kernel.items import KernelState
-from overlayd.core.kernel.report import Report, Target
 from overlayd.core.network.backend import DesiredState
+from overlayd.core.report import Report
 from overlayd.host.firewall_conflicts import open_foreign_firewall_reader
 from overlayd.node.reconciler import Reconciler
 from support.iptables import FOREIGN, NETWORK, VARIANTS, iptables, listed, require_iptables, restore, rules
@@ -23,7 +23,10 @@ from support.netns import netns
 
 CHAINS = ("INPUT", "FORWARD", "OUTPUT")
 THEIRS = [line for line in FOREIGN if line.startswith("-A FORWARD")]
-NOTHING = DesiredState("ovl.1", 1450, KernelState())
+
+
+def with_rules(variants: Iterable[Variant]) -> DesiredState:
+    return DesiredState(KernelState.of(forward_rules(variant, NETWORK) for variant in variants))
 
 
 @pytest.fixture(autouse=True)
@@ -63,16 +66,16 @@ async def kept(variant: Variant, *lines: str) -> AsyncGenerator[Kept]:
         state = Kept(name, variant)
         restore(name, variant, *lines)
 
-        async def target() -> Target:
+        async def decide() -> Decision:
             seen = await others.look()
-            return Target(with_forward_rules(NOTHING, NETWORK, seen.variants), Scope(), sweep=True)
+            return Decision(target=Target(with_rules(seen.variants), Scope(), sweep=True))
 
         async def publish(report: Report) -> None:
             state.passes += 1
             state.last = report
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Reconciler(driver, target, publish, trio.current_time).run)
+            nursery.start_soon(Reconciler(driver, decide, publish, trio.current_time).run)
             yield state
             nursery.cancel_scope.cancel()
 

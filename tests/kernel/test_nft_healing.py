@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from overlayd.core.decide import Decision, Target
 from overlayd.core.kernel.driver import Driver, Scope
 from overlayd.core.kernel.items import KernelState
-from overlayd.core.kernel.report import Report, Target
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.backend import DesiredState
+from overlayd.core.report import Report
 from overlayd.host.nft import program
 from overlayd.host.nft.driver import open_nft
 from overlayd.node.reconciler import Reconciler
@@ -21,7 +22,7 @@ from support.nft import FOREIGN, firewall, nft, require_nft, senders
 from support.overlay import subnet
 
 PEERS = (2, 3)
-WISH = DesiredState("ovl.1", 1450, firewall(), {Subnet((subnet(n),)): KernelState.of(senders(n)) for n in PEERS})
+WISH = DesiredState(firewall(), {Subnet((subnet(n),)): KernelState.of(senders(n)) for n in PEERS})
 
 
 class Passes:
@@ -41,11 +42,11 @@ async def kept(driver: Driver, desired: DesiredState = WISH) -> AsyncGenerator[P
     """A reconciler at work, which has reached the wish."""
     passes = Passes()
 
-    async def target() -> Target:
-        return Target(desired, Scope(), sweep=True)
+    async def decide() -> Decision:
+        return Decision(target=Target(desired, Scope(), sweep=True))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Reconciler(driver, target, passes.publish, trio.current_time).run)
+        nursery.start_soon(Reconciler(driver, decide, passes.publish, trio.current_time).run)
         await reached(driver, desired)
         yield passes
         nursery.cancel_scope.cancel()
@@ -125,11 +126,11 @@ async def test_an_nft_that_lists_otherwise_than_it_writes_is_not_written_to_for_
     with netns() as name, open_nft(name) as driver:
         passes = Passes()
 
-        async def target() -> Target:
-            return Target(WISH, Scope(), sweep=True)
+        async def decide() -> Decision:
+            return Decision(target=Target(WISH, Scope(), sweep=True))
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Reconciler(driver, target, passes.publish, trio.current_time).run)
+            nursery.start_soon(Reconciler(driver, decide, passes.publish, trio.current_time).run)
             with trio.fail_after(20):
                 while passes.last is None or not passes.last.retries.failed_operations:  # noqa: ASYNC110
                     await trio.sleep(0.02)
@@ -151,5 +152,5 @@ async def test_a_daemon_that_comes_back_sweeps_what_its_former_life_left() -> No
         with open_nft(name) as other:  # it knows nothing of its former life
             async with kept(other):
                 pass
-            async with kept(other, DesiredState("eth0", 1500, KernelState())):
+            async with kept(other, DesiredState(KernelState())):
                 assert nft(name, "list", "ruleset") == ""

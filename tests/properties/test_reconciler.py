@@ -12,11 +12,12 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overlayd.core.decide import Decision, Target
 from overlayd.core.kernel.driver import Failure, Operation, Scope, Verb
 from overlayd.core.kernel.items import Address, FdbEntry, KernelState, Link, Neighbour, Route
-from overlayd.core.kernel.report import Report, Target
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.backend import DesiredState
+from overlayd.core.report import Report
 from overlayd.node.reconciler import Reconciler
 from overlayd.testing.kernel import FakeKernel, ForeignLink, ForeignRoute
 from support import overlay
@@ -55,10 +56,10 @@ class ReconcilerWorld:
     def desired(self) -> DesiredState:
         base = overlay.node()
         peers = {_subnet(n): KernelState.of(overlay.peer(n)) for n in self.peers}
-        return DesiredState(overlay.DEVICE, 1450, base, peers)
+        return DesiredState(base, peers)
 
-    async def target(self) -> Target:
-        return Target(self.desired(), Scope(frozenset({"eth0"})), sweep=True)
+    async def decide(self) -> Decision:
+        return Decision(target=Target(self.desired(), Scope(frozenset({"eth0"})), sweep=True))
 
     async def publish(self, report: Report) -> None:
         self.reports.append(report)
@@ -66,6 +67,11 @@ class ReconcilerWorld:
 
 def _subnet(number: int) -> Subnet:
     return Subnet((overlay.subnet(number),))
+
+
+def _desired(report: Report) -> DesiredState:
+    assert report.decision.target is not None
+    return report.decision.target.desired
 
 
 Disturbance = Callable[[ReconcilerWorld, Reconciler], None]
@@ -141,7 +147,7 @@ def _kernel() -> WatchedKernel:
 def test_the_kernel_ends_at_the_wish(events: list[tuple[Disturbance, float]]) -> None:
     async def main() -> None:
         world = ReconcilerWorld(_kernel())
-        reconciler = Reconciler(world.kernel, world.target, world.publish, trio.current_time)
+        reconciler = Reconciler(world.kernel, world.decide, world.publish, trio.current_time)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reconciler.run)
             await trio.sleep(1)
@@ -164,12 +170,12 @@ async def test_one_refused_entry_delays_no_other(autojump_clock: trio.testing.Mo
     world = ReconcilerWorld(_kernel())
     bad = overlay.neighbour(3)
     world.kernel.fail_next(lambda operation: operation.item == bad, errno.ENOMEM, "out of memory", times=1_000)
-    reconciler = Reconciler(world.kernel, world.target, world.publish, trio.current_time)
+    reconciler = Reconciler(world.kernel, world.decide, world.publish, trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reconciler.run)
         await trio.sleep(0.5)
         report = world.reports[-1]
-        desired = report.target.desired
+        desired = _desired(report)
         reached = {subnet for subnet, wanted in desired.peers.items() if report.is_reached(wanted)}
         assert reached == desired.peers.keys() - {_subnet(3)}
         assert report.retries.failed_operations[bad.key].failure.reason == "out of memory"
@@ -187,13 +193,13 @@ async def test_before_the_first_snapshot_nothing_is_swept(autojump_clock: trio.t
         await kernel.apply(overlay.adding([item]))
     in_sync = False
 
-    async def target() -> Target:
-        return Target(DesiredState(overlay.DEVICE, 1450, overlay.node()), Scope(), sweep=in_sync)
+    async def decide() -> Decision:
+        return Decision(target=Target(DesiredState(overlay.node()), Scope(), sweep=in_sync))
 
     async def publish(report: Report) -> None:
         pass
 
-    reconciler = Reconciler(kernel, target, publish, trio.current_time)
+    reconciler = Reconciler(kernel, decide, publish, trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reconciler.run)
         await trio.sleep(100)
@@ -218,7 +224,7 @@ async def test_a_kernel_that_cannot_be_asked_is_reported_and_asked_again(
     kernel = Silent()
     kernel.add_link(ForeignLink("eth0"))
     world = ReconcilerWorld(kernel)
-    reconciler = Reconciler(kernel, world.target, world.publish, trio.current_time)
+    reconciler = Reconciler(kernel, world.decide, world.publish, trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reconciler.run)
         await trio.sleep(1)
@@ -234,7 +240,7 @@ async def test_what_cannot_be_tried_yet_is_waited_for_in_peace(autojump_clock: t
     """Routes that failed once, and then can't be tried as their device is refused: no reason to spin."""
     world = ReconcilerWorld(_kernel())
     world.kernel.refuse = {Route}
-    reconciler = Reconciler(world.kernel, world.target, world.publish, trio.current_time)
+    reconciler = Reconciler(world.kernel, world.decide, world.publish, trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reconciler.run)
         await trio.sleep(0.5)
@@ -251,7 +257,7 @@ async def test_a_route_waits_for_the_fdb_entry_of_a_neighbour_that_is_there(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     world = ReconcilerWorld(_kernel())
-    reconciler = Reconciler(world.kernel, world.target, world.publish, trio.current_time)
+    reconciler = Reconciler(world.kernel, world.decide, world.publish, trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reconciler.run)
         await trio.sleep(1)

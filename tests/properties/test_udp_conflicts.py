@@ -21,9 +21,10 @@ from overlayd.core.leases.book import LeaseBook, absorb_snapshot
 from overlayd.core.leases.codec import encode_attributes, format_subnet_name
 from overlayd.core.leases.lease import Attributes
 from overlayd.core.leases.store import SUBNETS, Record, Snapshot
-from overlayd.core.network.addresses import Mac, Subnet
+from overlayd.core.network.addresses import Family, Mac, Subnet
+from overlayd.core.network.backend import make_view, state_desired
 from overlayd.core.network.config import parse_config
-from overlayd.core.network.view import NetworkView, Underlay
+from overlayd.core.network.view import Underlay
 from overlayd_backends.udp.backend import UdpBackend
 from overlayd_backends.udp.engine import Engine
 from overlayd_backends.udp.table import Table
@@ -127,11 +128,13 @@ class ConflictNode:
         best = mine if believes_first else [held for held in served(records) if held in mine]
         self.own = best[0] if best else None
 
-        lease = next((one for one in self.book.leases if self.own and one.subnet.ipv4 == self.own.prefix), None)
-        peers = self.book.peers(CONFIG, lambda one: one.attributes.node_id == self.name)
-        desired = UdpBackend().desired(
-            NetworkView(CONFIG, self._underlay, Mac(bytes(6)), lease, peers, in_sync=True)
+        lease = next(
+            (one for one in self.book.leases if self.own and one.subnet.of(Family.IPV4) == self.own.prefix), None
         )
+        peers = self.book.peers(CONFIG, lambda one: one.attributes.node_id == self.name)
+        backend = UdpBackend()
+        view = make_view(CONFIG, backend, self._underlay, Mac(bytes(6)), lease, peers, in_sync=True)
+        desired = state_desired([backend], view)
         (datapath,) = (item for item in desired.base if isinstance(item, Datapath))
         table = Table.of(datapath, (item for item in desired.kernel if isinstance(item, Encap)))
         for engine in self.engines:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pytest
 import trio
 
-from overlayd.core.kernel.items import KernelState, Link
+from overlayd.core.decide import Decision, Inputs, decide
+from overlayd.core.kernel.items import Item, KernelState, Link
+from overlayd.core.kernel.pace import Pace
 from overlayd.core.kernel.plan import Plan, diff
 from overlayd.core.leases import keeper
 from overlayd.core.leases.book import LeaseBook, absorb_changes
 from overlayd.core.leases.lease import Lease
 from overlayd.core.leases.store import Changes
-from overlayd.core.network.backend import DesiredState
+from overlayd.core.network.backend import PeerRefusedError
 from overlayd.core.network.view import NetworkView
 from overlayd.core.status import builder, status
 from overlayd.core.status.problem import Problem
@@ -79,15 +81,14 @@ def keep_to_what_was_first_told(patch: pytest.MonkeyPatch) -> None:
 
 
 def refuse_the_others_on_one_node(patch: pytest.MonkeyPatch) -> None:
-    original = VxlanBackend.desired
+    original = VxlanBackend.peer
 
-    def picky(self: VxlanBackend, view: NetworkView) -> DesiredState:
-        if view.mac.packed[-1] != 1:
-            return original(self, view)
-        desired = original(self, replace(view, peers=()))
-        return replace(desired, refused={lease.subnet: "is not liked" for lease in view.peers})
+    def picky(self: VxlanBackend, view: NetworkView, lease: Lease) -> Iterable[Item]:
+        if view.mac.packed[-1] == 1:
+            raise PeerRefusedError("is not liked")
+        return original(self, view, lease)
 
-    patch.setattr(VxlanBackend, "desired", picky)
+    patch.setattr(VxlanBackend, "peer", picky)
 
 
 def take_every_vxlan_device_for_ours(patch: pytest.MonkeyPatch) -> None:
@@ -119,21 +120,25 @@ def ask_again_at_once(patch: pytest.MonkeyPatch) -> None:
 
 def look_again_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Reconciler, "_until_next", lambda *_: 0.0)
+    patch.setattr(Pace, "pause", lambda *_: 0.01)
 
 
 def run_in_circles(patch: pytest.MonkeyPatch) -> None:
-    async def dont_wait(self: WakeUp, at_most: float | None = None) -> None:
+    async def dont_wait(self: WakeUp, at_most: float | None = None) -> frozenset[str]:
         await trio.lowlevel.checkpoint()
+        return frozenset()
 
     patch.setattr(WakeUp, "wait", dont_wait)
-    patch.setattr(reconciler, "SETTLE", 0.0)
+    patch.setattr(Pace, "pause", lambda *_: 0.0)
 
 
 def stumble(patch: pytest.MonkeyPatch) -> None:
-    def fall(self: daemon.Daemon, peers: tuple[Lease, ...]) -> None:
-        raise ZeroDivisionError("sabotage")
+    def fall(inputs: Inputs, before: Decision) -> Decision:
+        if inputs.book.leases:
+            raise ZeroDivisionError("sabotage")
+        return decide(inputs, before)
 
-    patch.setattr(daemon.Daemon, "_note_peers", fall)
+    patch.setattr(daemon, "decide", fall)
 
 
 def bear_grudges(patch: pytest.MonkeyPatch) -> None:

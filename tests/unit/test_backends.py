@@ -9,9 +9,17 @@ import pytest
 
 from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.network.addresses import Family, Mac, Subnet
-from overlayd.core.network.backend import Backend, BackendOptionError, HostRequirements
+from overlayd.core.network.backend import (
+    Backend,
+    BackendOptionError,
+    DesiredState,
+    HostRequirements,
+    make_view,
+    overhead,
+    state_desired,
+)
 from overlayd.core.network.config import parse_config
-from overlayd.core.network.view import NetworkView, Underlay
+from overlayd.core.network.view import Underlay
 from overlayd.plugins import load_backends
 from overlayd_backends.hostgw import HostGwBackend
 from overlayd_backends.udp.backend import UdpBackend
@@ -33,14 +41,19 @@ def vxlan_peer(number: int, public_ip: str | None = None, data: str | None = Non
     return lease(number, Attributes((public,), "vxlan", told))
 
 
-def view(*peers: Lease, own: bool = True) -> NetworkView:
+def desired_by(backend: Backend, *peers: Lease, own: bool = True) -> DesiredState:
     config = parse_config(b'{"Network":"10.244.0.0/16"}')
     mine = lease(1, Attributes((UNDERLAY.public_ip,), "vxlan")) if own else None
-    return NetworkView(config, UNDERLAY, MAC, mine, peers, in_sync=True)
+    return state_desired([backend], make_view(config, backend, UNDERLAY, MAC, mine, peers, in_sync=True))
+
+
+def device_of(backend: Backend) -> tuple[str, int]:
+    device = backend.device(Family.IPV4, UNDERLAY)
+    return device.name, device.mtu
 
 
 def test_vxlan_in_full() -> None:
-    desired = VxlanBackend().desired(view(vxlan_peer(2), vxlan_peer(3)))
+    desired = desired_by(VxlanBackend(), vxlan_peer(2), vxlan_peer(3))
     assert str(desired.kernel).splitlines() == [
         "forwarding ipv4 on",
         "link ovl.1 vxlan id 1 local 10.99.0.1 dev eth0 dstport 8472 nolearning "
@@ -53,26 +66,27 @@ def test_vxlan_in_full() -> None:
         "route 10.244.2.0/24 via 10.244.2.0 dev ovl.1 proto 111 onlink",
         "route 10.244.3.0/24 via 10.244.3.0 dev ovl.1 proto 111 onlink",
     ]
-    assert (desired.device, desired.mtu, desired.refused) == ("ovl.1", 1450, {})
+    assert (device_of(VxlanBackend()), desired.refused) == (("ovl.1", 1450), {})
 
 
 def test_vxlan_before_it_has_a_lease_has_a_device_without_an_address() -> None:
-    desired = VxlanBackend().desired(view(own=False))
+    desired = desired_by(VxlanBackend(), own=False)
     assert [str(item).split()[0] for item in desired.kernel] == ["forwarding", "link"]
 
 
 def test_vxlan_options_reach_the_device() -> None:
     backend = VxlanBackend.parse({"vni": 7, "port": 4789, "mtu": 9000, "gbp": True, "learning": True})
-    [_, link, _] = backend.desired(view()).kernel
+    [_, link, _] = desired_by(backend).kernel
     assert str(link) == (
         "link ovl.7 vxlan id 7 local 10.99.0.1 dev eth0 dstport 4789 learning gbp "
         "address 02:00:00:00:00:01 mtu 8950 up"
     )
-    assert backend.needs() == HostRequirements(4789, 7)
+    assert backend.requirements() == HostRequirements(4789, 7)
 
 
 def test_direct_routing_goes_by_the_underlay_where_it_can() -> None:
-    desired = VxlanBackend.parse({"directrouting": True}).desired(view(vxlan_peer(2), vxlan_peer(3, "10.98.0.3")))
+    direct = VxlanBackend.parse({"directrouting": True})
+    desired = desired_by(direct, vxlan_peer(2), vxlan_peer(3, "10.98.0.3"))
     peers = {str(subnet): str(state).splitlines() for subnet, state in desired.peers.items()}
     assert peers["10.244.2.0/24"] == ["route 10.244.2.0/24 via 10.99.0.2 dev eth0 proto 111"]
     assert len(peers["10.244.3.0/24"]) == 3
@@ -88,9 +102,12 @@ def test_the_advertised_record_is_flannels() -> None:
 def test_of_two_peers_with_one_mac_the_older_is_served_on_every_node() -> None:
     twin = vxlan_peer(3, data='{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}')
     for peers in ((vxlan_peer(2), twin), (twin, vxlan_peer(2))):
-        desired = VxlanBackend().desired(view(*peers))
+        desired = desired_by(VxlanBackend(), *peers)
         assert list(desired.peers) == [Subnet.parse("10.244.2.0/24")]
-        assert desired.refused == {twin.subnet: "has VTEP MAC 02:00:00:00:00:02, which is that of 10.244.2.0/24"}
+        assert desired.refused == {
+            twin.subnet: "needs fdb 02:00:00:00:00:02 dev ovl.1 dst 10.99.0.3 self permanent, "
+            "and 10.244.2.0/24 needs fdb 02:00:00:00:00:02 dev ovl.1 dst 10.99.0.2 self permanent"
+        }
 
 
 @pytest.mark.parametrize(
@@ -113,7 +130,7 @@ def test_of_two_peers_with_one_mac_the_older_is_served_on_every_node() -> None:
     ],
 )
 def test_a_peer_that_vxlan_cannot_serve_is_refused_alone(peer: Lease, reason: str) -> None:
-    desired = VxlanBackend().desired(view(peer, vxlan_peer(9)))
+    desired = desired_by(VxlanBackend(), peer, vxlan_peer(9))
     assert list(desired.peers) == [Subnet.parse("10.244.9.0/24")]
     assert reason in desired.refused[peer.subnet]
 
@@ -121,20 +138,20 @@ def test_a_peer_that_vxlan_cannot_serve_is_refused_alone(peer: Lease, reason: st
 def test_host_gw_in_full() -> None:
     near, far = lease(2, Attributes((IPv4Address("10.99.0.2"),), "host-gw")), vxlan_peer(4)
     off_link = lease(3, Attributes((IPv4Address("10.98.0.3"),), "host-gw"))
-    desired = HostGwBackend().desired(view(near, off_link, far))
+    desired = desired_by(HostGwBackend(), near, off_link, far)
     assert str(desired.kernel).splitlines() == [
         "forwarding ipv4 on",
         "route 10.244.2.0/24 via 10.99.0.2 dev eth0 proto 111",
     ]
-    assert (desired.device, desired.mtu) == ("eth0", 1500)
+    assert device_of(HostGwBackend()) == ("eth0", 1500)
     assert "not on the link of eth0" in desired.refused[off_link.subnet]
     assert "runs backend 'vxlan'" in desired.refused[far.subnet]
 
 
 def test_udp_in_full() -> None:
     flannels = lease(3, Attributes((IPv4Address("10.98.0.3"),)))
-    desired = UdpBackend().desired(
-        view(lease(2, Attributes((IPv4Address("10.99.0.2"),), "udp")), flannels, vxlan_peer(4))
+    desired = desired_by(
+        UdpBackend(), lease(2, Attributes((IPv4Address("10.99.0.2"),), "udp")), flannels, vxlan_peer(4)
     )
     assert str(desired.kernel).splitlines() == [
         "forwarding ipv4 on",
@@ -145,21 +162,21 @@ def test_udp_in_full() -> None:
         "encap 10.244.3.0/24 dev ovl.udp to 10.98.0.3 port 8285",
         "route 10.244.0.0/16 dev ovl.udp proto 111",
     ]
-    assert (desired.device, desired.mtu) == ("ovl.udp", 1472)
+    assert device_of(UdpBackend()) == ("ovl.udp", 1472)
     assert desired.refused == {Subnet.parse("10.244.4.0/24"): "runs backend 'vxlan', this node 'udp'"}
     assert UdpBackend().advertise(UNDERLAY, MAC) == Attributes((UNDERLAY.public_ip,), "udp")
-    assert UdpBackend().needs() == HostRequirements(8285, tun=True)
+    assert UdpBackend().requirements() == HostRequirements(8285, tun=True)
 
 
 def test_udp_before_it_has_a_lease_takes_nothing_in() -> None:
-    kernel = UdpBackend().desired(view(own=False)).kernel
+    kernel = desired_by(UdpBackend(), own=False).kernel
     assert [str(item).split()[0] for item in kernel] == ["forwarding", "link", "datapath", "route"]
     assert "datapath ovl.udp local 10.99.0.1 port 8285 own none" in str(kernel)
 
 
 def test_udp_options_reach_the_device_and_the_entries() -> None:
     backend = UdpBackend.parse({"port": 9000, "mtu": 1400})
-    kernel = str(backend.desired(view(lease(2, Attributes((IPv4Address("10.99.0.2"),), "udp")))).kernel)
+    kernel = str(desired_by(backend, lease(2, Attributes((IPv4Address("10.99.0.2"),), "udp"))).kernel)
     assert "mtu 1372" in kernel
     assert "to 10.99.0.2 port 9000" in kernel
     assert "local 10.99.0.1 port 9000" in kernel
@@ -175,7 +192,7 @@ def test_udp_options_reach_the_device_and_the_entries() -> None:
     ],
 )
 def test_a_peer_that_udp_cannot_serve_is_refused_alone(peer: Lease, reason: str) -> None:
-    desired = UdpBackend().desired(view(peer, lease(9, Attributes((IPv4Address("10.99.0.9"),)))))
+    desired = desired_by(UdpBackend(), peer, lease(9, Attributes((IPv4Address("10.99.0.9"),))))
     assert list(desired.peers) == [Subnet.parse("10.244.9.0/24")]
     assert reason in desired.refused[peer.subnet]
 
@@ -213,9 +230,9 @@ def test_a_wrong_option_is_named_with_what_would_be_right(options: dict[str, obj
 
 
 def test_overheads() -> None:
-    assert (VxlanBackend().overhead(Family.IPV4), VxlanBackend().overhead(Family.IPV6)) == (50, 70)
-    assert HostGwBackend().overhead(Family.IPV4) == 0
-    assert (UdpBackend().overhead(Family.IPV4), UdpBackend().overhead(Family.IPV6)) == (28, 48)
+    assert (overhead(VxlanBackend(), Family.IPV4), overhead(VxlanBackend(), Family.IPV6)) == (50, 70)
+    assert overhead(HostGwBackend(), Family.IPV4) == 0
+    assert (overhead(UdpBackend(), Family.IPV4), overhead(UdpBackend(), Family.IPV6)) == (28, 48)
 
 
 def test_all_are_found_by_their_entry_points() -> None:

@@ -10,10 +10,11 @@ from ipaddress import IPv4Address
 import pytest
 import trio
 
+from overlayd.core.decide import Decision, Target
 from overlayd.core.kernel.driver import Scope
 from overlayd.core.kernel.items import Datapath, Encap, Item, KernelState, Route
-from overlayd.core.kernel.report import Report, Target
 from overlayd.core.network.backend import DesiredState
+from overlayd.core.report import Report
 from overlayd.core.status.builder import with_datapath
 from overlayd.core.status.status import Status
 from overlayd.host.composite_driver import CompositeDriver
@@ -90,8 +91,8 @@ async def test_a_change_on_either_side_is_hinted_at(node: CompositeNode) -> None
 async def test_the_reconciler_brings_back_a_datapath_that_died_with_all_its_entries(node: CompositeNode) -> None:
     reports: list[Report] = []
 
-    async def target() -> Target:
-        return Target(DesiredState(TUN, 1472, WISH), Scope(), sweep=True)
+    async def decide() -> Decision:
+        return Decision(target=Target(DesiredState(WISH), Scope(), sweep=True))
 
     async def publish(report: Report) -> None:
         reports.append(report)
@@ -102,7 +103,7 @@ async def test_the_reconciler_brings_back_a_datapath_that_died_with_all_its_entr
                 await trio.sleep(0.01)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Reconciler(node.joined, target, publish, trio.current_time).run)
+        nursery.start_soon(Reconciler(node.joined, decide, publish, trio.current_time).run)
         await wait_for(1)
         node.attachment.last.strike(OSError(5, "no"))
         await wait_for(2)

@@ -9,6 +9,7 @@ from typing import ClassVar, cast
 
 import pytest
 
+from overlayd.core.network.addresses import Family
 from overlayd.core.network.backend import Backend, BackendOptionError
 from overlayd.core.network.backend_choice import check_backend, unknown_options
 from overlayd.core.network.config import ConfigError, parse_config
@@ -138,9 +139,8 @@ class Tunnel:
     kind: ClassVar[str] = "tunnel"
     key: int
 
-    @classmethod
-    def known(cls) -> frozenset[str]:
-        return frozenset({"Key"})
+    families: ClassVar[frozenset[Family]] = frozenset({Family.IPV4})
+    options: ClassVar[frozenset[str]] = frozenset({"Key"})
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> Tunnel:

@@ -10,8 +10,9 @@ import trio.testing
 
 from overlayd.cli.run import read_first_config
 from overlayd.core.leases.store import CONFIG
+from overlayd.core.network.first_config import FirstConfig
 from overlayd.core.status.status import Verdict
-from overlayd.node.config_bootstrap import RETRY, FirstConfig
+from overlayd.node.config_bootstrap import RETRY
 from overlayd.testing.simulation.host import SimulatedHost
 from overlayd.testing.store import SimulatedStore
 from support.cluster import VXLAN, codes, delete, write_config

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
+from overlayd.core.host.preflight import HostFindings
 from overlayd.core.host.stale_addresses import UsedAddress
 from overlayd.core.kernel.items import Link
 from overlayd.core.network.addresses import Subnet
-from overlayd.core.status.problem import Problem
 from overlayd.core.status.status import PeerState, Verdict
+from overlayd.testing.kernel import ForeignRoute
 from overlayd.testing.simulation.host import SimulatedHost
 from support.cluster import (
     FLANNEL,
@@ -152,7 +153,7 @@ async def test_peers_that_cannot_be_served_are_named(
         reasons = {peer.subnet.split(".")[2]: peer.reason for peer in status.peers}
         states = {peer.subnet.split(".")[2]: peer.state for peer in status.peers}
         assert {third for third, state in states.items() if state is PeerState.IN_SYNC} == {"1", "7"}
-        assert "which is that of 10.244.1.0/24" in reasons["2"]
+        assert "and 10.244.1.0/24 needs fdb" in reasons["2"]
         assert "'host-gw'" in reasons["3"]
         assert "names no backend" in reasons["4"]
         assert "VNI 5" in reasons["5"]
@@ -165,14 +166,14 @@ async def test_an_unfit_host_claims_nothing_until_it_is_mended(
 ) -> None:
     async with cluster(tmp_path, 0) as (store, _, nursery):
         node = SimulatedHost(1, store, tmp_path, nursery)
-        node.preflight = (Problem("port-taken", "UDP port 8472 is taken", "Stop it"),)
+        node.probe.findings = HostFindings(port_free=False)
         await nursery.start(node.run)
         await trio.sleep(100)
         assert codes(node) == {"port-taken"}
         assert not (await store.snapshot()).subnets
         assert not routes(node)
         assert "ovl.1" not in node.kernel.links
-        node.preflight = ()
+        node.probe.findings = HostFindings()
         await trio.sleep(60)
         assert node.answer().verdict is Verdict.HEALTHY
 
@@ -221,7 +222,7 @@ async def test_pods_at_old_addresses_are_named_with_who_owns_these_now(
     async with cluster(tmp_path, 2) as (_, nodes, _nursery):
         node, other = nodes
         theirs = IPv4Network(subnet_of(other))
-        node.used_addresses = (
+        node.probe.used_addresses = (
             UsedAddress("cni0", IPv4Network(subnet_of(node))[1]),
             UsedAddress("cni0", theirs[1]),
             UsedAddress("cni0", theirs[7]),
@@ -239,7 +240,8 @@ async def test_a_config_that_this_host_is_not_fit_for_leaves_the_one_before_it_i
     async with cluster(tmp_path, 2) as (store, nodes, _):
         node, other = nodes
         before = (subnet_of(node), routes(node), node.subnet_file.read_text())
-        node.preflight = (Problem("network-overlap", "it overlaps", "Choose another"),)
+        in_the_way = ForeignRoute(IPv4Network("10.245.0.0/17"), "eth0", IPv4Address("10.99.9.9"))
+        node.kernel.add_route(in_the_way)
         await write_config(store, b'{"Network":"10.245.0.0/16"}')
         await trio.sleep(100)
         assert subnet_of(other).startswith("10.245.")
@@ -248,7 +250,7 @@ async def test_a_config_that_this_host_is_not_fit_for_leaves_the_one_before_it_i
         node.kernel.delete_link("ovl.1")
         await trio.sleep(5)
         assert "ovl.1" in node.kernel.links, "it still heals"
-        node.preflight = ()
+        del node.kernel.routes[in_the_way.destination]
         await trio.sleep(60)
         assert subnet_of(node).startswith("10.245.")
         assert node.answer().verdict is Verdict.HEALTHY

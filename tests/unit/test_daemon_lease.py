@@ -13,7 +13,7 @@ from overlayd.core.leases.admin import make_reservation
 from overlayd.core.leases.tenure import Belief
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.status.status import Verdict
-from overlayd.node.daemon import SubnetChanged
+from overlayd.node.subnet_guard import SubnetChanged
 from overlayd.testing.simulation.host import SimulatedHost
 from overlayd.testing.store_link import Cut
 from support.cluster import (

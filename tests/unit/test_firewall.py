@@ -14,15 +14,15 @@ from overlayd.core.firewall.policy import (
     NO_FIREWALL,
     Firewall,
     FirewallError,
+    PacketFilter,
     decide,
     describe,
     senders,
-    with_firewall,
 )
 from overlayd.core.kernel.items import KernelState
 from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.network.addresses import Mac, Subnet
-from overlayd.core.network.backend import DesiredState, HostRequirements
+from overlayd.core.network.backend import DesiredState, HostRequirements, make_view, state_desired
 from overlayd.core.network.config import parse_config
 from overlayd.core.network.view import NetworkView, Underlay
 from overlayd_backends.hostgw import HostGwBackend
@@ -44,11 +44,11 @@ def lease(number: int, backend: str = "vxlan", vtep: int | None = None) -> Lease
 
 
 def view(peers: tuple[Lease, ...] = (), *, own: Lease | None = None, in_sync: bool = True) -> NetworkView:
-    return NetworkView(CONFIG, UNDERLAY, MAC, own, peers, in_sync)
+    return make_view(CONFIG, VXLAN, UNDERLAY, MAC, own, peers, in_sync=in_sync)
 
 
 def desired(firewall: Firewall, seen: NetworkView, backend: VxlanBackend | HostGwBackend = VXLAN) -> DesiredState:
-    return with_firewall(backend.desired(seen), firewall, seen, backend.needs())
+    return state_desired((backend, PacketFilter(firewall, backend.requirements())), seen)
 
 
 def nft_items(state: KernelState) -> list[str]:
@@ -108,8 +108,10 @@ def test_before_the_first_snapshot_sources_are_left_as_they_are() -> None:
 
 def test_sources_are_checked_for_the_vxlan_of_the_kernel_alone() -> None:
     seen = view((lease(2, backend="host-gw"),), own=lease(1))
-    assert desired(Firewall(source_check=True), seen, HostGwBackend()) == HostGwBackend().desired(seen)
-    assert desired(NO_FIREWALL, view((lease(2),), own=lease(1))) == VXLAN.desired(view((lease(2),), own=lease(1)))
+    assert desired(Firewall(source_check=True), seen, HostGwBackend()) == state_desired((HostGwBackend(),), seen)
+    assert desired(NO_FIREWALL, view((lease(2),), own=lease(1))) == state_desired(
+        (VXLAN,), view((lease(2),), own=lease(1))
+    )
 
 
 def test_two_peers_behind_one_address_are_both_let_in() -> None:
@@ -162,7 +164,7 @@ def test_what_was_asked_for_in_vain_is_refused_by_name(asked: tuple[bool, bool |
 
 
 def test_status_tells_what_is_checked_and_why_not() -> None:
-    told = describe(BOTH, VXLAN.needs(), {"bad_source": 3})
+    told = describe(BOTH, VXLAN.requirements(), {"bad_source": 3})
     assert (told.masquerade, told.source_check, told.reason, told.drops) == (True, True, "", {"bad_source": 3})
-    assert describe(Firewall(reason=MISSING), VXLAN.needs(), {}).reason == MISSING
+    assert describe(Firewall(reason=MISSING), VXLAN.requirements(), {}).reason == MISSING
     assert not describe(BOTH, HostRequirements(port=8285, tun=True), {}).source_check

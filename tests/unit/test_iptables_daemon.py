@@ -35,7 +35,7 @@ async def beside_others(
     async with cluster(home, 0) as (store, _, nursery):
         node, peer = (SimulatedHost(n, store, home, nursery, **settings) for n in (1, 2))
         await nursery.start(peer.run)
-        node.foreign_firewalls = others
+        node.probe.firewalls = others
         async with trio.open_nursery() as own:
             yield node, own
             own.cancel_scope.cancel()
@@ -53,11 +53,11 @@ async def test_each_variant_that_is_in_use_gets_the_rules_and_loses_them_with_th
         await trio.sleep(10)
         assert in_place(node) == {LEGACY}
         assert node.answer().verdict is Verdict.HEALTHY
-        node.foreign_firewalls = ForeignFirewalls(frozenset(Variant))
+        node.probe.firewalls = ForeignFirewalls(frozenset(Variant))
         node.kernel.hint()
         await trio.sleep(1)
         assert in_place(node) == {NFT, LEGACY}
-        node.foreign_firewalls = ForeignFirewalls()
+        node.probe.firewalls = ForeignFirewalls()
         await trio.sleep(31)
         assert in_place(node) == set()
 
@@ -109,7 +109,7 @@ async def test_who_drops_is_named_as_long_as_there_is_a_peer_to_reach(
         assert problem.text.startswith("the nftables chain inet fw forward drops what its pods send to 10.244.")
         assert problem.remedy.startswith("Open it: nft insert rule inet fw forward ")
         assert node.answer().verdict is Verdict.DEGRADED
-        node.foreign_firewalls = ForeignFirewalls()
+        node.probe.firewalls = ForeignFirewalls()
         await trio.sleep(31)
         assert codes(node) == set()
 
@@ -119,11 +119,11 @@ async def test_among_the_nodes_own_pods_it_is_looked_at_where_bridges_are_filter
 ) -> None:
     async with cluster(tmp_path, 0) as (store, _, nursery):
         node = SimulatedHost(1, store, tmp_path, nursery)
-        node.foreign_firewalls = ForeignFirewalls(rulesets=(STRICT,))
+        node.probe.firewalls = ForeignFirewalls(rulesets=(STRICT,))
         await nursery.start(node.run)
         await trio.sleep(10)
         assert codes(node) == set(), "it has no peer"
-        node.foreign_firewalls = replace(node.foreign_firewalls, bridged=True)
+        node.probe.firewalls = replace(node.probe.firewalls, bridged=True)
         await trio.sleep(31)
         assert codes(node) == {"firewall-drops"}
         nursery.cancel_scope.cancel()

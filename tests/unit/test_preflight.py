@@ -10,15 +10,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlayd.core.host.preflight import HostFindings, PreflightRequest, judge
+from overlayd.core.host.preflight import HostFindings, PreflightRequest, find_obstacles
 from overlayd.core.host.underlay import HostAddress, HostFacts, HostLink, HostRoute
 from overlayd.core.kernel.items import VxlanKind
-from overlayd.core.network.view import Underlay
+from overlayd.core.network.addresses import Family
+from overlayd.core.network.view import Leg, Underlay
 from overlayd.core.status.problem import Problem
 
 NODE = IPv4Address("10.99.0.1")
 UNDERLAY = Underlay("eth0", NODE, (IPv4Network("10.99.0.0/16"),), 1500, NODE)
-INTENT = PreflightRequest(IPv4Network("10.244.0.0/16"), 24, UNDERLAY, port=8472, vni=1)
+NETWORK = IPv4Network("10.244.0.0/16")
+SUBNET_LEN = 24
+
+
+def legs(network: IPv4Network) -> tuple[Leg, ...]:
+    return (Leg(Family.IPV4, network, SUBNET_LEN, NODE, None, "ovl.1", 1450),)
+
+
+REQUEST = PreflightRequest(legs(NETWORK), UNDERLAY, port=8472, vni=1)
 LINKS = (
     HostLink(1, "lo", 65536, up=True, loopback=True),
     HostLink(2, "eth0", 1500, up=True),
@@ -58,13 +67,13 @@ def with_(*more: HostLink | HostAddress | HostRoute) -> HostFacts:
     )
 
 
-def found(host: HostFacts = BASE, intent: PreflightRequest = INTENT, **facts: Any) -> tuple[Problem, ...]:
-    return judge(intent, HostFindings(host, **facts))
+def found(host: HostFacts = BASE, request: PreflightRequest = REQUEST, **facts: Any) -> tuple[Problem, ...]:
+    return find_obstacles(request, host, HostFindings(**facts))
 
 
 def test_an_ordinary_host_is_fine() -> None:
     assert found() == ()
-    assert found(intent=replace(INTENT, port=None, vni=None)) == ()
+    assert found(request=replace(REQUEST, port=None, vni=None)) == ()
 
 
 @pytest.mark.parametrize(
@@ -136,14 +145,14 @@ def test_the_many_prefixes_of_one_interface_are_one_problem() -> None:
 
 @pytest.mark.parametrize("network", ["10.99.0.0/16", "10.99.128.0/17", "10.0.0.0/8"])
 def test_a_network_over_the_underlay_is_one_problem(network: str) -> None:
-    (problem,) = found(intent=replace(INTENT, network=IPv4Network(network)))
+    (problem,) = found(request=replace(REQUEST, legs=legs(IPv4Network(network))))
     assert problem.code == "network-overlap"
     assert f"network {network} overlaps the underlay eth0 (10.99.0.0/16" in problem.text
 
 
 def test_a_public_address_inside_the_network_is_named() -> None:
     public = replace(UNDERLAY, public_ip=IPv4Address("10.244.0.9"))
-    (problem,) = found(intent=replace(INTENT, underlay=public))
+    (problem,) = found(request=replace(REQUEST, underlay=public))
     assert "10.244.0.9" in problem.text
 
 
@@ -174,7 +183,7 @@ def test_ports_and_vnis(links: list[HostLink], port_free: bool, codes: list[str]
 
 
 def test_a_backend_that_is_no_vxlan_shares_its_port_with_none() -> None:
-    intent = replace(INTENT, vni=None)
+    intent = replace(REQUEST, vni=None)
     (problem,) = found(with_(tunnel("flannel.7", vni=7)), intent, port_free=False)
     assert (problem.code, "flannel.7" in problem.text) == ("port-taken", True)
 
@@ -188,13 +197,15 @@ def test_the_owner_of_a_taken_port_is_named_where_it_can_be_seen() -> None:
 
 
 def test_a_datapath_yields_to_no_vxlan_device_but_to_ours_that_goes() -> None:
-    intent = replace(INTENT, vni=None, tun=True)
+    intent = replace(REQUEST, vni=None, tun=True)
     assert found(with_(tunnel("ovl.1")), intent, port_free=False) == ()
     assert [p.code for p in found(with_(tunnel("ovl.1", up=False)), intent, port_free=False)] == ["port-taken"]
 
 
 def test_a_tun_device_that_cannot_be_made_is_told_with_the_reason() -> None:
-    (problem,) = found(intent=replace(INTENT, vni=None, tun=True), tun_trouble="there is no /dev/net/tun: load it")
+    (problem,) = found(
+        request=replace(REQUEST, vni=None, tun=True), tun_trouble="there is no /dev/net/tun: load it"
+    )
     assert problem.code == "tun-missing"
     assert "there is no /dev/net/tun" in problem.text
     assert found(tun_trouble="there is no /dev/net/tun: load it") == ()
@@ -203,7 +214,7 @@ def test_a_tun_device_that_cannot_be_made_is_told_with_the_reason() -> None:
 def test_what_the_kernel_or_the_process_lacks() -> None:
     assert [p.code for p in found(privileged=False)] == ["not-privileged"]
     assert [p.code for p in found(has_vxlan=False)] == ["vxlan-missing"]
-    assert found(intent=replace(INTENT, vni=None), has_vxlan=False) == ()
+    assert found(request=replace(REQUEST, vni=None), has_vxlan=False) == ()
     assert found(forwards=False) == ()
     assert [p.code for p in found(forwards=False, can_forward=False)] == ["forwarding-off"]
 
@@ -214,12 +225,12 @@ def test_a_connected_prefix_of_a_stranger_is_a_problem_exactly_if_it_overlaps(
 ) -> None:
     prefix = IPv4Network((base, length), strict=False)
     problems = found(with_(HostRoute(prefix, link)))
-    assert bool(problems) == prefix.overlaps(INTENT.network)
+    assert bool(problems) == prefix.overlaps(NETWORK)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 32))
 def test_pods_of_this_node_never_keep_it_from_starting_again(base: int, length: int) -> None:
     prefix = IPv4Network((base, length), strict=False)
     host = with_(HostRoute(prefix, "cni0"), HostAddress("cni0", prefix.network_address, length))
-    wide = length < INTENT.subnet_prefixlen
-    assert bool(found(host)) == (wide and prefix.overlaps(INTENT.network))
+    wide = length < SUBNET_LEN
+    assert bool(found(host)) == (wide and prefix.overlaps(NETWORK))

@@ -7,7 +7,7 @@ unwrapped.  The record in the lease is flannel's: a public IP and no data, as ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,17 +17,16 @@ from overlayd.core.kernel.items import (
     Encap,
     Forwarding,
     Item,
-    KernelState,
     Link,
     Route,
     TunKind,
 )
 from overlayd.core.leases.lease import Attributes, Lease
-from overlayd.core.network.addresses import Family, Mac, Subnet
-from overlayd.core.network.backend import BackendOptionError, DesiredState, HostRequirements
-from overlayd.core.network.view import NetworkView, Underlay
+from overlayd.core.network.addresses import Family, Mac
+from overlayd.core.network.backend import BackendOptionError, HostRequirements
+from overlayd.core.network.view import Device, NetworkView, Underlay
 from overlayd_backends.options import number
-from overlayd_backends.peers import NotServedError, underlay_family, whereabouts
+from overlayd_backends.peers import check_type, locate, prefix_in
 
 DEVICE = "ovl.udp"
 UDP_HEADER = 8
@@ -43,13 +42,11 @@ class UdpBackend:
     """The udp options of the network config, the port as flannel's.  `mtu` is the underlay's, in bytes."""
 
     kind: ClassVar[str] = "udp"
+    families: ClassVar[frozenset[Family]] = frozenset({Family.IPV4})
+    options: ClassVar[frozenset[str]] = frozenset({"Port", "MTU"})
 
     port: int = 8285
     mtu: int | None = None
-
-    @classmethod
-    def known(cls) -> frozenset[str]:
-        return frozenset({"Port", "MTU"})
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> UdpBackend:
@@ -58,39 +55,30 @@ class UdpBackend:
             raise BackendOptionError("MTU", f"{mtu} leaves no room for packets: it must be at least {MTU_MIN}")
         return cls(port=number(options, "Port", cls().port, 1, 65535), mtu=mtu or None)
 
-    def overhead(self, family: Family) -> int:
-        return IP_HEADER[family] + UDP_HEADER
-
-    def needs(self) -> HostRequirements:
+    def requirements(self) -> HostRequirements:
         return HostRequirements(port=self.port, tun=True)
+
+    def device(self, family: Family, underlay: Underlay) -> Device:
+        return Device(DEVICE, (self.mtu or underlay.mtu) - IP_HEADER[underlay.family] - UDP_HEADER)
 
     def advertise(self, underlay: Underlay, mac: Mac) -> Attributes:
         return Attributes(public_ips=(underlay.public_ip,), backend=self.kind)
 
-    def desired(self, view: NetworkView) -> DesiredState:
-        mtu = (self.mtu or view.underlay.mtu) - self.overhead(underlay_family(view.underlay))
-        own = view.lease.subnet.ipv4 if view.lease is not None else None
-        # A peer's lease that overlaps ours is the older one, or it would not be served: until the keeper has
+    def base(self, view: NetworkView) -> Iterator[Item]:
+        # A peer's lease that overlaps ours is the older one, or it would not be served: until the claimer has
         # noticed as well that ours is lost, nothing of it is handed inwards.
-        lost = view.lease is not None and any(peer.subnet.overlaps(view.lease.subnet) for peer in view.peers)
-        base: list[Item] = [
-            Forwarding(Family.IPV4),
-            Link(DEVICE, TunKind(), None, mtu),
-            Datapath(DEVICE, view.underlay.address, self.port, (own,) if own is not None and not lost else ()),
-            Route(view.config.ranges[0].network, None, DEVICE),
-        ]
-        if own is not None:
-            base.append(Address(DEVICE, own.network_address, 32))
-        served: dict[Subnet, KernelState] = {}
-        refused: dict[Subnet, str] = {}
-        for peer in view.peers:
-            try:
-                served[peer.subnet] = KernelState.of([self._encap(peer, view.underlay)])
-            except NotServedError as reason:
-                refused[peer.subnet] = str(reason)
-        return DesiredState(DEVICE, mtu, KernelState.of(base), served, refused)
+        own = view.own
+        lost = own is not None and any(peer.subnet.overlaps(own) for peer in view.peers)
+        inwards = own.prefixes if own is not None and not lost else ()
+        yield Link(DEVICE, TunKind(), None, view.mtu)
+        yield Datapath(DEVICE, view.underlay.address, self.port, inwards)
+        for leg in view.legs:
+            yield Forwarding(leg.family)
+            yield Route(leg.network, None, leg.device)
+            if leg.own_prefix is not None:
+                yield Address(leg.device, leg.own_prefix.network_address, leg.own_prefix.max_prefixlen)
 
-    def _encap(self, peer: Lease, underlay: Underlay) -> Encap:
+    def peer(self, view: NetworkView, lease: Lease) -> Iterable[Item]:
         """A record that names no backend is one of flannel's udp nodes."""
-        prefix, public = whereabouts(peer, self.kind, underlay, unnamed=True)
-        return Encap(DEVICE, prefix, public, self.port)
+        check_type(lease, self.kind, unnamed=True)
+        return [Encap(leg.device, prefix_in(lease, leg), locate(lease, view), self.port) for leg in view.legs]

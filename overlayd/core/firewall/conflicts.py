@@ -170,20 +170,20 @@ class ForeignFirewalls:
 
 
 def flows(view: NetworkView, desired: DesiredState, *, bridged: bool) -> Iterator[PacketFlow]:
-    """Examples of what must pass on this node: to and from one of its peers, and among its own pods."""
-    own = view.lease.subnet.ipv4 if view.lease is not None else None
-    if own is None:
-        return
-    for peer in view.peers:
-        theirs, wanted = peer.subnet.ipv4, desired.peers.get(peer.subnet)
-        if theirs is None or wanted is None:
+    """Give examples of what must pass on this node: to and from one of its peers, and among its own pods."""
+    for leg in view.legs:
+        if not isinstance(own := leg.own_prefix, IPv4Network):
             continue
-        link = next((item.link for item in wanted.items if isinstance(item, Route)), desired.device)
-        yield PacketFlow(f"what its pods send to {theirs}", own, theirs, leaves_by=link)
-        yield PacketFlow(f"what comes from {theirs}", theirs, own, comes_by=link)
-        break
-    if bridged:
-        yield PacketFlow("what its pods send each other", own, own)
+        for peer in view.peers:
+            theirs, wanted = peer.subnet.of(leg.family), desired.peers.get(peer.subnet)
+            if not isinstance(theirs, IPv4Network) or wanted is None:
+                continue
+            link = next((item.link for item in wanted.items if isinstance(item, Route)), leg.device)
+            yield PacketFlow(f"what its pods send to {theirs}", own, theirs, leaves_by=link)
+            yield PacketFlow(f"what comes from {theirs}", theirs, own, comes_by=link)
+            break
+        if bridged:
+            yield PacketFlow("what its pods send each other", own, own)
 
 
 def judge(

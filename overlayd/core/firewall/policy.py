@@ -19,8 +19,8 @@ sources by itself; the check is for the kernel's VXLAN alone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from overlayd.core.firewall.iptables import Variant, forward_rules
@@ -36,16 +36,18 @@ from overlayd.core.firewall.nftables import (
     NftTable,
     Sender,
 )
-from overlayd.core.kernel.items import Item, KernelState
+from overlayd.core.kernel.items import Item
 from overlayd.core.leases.lease import Lease
 from overlayd.core.network.addresses import Family, IPNetwork
-from overlayd.core.network.backend import DesiredState, HostRequirements
-from overlayd.core.network.view import NetworkView
+from overlayd.core.network.backend import HostRequirements
+from overlayd.core.network.view import Leg, NetworkView
 from overlayd.core.status.status import FirewallStatus
 
 KUBE_PROXY_MARK = 0x4000
 """The bit that kube-proxy sets on what it will masquerade itself (its option --iptables-masquerade-bit 14)."""
 
+CARRIED = frozenset({Family.IPV4})
+"""The families whose rules are written here."""
 _MULTICAST = "224.0.0.0/4"
 """RFC 5771."""
 _ETHERTYPE_IPV4 = 0x0800
@@ -88,43 +90,52 @@ def decide(masquerade: bool, source_check: bool | None, obstacle: str) -> Firewa
     return Firewall(masquerade, not obstacle, obstacle)
 
 
-def with_firewall(
-    desired: DesiredState, firewall: Firewall, view: NetworkView, needs: HostRequirements, *, decided: bool = True
-) -> DesiredState:
-    """The backend's wish and, on top, what is asked of nft: for the node, and for each peer that is served.
+@dataclass(frozen=True, slots=True)
+class PacketFilter:
+    """What is asked of the packet filters, stated as a backend states it: for the node, and for each peer.
 
-    Until it is `decided` what has become of our subnet, right after a start, the check of an earlier life stays:
-    without a subnet it would drop what is for our pods.
+    `decided`: it is known what became of our subnet.  Until then, right after a start, the source check of an
+    earlier life stays: one without a subnet would drop what is for our pods.  `variants` of iptables get the
+    forward rules.
     """
-    own = view.lease.subnet.ipv4 if view.lease is not None else None
-    base: list[Item] = []
-    peers = dict(desired.peers)
-    if firewall.masquerade and own is not None:
-        base.append(masquerade(view.config.ranges[0].network, own))
-    known = view.in_sync and (own is not None or decided)
-    if firewall.source_check and needs.vni is not None and needs.port is not None and known:
-        base.append(source_check(needs.port, needs.vni, own))
-        for peer in view.peers:
-            if peer.subnet in peers:
-                peers[peer.subnet] |= KernelState.of(senders(peer))
-    if not base:
-        return desired
-    return replace(desired, base=desired.base | KernelState.of([NftTable(), *base]), peers=peers)
+
+    firewall: Firewall
+    requirements: HostRequirements
+    decided: bool = True
+    variants: frozenset[Variant] = frozenset()
+
+    def base(self, view: NetworkView) -> Iterator[Item]:
+        legs = [leg for leg in view.legs if leg.family in CARRIED]
+        chains = [chain for leg in legs for chain in self._chains(view, leg)]
+        if chains:
+            yield NftTable()
+        yield from chains
+        for leg in legs:
+            yield from (forward_rules(variant, leg.network) for variant in self.variants)
+
+    def _chains(self, view: NetworkView, leg: Leg) -> Iterator[NftChain]:
+        if self.firewall.masquerade and leg.own_prefix is not None:
+            yield masquerade(leg.network, leg.own_prefix)
+        port, vni = self.requirements.port, self.requirements.vni
+        if self._checks_sources(view) and port is not None and vni is not None:
+            yield source_check(port, vni, leg.own_prefix)
+
+    def peer(self, view: NetworkView, lease: Lease) -> Iterable[Item]:
+        return senders(lease) if self._checks_sources(view) else ()
+
+    def _checks_sources(self, view: NetworkView) -> bool:
+        needed = self.firewall.source_check and self.requirements.vni is not None
+        return needed and view.in_sync and (view.lease is not None or self.decided)
 
 
-def with_forward_rules(desired: DesiredState, network: IPNetwork, variants: Collection[Variant]) -> DesiredState:
-    """The wish and, on top, the two rules in each of these variants of iptables."""
-    return replace(desired, base=desired.base | KernelState.of(forward_rules(each, network) for each in variants))
-
-
-def describe(firewall: Firewall, needs: HostRequirements, drops: Mapping[str, int]) -> FirewallStatus:
+def describe(firewall: Firewall, requirements: HostRequirements, drops: Mapping[str, int]) -> FirewallStatus:
     """What status says of it, where the backend has these needs."""
-    checked = firewall.source_check and needs.vni is not None
-    reason = firewall.reason if needs.vni is not None else "only vxlan needs it"
+    checked = firewall.source_check and requirements.vni is not None
+    reason = firewall.reason if requirements.vni is not None else "only vxlan needs it"
     return FirewallStatus(firewall.masquerade, checked, "" if checked else reason, dict(drops))
 
 
-def masquerade(network: IPNetwork, own: IPv4Network) -> NftChain:
+def masquerade(network: IPNetwork, own: IPNetwork) -> NftChain:
     """The rules for `own`, this node's subnet in `network`."""
     return NftChain(
         MASQUERADE,
@@ -140,7 +151,7 @@ def masquerade(network: IPNetwork, own: IPv4Network) -> NftChain:
     )
 
 
-def source_check(port: int, vni: int, own: IPv4Network | None) -> NftChain:
+def source_check(port: int, vni: int, own: IPNetwork | None) -> NftChain:
     """The rules for VXLAN packets with this VNI to this UDP port, of a node whose subnet is `own`, if it has one.
 
     Positions are in bits: from the UDP header the VNI is at 96, the inner EtherType at 224, inner source and
@@ -163,7 +174,7 @@ def senders(peer: Lease) -> list[Sender]:
 
     By the second one, which every peer has, a peer is told from a stranger.
     """
-    public, prefix = peer.attributes.public_ip(Family.IPV4), peer.subnet.ipv4
-    if not isinstance(public, IPv4Address) or prefix is None:
+    public, prefix = peer.attributes.public_ip(Family.IPV4), peer.subnet.of(Family.IPV4)
+    if not isinstance(public, IPv4Address) or not isinstance(prefix, IPv4Network):
         return []
     return [Sender(public, prefix), Sender(public, IPv4Network(public))]

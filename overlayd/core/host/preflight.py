@@ -6,9 +6,9 @@ the network, with these exceptions:
 - what is ours: all on our devices, and the gateway routes with our protocol number on the underlay;
 - a route by a gateway that is wider than the network: like the default route, it yields to our longer ones;
 - the pods of this node, which are there before us after a restart: a directly connected prefix inside the
-  network, no wider than one node's subnet, on a bridge (cni0) or a veth (the ptp plugin).  Whose subnet it is
-  can't be known here; that a lease was lost is for others to say.  The same prefix on any other kind of
-  device, a physical one or a VPN's, is somebody else's and stands in the way.
+  network, on a bridge (cni0) or a veth (the ptp plugin), that is no wider than one node's subnet or within a
+  subnet that this node has published, whatever its length.  That a lease was lost is for others to say.  The
+  same prefix on any other kind of device, a physical one or a VPN's, is not overlayd's and stands in the way.
 
 **Port.**  VXLAN devices share a port with one another, if they speak alike, but neither with another program
 nor a VNI with one another.  Our own device holds the port after a restart; that is as it should be.
@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Network, ip_network
+from ipaddress import ip_network
 
 from overlayd.core.host.underlay import HostAddress, HostFacts, HostLink, HostRoute, is_our_device
 from overlayd.core.kernel.items import ROUTE_PROTOCOL, VxlanKind
-from overlayd.core.network.addresses import IPNetwork
-from overlayd.core.network.view import Underlay
+from overlayd.core.network.addresses import IPNetwork, is_within
+from overlayd.core.network.view import Leg, Underlay
 from overlayd.core.status.problem import Problem
 
 _SAMPLES = 3
@@ -32,29 +32,32 @@ _SAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class PreflightRequest:
-    """What is about to be set up.  `port` is the UDP port that the backend needs, None for none; `vni` its
-    VXLAN network identifier, None for a backend that is not vxlan; `tun`: it needs a TUN device."""
+    """What is about to be set up, or is.
 
-    network: IPv4Network
-    subnet_prefixlen: int
+    `legs` are the network by address family.  `port` is the UDP port that the backend needs, None for none; `vni`
+    its VXLAN network identifier, None for a backend that is not vxlan; `tun`: it needs a TUN device.  Gateway
+    routes with our protocol number are ours on the underlay's interface and on `links`.  `published` are the
+    prefixes that this node has given to pods.
+    """
+
+    legs: tuple[Leg, ...]
     underlay: Underlay
     port: int | None = None
     vni: int | None = None
     tun: bool = False
     links: frozenset[str] = frozenset()
-    """Interfaces, beside the underlay's, by which gateway routes with our protocol number are ours."""
+    published: tuple[IPNetwork, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class HostFindings:
-    """What was found out about the host.
+    """What probing the host has found.
 
     `privileged`: its network may be changed.  `has_vxlan`: the kernel knows vxlan devices.  `tun_trouble`: why no
     TUN device can be made, "" if one can.  `port_free`: a UDP socket could be bound to the port; `port_owner`: who
     has it, "" where that can't be seen.  `forwards`: IPv4 packets are forwarded; `can_forward`: or could be.
     """
 
-    host: HostFacts
     privileged: bool = True
     has_vxlan: bool = True
     tun_trouble: str = ""
@@ -64,16 +67,25 @@ class HostFindings:
     can_forward: bool = True
 
 
-def judge(intent: PreflightRequest, found: HostFindings) -> tuple[Problem, ...]:
-    """Every reason why the intent can't be carried out, in the order in which to mend them."""
+def find_obstacles(request: PreflightRequest, host: HostFacts, found: HostFindings) -> tuple[Problem, ...]:
+    """Name every reason why the request can't be carried out, in the order in which to remedy them."""
     return (
         *_privilege(found),
-        *_vxlan(intent, found),
-        *_tun(intent, found),
-        *_port(intent, found),
+        *_vxlan(request, found),
+        *_tun(request, found),
+        *_port(request, host, found),
         *_forwarding(found),
-        *_overlap_with_underlay(intent),
-        *_overlap_with_host(intent, found.host),
+        *find_overlaps(request, host),
+    )
+
+
+def find_overlaps(request: PreflightRequest, host: HostFacts) -> tuple[Problem, ...]:
+    """Name what else has part of the network on this host; to be asked at each pass, as it may come at any
+    time."""
+    return tuple(
+        problem
+        for leg in request.legs
+        for problem in (*_overlap_with_underlay(request, leg), *_overlap_with_host(request, leg, host))
     )
 
 
@@ -86,8 +98,8 @@ def _privilege(found: HostFindings) -> Iterator[Problem]:
         )
 
 
-def _vxlan(intent: PreflightRequest, found: HostFindings) -> Iterator[Problem]:
-    if intent.vni is not None and not found.has_vxlan:
+def _vxlan(request: PreflightRequest, found: HostFindings) -> Iterator[Problem]:
+    if request.vni is not None and not found.has_vxlan:
         yield Problem(
             "vxlan-missing",
             "this kernel has no vxlan devices",
@@ -95,8 +107,8 @@ def _vxlan(intent: PreflightRequest, found: HostFindings) -> Iterator[Problem]:
         )
 
 
-def _tun(intent: PreflightRequest, found: HostFindings) -> Iterator[Problem]:
-    if intent.tun and found.tun_trouble:
+def _tun(request: PreflightRequest, found: HostFindings) -> Iterator[Problem]:
+    if request.tun and found.tun_trouble:
         yield Problem(
             "tun-missing",
             f"no TUN device can be made here: {found.tun_trouble}",
@@ -104,21 +116,22 @@ def _tun(intent: PreflightRequest, found: HostFindings) -> Iterator[Problem]:
         )
 
 
-def _port(intent: PreflightRequest, found: HostFindings) -> Iterator[Problem]:
-    if intent.port is None:
+def _port(request: PreflightRequest, host: HostFacts, found: HostFindings) -> Iterator[Problem]:
+    if request.port is None:
         return
-    port = intent.port
-    tunnels = [(link, link.tunnel) for link in found.host.links if isinstance(link.tunnel, VxlanKind)]
+    port = request.port
+    tunnels = [(link, link.tunnel) for link in host.links if isinstance(link.tunnel, VxlanKind)]
     on_port = [(link, vxlan) for link, vxlan in tunnels if vxlan.port == port]
-    in_the_way = [(link, vxlan) for link, vxlan in on_port if not _is_ours(link) and not _can_share(intent, vxlan)]
+    strangers = [(link, vxlan) for link, vxlan in on_port if not _is_ours(link)]
+    in_the_way = [(link, vxlan) for link, vxlan in strangers if not _can_share(request, vxlan)]
     for link, vxlan in in_the_way:
         yield Problem(
-            "vxlan-taken" if vxlan.vni == intent.vni else "port-taken",
+            "vxlan-taken" if vxlan.vni == request.vni else "port-taken",
             f"the vxlan device {link.name} has UDP port {port}"
-            + (f" and VNI {intent.vni}" if vxlan.vni == intent.vni else ""),
+            + (f" and VNI {request.vni}" if vxlan.vni == request.vni else ""),
             f"Stop what made it and delete it (ip link delete {link.name}), or set another Backend.Port",
         )
-    held_by_vxlan = any(link.up for link, _ in on_port if intent.vni is not None or _is_ours(link))
+    held_by_vxlan = any(link.up for link, _ in on_port if request.vni is not None or _is_ours(link))
     if not found.port_free and not in_the_way and not held_by_vxlan:
         yield Problem(
             "port-taken",
@@ -129,10 +142,10 @@ def _port(intent: PreflightRequest, found: HostFindings) -> Iterator[Problem]:
         )
 
 
-def _can_share(intent: PreflightRequest, vxlan: VxlanKind) -> bool:
+def _can_share(request: PreflightRequest, vxlan: VxlanKind) -> bool:
     """The kernel lets vxlan devices share a socket if they agree in what they accept (VXLAN_F_RCV_FLAGS)."""
     odd = vxlan.gbp or not {"external", "gpe", "remcsumrx"}.isdisjoint(vxlan.extra)
-    return intent.vni is not None and vxlan.vni != intent.vni and not odd
+    return request.vni is not None and vxlan.vni != request.vni and not odd
 
 
 def _forwarding(found: HostFindings) -> Iterator[Problem]:
@@ -144,8 +157,8 @@ def _forwarding(found: HostFindings) -> Iterator[Problem]:
         )
 
 
-def _overlap_with_underlay(intent: PreflightRequest) -> Iterator[Problem]:
-    network, underlay = intent.network, intent.underlay
+def _overlap_with_underlay(request: PreflightRequest, leg: Leg) -> Iterator[Problem]:
+    network, underlay = leg.network, request.underlay
     inside = [str(prefix) for prefix in underlay.networks if _overlap(network, prefix)]
     inside += [str(ip) for ip in dict.fromkeys((underlay.address, underlay.public_ip)) if ip in network]
     if inside:
@@ -156,7 +169,7 @@ def _overlap_with_underlay(intent: PreflightRequest) -> Iterator[Problem]:
         )
 
 
-def _overlap_with_host(intent: PreflightRequest, host: HostFacts) -> Iterator[Problem]:
+def _overlap_with_host(request: PreflightRequest, leg: Leg, host: HostFacts) -> Iterator[Problem]:
     """One problem for each interface; the underlay's own prefixes are judged already."""
     links = {link.name: link for link in host.links}
     for link in host.links:
@@ -164,58 +177,62 @@ def _overlap_with_host(intent: PreflightRequest, host: HostFacts) -> Iterator[Pr
             continue
         taken: dict[str, str] = {}  # prefix: how to take it away
         for route in host.routes:
-            if route.link == link.name and _route_in_the_way(intent, route, links):
+            if route.link == link.name and _route_in_the_way(request, leg, route, links):
                 via = f" via {route.gateway}" if route.gateway else ""
                 taken.setdefault(
                     str(route.destination), f"ip route delete {route.destination}{via} dev {link.name}"
                 )
         for address in host.addresses:
-            if address.link == link.name and _address_in_the_way(intent, address, links):
+            if address.link == link.name and _address_in_the_way(request, leg, address, links):
                 text = f"{address.address}/{address.prefixlen}"
                 taken.setdefault(text, f"ip address delete {text} dev {link.name}")
         if taken:
-            yield _overlap_problem(intent, link, taken)
+            yield _overlap_problem(leg, link, taken)
 
 
-def _overlap_problem(intent: PreflightRequest, link: HostLink, taken: dict[str, str]) -> Problem:
+def _overlap_problem(leg: Leg, link: HostLink, taken: dict[str, str]) -> Problem:
     listed = list(taken)[:_SAMPLES]
     more = f" and {len(taken) - _SAMPLES} more" if len(taken) > _SAMPLES else ""
     command = f"ip link delete {link.name}" if link.tunnel is not None else next(iter(taken.values()))
     return Problem(
         "network-overlap",
-        f"network {intent.network} overlaps {', '.join(listed)}{more} on {link.name}, which is not overlayd's",
+        f"network {leg.network} overlaps {', '.join(listed)}{more} on {link.name}, which is not overlayd's",
         f"Choose another Network (overlayd config set), or stop what put it there and remove it ({command})",
     )
 
 
-def _route_in_the_way(intent: PreflightRequest, route: HostRoute, links: dict[str, HostLink]) -> bool:
+def _route_in_the_way(request: PreflightRequest, leg: Leg, route: HostRoute, links: dict[str, HostLink]) -> bool:
     destination = route.destination
-    if destination.prefixlen == 0 or not _overlap(intent.network, destination):
+    if destination.prefixlen == 0 or not _overlap(leg.network, destination):
         return False
     if route.gateway is not None:
-        ours = route.protocol == ROUTE_PROTOCOL and route.link in {intent.underlay.link, *intent.links}
-        return not ours and destination.prefixlen >= intent.network.prefixlen
-    if route.link == intent.underlay.link:
+        ours = route.protocol == ROUTE_PROTOCOL and route.link in {request.underlay.link, *request.links}
+        return not ours and destination.prefixlen >= leg.network.prefixlen
+    if route.link == request.underlay.link:
         return False  # judged with the underlay
-    return not _is_of_pods(intent, destination, links[route.link])
+    return not _is_of_pods(request, leg, destination, links[route.link])
 
 
-def _address_in_the_way(intent: PreflightRequest, address: HostAddress, links: dict[str, HostLink]) -> bool:
-    if address.address not in intent.network or address.address == intent.underlay.address:
+def _address_in_the_way(
+    request: PreflightRequest, leg: Leg, address: HostAddress, links: dict[str, HostLink]
+) -> bool:
+    if address.address not in leg.network or address.address == request.underlay.address:
         return False
     prefix = ip_network((address.address, address.prefixlen), strict=False)
-    return not _is_of_pods(intent, prefix, links[address.link])
+    return not _is_of_pods(request, leg, prefix, links[address.link])
 
 
-def _is_of_pods(intent: PreflightRequest, prefix: IPNetwork, link: HostLink) -> bool:
-    return link.kind in ("bridge", "veth") and (
-        prefix.prefixlen >= intent.subnet_prefixlen and _overlap(intent.network, prefix)
-    )
+def _is_of_pods(request: PreflightRequest, leg: Leg, prefix: IPNetwork, link: HostLink) -> bool:
+    if link.kind not in ("bridge", "veth"):
+        return False
+    if any(is_within(prefix, own) for own in request.published):
+        return True
+    return prefix.prefixlen >= leg.subnet_len and _overlap(leg.network, prefix)
 
 
 def _is_ours(link: HostLink) -> bool:
     return is_our_device(link.name, link.tunnel)
 
 
-def _overlap(network: IPv4Network, other: IPNetwork) -> bool:
-    return isinstance(other, IPv4Network) and network.overlaps(other)
+def _overlap(network: IPNetwork, other: IPNetwork) -> bool:
+    return network.version == other.version and network.overlaps(other)

@@ -84,9 +84,9 @@ class HostRoute:
 class HostFacts:
     """What stands in the host's network now, ours among it, each in the kernel's order."""
 
-    links: tuple[HostLink, ...]
-    addresses: tuple[HostAddress, ...]
-    routes: tuple[HostRoute, ...]
+    links: tuple[HostLink, ...] = ()
+    addresses: tuple[HostAddress, ...] = ()
+    routes: tuple[HostRoute, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

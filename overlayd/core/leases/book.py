@@ -155,6 +155,11 @@ class LeaseBook:
             return False
         return not any(hold.subnet == lease.subnet and hold.node_id == node_id for hold in self.holds)
 
+    def differs_from(self, before: LeaseBook) -> bool:
+        """Tell whether there is anything new to decide on; a higher revision alone is not."""
+        same = self.entries == before.entries
+        return not same or (self.in_sync, self.went_back) != (before.in_sync, before.went_back)
+
     @property
     def went_back(self) -> bool:
         """Whether the store has been at a higher revision than it is at now."""

@@ -15,11 +15,16 @@ IPNetwork = IPv4Network | IPv6Network
 
 
 def is_host_address(address: IPAddress) -> bool:
-    """Tell whether a packet can be sent to one host by this address: the one rule for public IPs, ours and peers'.
+    """Tell whether packets can be sent to one host by this address: the one rule for public IPs, ours and peers'.
 
     Not so the unspecified address, loopback, multicast, broadcast and the reserved 240.0.0.0/4 (RFC 1112).
     """
     return not (address.is_unspecified or address.is_multicast or address.is_loopback or address.is_reserved)
+
+
+def is_within(inner: IPNetwork, outer: IPNetwork) -> bool:
+    """Tell whether every address of `inner` is one of `outer`, whatever their families."""
+    return inner.version == outer.version and inner.prefixlen >= outer.prefixlen and inner.overlaps(outer)
 
 
 class Family(enum.IntEnum):
@@ -27,6 +32,16 @@ class Family(enum.IntEnum):
 
     IPV4 = 2
     IPV6 = 10
+
+    @classmethod
+    def of(cls, what: IPAddress | IPNetwork) -> Family:
+        """Tell the family of an address or a prefix."""
+        return cls.IPV4 if what.version == 4 else cls.IPV6
+
+    @property
+    def version(self) -> int:
+        """The IP version: 4 or 6."""
+        return 4 if self is Family.IPV4 else 6
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -77,13 +92,7 @@ class Subnet:
         return cls(tuple(ip_network(part) for part in text.split(",")))
 
     def of(self, family: Family) -> IPNetwork | None:
-        wanted = 4 if family is Family.IPV4 else 6
-        return next((prefix for prefix in self.prefixes if prefix.version == wanted), None)
-
-    @property
-    def ipv4(self) -> IPv4Network | None:
-        found = self.of(Family.IPV4)
-        return found if isinstance(found, IPv4Network) else None
+        return next((prefix for prefix in self.prefixes if prefix.version == family.version), None)
 
     def overlaps(self, other: Subnet) -> bool:
         return any(a.version == b.version and a.overlaps(b) for a in self.prefixes for b in other.prefixes)

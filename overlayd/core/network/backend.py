@@ -1,15 +1,24 @@
-"""The seam to the backends: policy as pure functions of the network view."""
+"""The seam to the backends: policy as pure functions of the network view, peer by peer.
+
+A backend states what the node needs whoever its peers are (`base`), and what one peer needs on top (`peer`).  So
+one lease's change costs one peer's work, and status can say of each peer how far it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import ClassVar, Protocol, Self
 
-from overlayd.core.kernel.items import KernelState
+from overlayd.core.kernel.items import Item, KernelState, Key
 from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.network.addresses import Family, Mac, Subnet
-from overlayd.core.network.view import NetworkView, Underlay
+from overlayd.core.network.config import NetworkConfig
+from overlayd.core.network.view import Device, NetworkView, Underlay, make_legs, peers_by_age
+
+IP_MTU = 65_535
+"""The largest IP packet, in bytes (RFC 791)."""
 
 
 class BackendOptionError(ValueError):
@@ -18,6 +27,10 @@ class BackendOptionError(ValueError):
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(f"Backend.{key}: {reason}")
         self.key = key
+
+
+class PeerRefusedError(Exception):
+    """Why a peer gets no entries, as the end of a sentence about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +43,55 @@ class HostRequirements:
     tun: bool = False
 
 
+class Backend(Protocol):
+    """How packets cross the underlay.  Backends decide; they do no IO.  A third party adds one through the
+    entry point group `overlayd.backends`."""
+
+    kind: ClassVar[str]
+    """The `Type` in the network config and the BackendType in a lease."""
+    families: ClassVar[frozenset[Family]]
+    """The address families of pods that this backend carries."""
+    options: ClassVar[frozenset[str]]
+    """The option keys that this backend reads, spelled as documented."""
+
+    @classmethod
+    def parse(cls, options: Mapping[str, object]) -> Self:
+        """Read the `Backend` object, keys in lower case, `type` taken out; keys that are not in `options` are
+        ignored here, others warn of them.  Raises BackendOptionError."""
+        ...
+
+    def requirements(self) -> HostRequirements:
+        """State what this host must have to spare."""
+        ...
+
+    def device(self, family: Family, underlay: Underlay) -> Device:
+        """Name the interface that pods' packets of this family leave by, and the MTU that it leaves them."""
+        ...
+
+    def advertise(self, underlay: Underlay, mac: Mac) -> Attributes:
+        """State what peers must know to reach this node; the identity fields are the caller's to fill."""
+        ...
+
+    def base(self, view: NetworkView) -> Iterable[Item]:
+        """State what the node needs whoever its peers are.  `view.peers` are the leases served now."""
+        ...
+
+    def peer(self, view: NetworkView, lease: Lease) -> Iterable[Item]:
+        """State what this peer needs on top, by `view` without its peers.
+
+        Raises PeerRefusedError for a peer that can't be served, and nothing else, whatever its lease holds.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """What a backend wants of the kernel.
+    """What a node wants of the kernel, with each peer's part apart.
 
-    `base` is what the node needs whoever its peers are; `peers` is what each peer needs on top; `refused`
-    says of a peer that can't be served why not, as the end of a sentence about that peer.  `device` names the
-    interface that overlay traffic leaves by, and `mtu` is what the pods may use, in bytes.
+    `base` is what the node needs whoever its peers are; `peers` is what each peer needs on top; `refused` says of
+    a peer that can't be served why not, as the end of a sentence about that peer.
     """
 
-    device: str
-    mtu: int
     base: KernelState
     peers: Mapping[Subnet, KernelState] = field(default_factory=dict)
     refused: Mapping[Subnet, str] = field(default_factory=dict)
@@ -50,43 +101,62 @@ class DesiredState:
         return KernelState.union((self.base, *self.peers.values()))
 
 
-class Backend(Protocol):
-    """How packets cross the underlay.  Backends decide; they do no IO.  A third party adds one through the
-    entry point group `overlayd.backends`."""
+def make_view(
+    config: NetworkConfig,
+    backend: Backend,
+    underlay: Underlay,
+    mac: Mac,
+    lease: Lease | None,
+    peers: tuple[Lease, ...],
+    *,
+    in_sync: bool,
+) -> NetworkView:
+    """Compose the view that `backend` is asked with."""
+    own = lease.subnet if lease is not None else None
+    legs = make_legs(config, underlay, own, backend.device)
+    return NetworkView(config, underlay, mac, lease, peers, in_sync, legs)
 
-    kind: ClassVar[str]
-    """The `Type` in the network config and the BackendType in a lease."""
 
-    @classmethod
-    def known(cls) -> frozenset[str]:
-        """The option keys that this backend reads, spelled as documented."""
-        ...
+def overhead(backend: Backend, family: Family) -> int:
+    """Count the bytes that encapsulation adds to a packet on an underlay of this family."""
+    address = ip_address("10.0.0.1" if family is Family.IPV4 else "fd00::1")
+    underlay = Underlay("", address, (), IP_MTU, address)
+    return IP_MTU - backend.device(family, underlay).mtu
 
-    @classmethod
-    def parse(cls, options: Mapping[str, object]) -> Self:
-        """Read the `Backend` object, keys in lower case, `type` taken out; keys that are not `known` are
-        ignored here, others warn of them.  Raises BackendOptionError."""
-        ...
 
-    def overhead(self, family: Family) -> int:
-        """Bytes that encapsulation adds to a packet on an underlay of this family."""
-        ...
+class Policy(Protocol):
+    """States part of what is desired: a backend, or what stands beside it (the packet filters)."""
 
-    def advertise(self, underlay: Underlay, mac: Mac) -> Attributes:
-        """What peers must know to reach this node; the identity fields are the caller's to fill."""
-        ...
+    def base(self, view: NetworkView) -> Iterable[Item]: ...
 
-    def desired(self, view: NetworkView) -> DesiredState:
-        """The whole wish for this view; never raises because of what a peer's lease holds."""
-        ...
+    def peer(self, view: NetworkView, lease: Lease) -> Iterable[Item]: ...
 
-    def needs(self) -> HostRequirements:
-        """What this host must have to spare for it."""
-        ...
+
+def state_desired(policies: Sequence[Policy], view: NetworkView) -> DesiredState:
+    """Ask each policy for the node and for each peer.  Of two peers that want one
+    kernel key for different items the older is served."""
+    base = KernelState.of(item for policy in policies for item in policy.base(view))
+    peers: dict[Subnet, KernelState] = {}
+    refused: dict[Subnet, str] = {}
+    owners: dict[Key, tuple[Item, str]] = {key: (item, "this node") for key, item in base.by_key.items()}
+    for lease in peers_by_age(view.peers):
+        try:
+            items = KernelState.of(item for policy in policies for item in policy.peer(view, lease))
+        except PeerRefusedError as reason:
+            refused[lease.subnet] = str(reason)
+            continue
+        taken = next((item for key, item in items.by_key.items() if owners.get(key, (item,))[0] != item), None)
+        if taken is not None:
+            theirs, owner = owners[taken.key]
+            refused[lease.subnet] = f"needs {taken}, and {owner} needs {theirs}"
+            continue
+        owners.update((key, (item, str(lease.subnet))) for key, item in items.by_key.items())
+        peers[lease.subnet] = items
+    return DesiredState(base, peers, refused)
 
 
 def refusal_of_type(peer: Lease, kind: str) -> str | None:
-    """Why a peer of another backend type cannot be served, or None if the types agree."""
+    """Say why a peer of another backend type cannot be served, or None if the types agree."""
     theirs = peer.attributes.backend
     if theirs == kind:
         return None

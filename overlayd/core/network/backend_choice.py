@@ -3,21 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from overlayd.core.leases.store import Record
 from overlayd.core.network.addresses import Family
 from overlayd.core.network.backend import Backend, BackendOptionError
-from overlayd.core.network.config import ConfigError, ConfigFault, NetworkConfig, member_name
+from overlayd.core.network.config import ConfigError, ConfigFault, NetworkConfig, member_name, parse_config
+from overlayd.core.status.problem import Problem
 from overlayd.core.text.strict_json import quoted
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A sound network config as it was read, and the backend that it asks for."""
+
+    record: Record
+    config: NetworkConfig
+    backend: Backend
+
+
+def read_network(
+    record: Record | None, known: Network | None, backends: Mapping[str, type[Backend]], key: str
+) -> tuple[Network | None, tuple[Problem, ...]]:
+    """Read the config that stands at `key`, or keep to the one `known` and say what is wrong with the new one."""
+    if record is None:
+        return known, (
+            Problem("no-config", f"there is no network config at {key}", "Write one: `overlayd config set FILE`"),
+        )
+    if known is not None and known.record == record:
+        return known, ()
+    try:
+        config = parse_config(record.value)
+        return Network(record, config, check_backend(config, backends)), ()
+    except ConfigError as error:
+        faults = "; ".join(str(error).splitlines())
+        return known, (
+            Problem(
+                "config-invalid",
+                f"the network config at {key} can't be used: {faults}",
+                "Correct it: `overlayd config check FILE`, then `overlayd config set FILE`",
+            ),
+        )
 
 
 def check_backend(config: NetworkConfig, backends: Mapping[str, type[Backend]]) -> Backend:
     """The backend that the config names, with its options.  Raises ConfigError, also for a config that is sound
     and asks for more than overlayd can carry."""
-    if [span.family for span in config.ranges] != [Family.IPV4]:
-        carried = ConfigFault(
-            "EnableIPv6", "", "IPv6 is not carried yet", "enable IPv4 alone: leave the IPv6 keys out"
-        )
-        raise ConfigError([carried])
     backend = backends.get(config.backend_type)
     if backend is None:
         known = ", ".join(sorted(backends)) or "none"
@@ -25,6 +56,8 @@ def check_backend(config: NetworkConfig, backends: Mapping[str, type[Backend]]) 
             "Backend.Type", quoted(config.backend_type), "is no backend that is installed", f"installed: {known}"
         )
         raise ConfigError([fault])
+    if not_carried := [span.family for span in config.ranges if span.family not in backend.families]:
+        raise ConfigError([_not_carried(family, backend) for family in not_carried])
     try:
         return backend.parse(config.options)
     except BackendOptionError as error:
@@ -38,10 +71,20 @@ def check_backend(config: NetworkConfig, backends: Mapping[str, type[Backend]]) 
         raise ConfigError([fault]) from error
 
 
+def _not_carried(family: Family, backend: type[Backend]) -> ConfigFault:
+    carried = " and ".join(f"IPv{each.version}" for each in sorted(backend.families))
+    return ConfigFault(
+        f"EnableIPv{family.version}",
+        "",
+        f"IPv{family.version} is not carried yet by {backend.kind}",
+        f"enable {carried} alone: leave the IPv{family.version} keys out",
+    )
+
+
 def unknown_options(config: NetworkConfig, backend: Backend) -> tuple[str, ...]:
     """A warning for each option that the backend does not know."""
-    known = {key.lower() for key in backend.known()}
-    reads = ", ".join(sorted(backend.known())) or "no options"
+    known = {key.lower() for key in backend.options}
+    reads = ", ".join(sorted(backend.options)) or "no options"
     return tuple(
         f"Backend.{member_name(key)} is unknown and has no effect: {config.backend_type} reads {reads}"
         for key, _ in config.backend_options

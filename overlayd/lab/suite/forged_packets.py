@@ -82,7 +82,7 @@ def oracle(pair: ProbePair) -> tuple[IPv4Address, IPv4Address]:
 @cache
 def encapsulation(spec: LabSpec) -> HostRequirements:
     """How the backend wraps packets: its UDP port, None where it does not wrap them; the VNI of VXLAN."""
-    return check_backend(parse_config(network_config(spec)), load_backends()).needs()
+    return check_backend(parse_config(network_config(spec)), load_backends()).requirements()
 
 
 def position(needs: HostRequirements) -> int:

@@ -16,9 +16,7 @@ from typing import Any
 
 import trio
 
-from overlayd.core.firewall.conflicts import ForeignFirewalls
-from overlayd.core.host.preflight import PreflightRequest
-from overlayd.core.host.stale_addresses import UsedAddress
+from overlayd.core.host.snapshot import HostQuestion, HostSnapshot
 from overlayd.core.kernel.driver import Failure, Hints, Operation, Scope
 from overlayd.core.kernel.items import (
     ROUTE_PROTOCOL,
@@ -32,15 +30,15 @@ from overlayd.core.kernel.items import (
 from overlayd.core.leases.keeper import KeeperState, belief
 from overlayd.core.leases.store import Store
 from overlayd.core.leases.tenure import Belief
-from overlayd.core.network.addresses import Mac
+from overlayd.core.network.addresses import IPAddress, Mac
 from overlayd.core.network.backend import Backend
 from overlayd.core.network.view import Underlay
-from overlayd.core.status.problem import Problem
 from overlayd.core.status.status import StatusAnswer
 from overlayd.host.cleanup_state import CleanupStateFile
 from overlayd.host.identity import Identity
 from overlayd.node.daemon import Daemon, HostEdges, Settings
 from overlayd.plugins import load_backends
+from overlayd.testing.host_probe import FakeHostProbe
 from overlayd.testing.kernel import FakeKernel, ForeignLink, ForeignRoute
 from overlayd.testing.scheduling import stop_timers
 from overlayd.testing.store_link import StoreLink
@@ -62,10 +60,9 @@ class SimulatedHost:
     the nursery `network`; `home` is the directory for its files.  `ttl` is the lease's, in seconds; `rate` is how
     many seconds CLOCK_BOOTTIME counts in a true one; `settings` are other fields of overlayd.node.daemon.Settings.
 
-    What the daemon finds on the host is set by attribute: `address` (of the underlay), `preflight`,
-    `used_addresses`, `foreign_firewalls`, `kernel`, and `is_kernel_silent`: no system call of its driver and its
-    probes returns.  `asked` is called for each request to the store, `observed` for each listing of the kernel,
-    `applied` after each change of it.
+    What the daemon finds on the host is set at `probe` and `kernel`; with `is_kernel_silent` no system call of its
+    driver and its probe returns.  `asked` is called for each request to the store, `observed` for each listing
+    of the kernel, `applied` after each change of it.
     """
 
     def __init__(
@@ -86,13 +83,10 @@ class SimulatedHost:
         self.name = f"n{number}"
         self.node_id = f"id{number}"
         self.mac = Mac(b"\x02" + number.to_bytes(5, "big"))
-        self.address = _address(number)
-        self.preflight: tuple[Problem, ...] = ()
-        self.used_addresses: tuple[UsedAddress, ...] = ()
-        self.foreign_firewalls = ForeignFirewalls()
         self.subnet_file = home / f"{self.name}.env"
         self.kernel = FakeKernel()
         self.kernel.add_link(ForeignLink("eth0"))
+        self.probe = FakeHostProbe(self.kernel, _address(number), UNDERLAY)
         self.is_kernel_silent = False
         self.note_foreign_state()
         self.store_link = StoreLink(
@@ -108,7 +102,7 @@ class SimulatedHost:
         self.observed: Callable[[SimulatedHost], None] = _ignore
         self.applied: Callable[[SimulatedHost], None] = _ignore
         self._seed = seed
-        self._settings = Settings(self.name, PREFIX, self.subnet_file, ttl, **settings)
+        self._settings = Settings(self.name, PREFIX, self.subnet_file, ttl, "eth0", **settings)
         self._rate = rate
         self._backends = load_backends() if backends is None else backends
         self._starts = 0
@@ -124,12 +118,17 @@ class SimulatedHost:
         """CLOCK_BOOTTIME, in seconds: it counts through a suspension."""
         return 1000.0 * self.number + trio.current_time() * self._rate
 
+    @property
+    def address(self) -> IPAddress:
+        """Its address on the underlay."""
+        return self.probe.address
+
     def underlay(self) -> Underlay:
         return Underlay("eth0", self.address, (UNDERLAY,), 1500, self.address)
 
     def move(self) -> None:
         """Take another underlay address."""
-        self.address += 0x100 * 32
+        self.probe.address += 0x100 * 32
         self.kernel.hint()
 
     def note_foreign_state(self) -> None:
@@ -145,15 +144,8 @@ class SimulatedHost:
         """
         self._starts += 1
         chance = random.Random(f"daemon {self.number} {self._starts} {self._seed}")
-        edges = HostEdges(
-            _Driver(self),
-            self._underlay,
-            self._preflight,
-            self._used_addresses,
-            self.clock,
-            CleanupStateFile(self.subnet_file.parent / self.name),
-            others=self._foreign_firewalls,
-        )
+        cleanup_state = CleanupStateFile(self.subnet_file.parent / self.name)
+        edges = HostEdges(_Driver(self), _Probe(self), self.clock, cleanup_state)
         identity = Identity(self.node_id, self.mac)
         here.set(self)
         with trio.CancelScope() as process:
@@ -240,21 +232,16 @@ class SimulatedHost:
     def _asked(self) -> None:
         self.asked(self)
 
-    async def _underlay(self) -> Underlay:
-        await self.reach_kernel()
-        return self.underlay()
 
-    async def _preflight(self, intent: PreflightRequest) -> tuple[Problem, ...]:
-        await self.reach_kernel()
-        return self.preflight
+class _Probe:
+    """The host, as a process that may be stopped sees it."""
 
-    async def _used_addresses(self) -> tuple[UsedAddress, ...]:
-        await self.reach_kernel()
-        return self.used_addresses
+    def __init__(self, host: SimulatedHost) -> None:
+        self._host = host
 
-    async def _foreign_firewalls(self) -> ForeignFirewalls:
-        await self.reach_kernel()
-        return self.foreign_firewalls
+    async def look(self, question: HostQuestion) -> HostSnapshot:
+        await self._host.reach_kernel()
+        return await self._host.probe.look(question)
 
 
 class _Driver:
@@ -297,8 +284,8 @@ def add_decoys(kernel: FakeKernel) -> None:
         Link("flannel.1", VxlanKind(1, IPv4Address("10.99.0.1"), "eth1", 8473), Mac(b"\x02foreig"[:6]), 1450)
     )
     kernel.add_link(ForeignLink(DECOY))
-    kernel.add_route(ForeignRoute(IPv4Network("10.244.99.0/24"), "eth1", IPv4Address("10.1.0.9"), ROUTE_PROTOCOL))
-    kernel.add_route(ForeignRoute(IPv4Network("10.244.98.0/24"), "eth0", IPv4Address("10.99.9.9"), 4))
+    kernel.add_route(ForeignRoute(IPv4Network("10.66.99.0/24"), "eth1", IPv4Address("10.1.0.9"), ROUTE_PROTOCOL))
+    kernel.add_route(ForeignRoute(IPv4Network("10.66.98.0/24"), "eth0", IPv4Address("10.99.9.9"), 4))
     kernel.add_route(ForeignRoute(IPv4Network("0.0.0.0/0"), "eth0", IPv4Address("10.99.255.254"), 16))
 
 

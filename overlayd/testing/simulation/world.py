@@ -19,10 +19,9 @@ from overlayd.core.leases.lease import Lease
 from overlayd.core.leases.store import CONFIG, OWN, SUBNETS, Delete, Put, Snapshot, Transaction
 from overlayd.core.leases.subnets import choose_subnet
 from overlayd.core.network.addresses import Family, IPAddress, IPNetwork
-from overlayd.core.network.backend import Backend
+from overlayd.core.network.backend import Backend, make_view, state_desired
 from overlayd.core.network.backend_choice import check_backend
 from overlayd.core.network.config import ConfigError, NetworkConfig, parse_config
-from overlayd.core.network.view import NetworkView
 from overlayd.plugins import load_backends
 from overlayd.testing.simulation.host import SimulatedHost, add_decoys
 from overlayd.testing.simulation.scenario import Scenario
@@ -58,7 +57,7 @@ class Oracle:
         return {
             prefix: lease.attributes.public_ip(Family.IPV4)
             for lease in self.book.leases
-            if (prefix := lease.subnet.ipv4) is not None
+            if (prefix := lease.subnet.of(Family.IPV4)) is not None
         }
 
     def wish_for(self, host: SimulatedHost) -> KernelState:
@@ -67,8 +66,8 @@ class Oracle:
         config, backend = self.network
         own = self.lease_of(host)
         peers = self.book.peers(config, lambda lease: lease.attributes.node_id == host.node_id)
-        view = NetworkView(config, host.underlay(), host.mac, own, peers, in_sync=True)
-        return backend.desired(view).kernel
+        view = make_view(config, backend, host.underlay(), host.mac, own, peers, in_sync=True)
+        return state_desired([backend], view).kernel
 
 
 class SimulatedWorld:

@@ -1,0 +1,58 @@
+"""One observation of the host, and what may be asked for in it: all that a pass knows of the machine.
+
+Every decision of a pass (underlay, preflight, stale addresses, firewalls) reads the same snapshot, so no two of
+them can disagree about the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from overlayd.core.firewall.conflicts import ForeignFirewalls
+from overlayd.core.host.preflight import HostFindings
+from overlayd.core.host.stale_addresses import UsedAddress
+from overlayd.core.host.underlay import HostFacts, RouteLookup
+from overlayd.core.network.backend import HostRequirements
+from overlayd.core.network.view import Underlay
+from overlayd.core.status.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class HostQuestion:
+    """What a snapshot is to find out beyond what stands in the kernel's tables.
+
+    `requirements` are those of a network config that is not in force yet: they are probed for, over `underlay`.
+    None: nothing is probed.
+    """
+
+    requirements: HostRequirements | None = None
+    underlay: Underlay | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostSnapshot:
+    """How the host stood at one instant.
+
+    `lookup` is the way to the address of a `Reaching` selector.  `findings` are there where they were asked for.
+    `drops` are packets that the kernel's filter dropped for us, by reason.  `problems` name what could not be
+    looked at; `unreadable` is why nothing could be, "" otherwise.
+    """
+
+    facts: HostFacts = field(default_factory=HostFacts)
+    lookup: RouteLookup | None = None
+    findings: HostFindings | None = None
+    used_addresses: tuple[UsedAddress, ...] = ()
+    firewalls: ForeignFirewalls = field(default_factory=ForeignFirewalls)
+    drops: Mapping[str, int] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    unreadable: str = ""
+
+
+class HostProbe(Protocol):
+    """The host of one network namespace, or a fake."""
+
+    async def look(self, question: HostQuestion) -> HostSnapshot:
+        """Observe the host without changing it.  What can't be read is said in the snapshot; nothing is raised."""
+        ...

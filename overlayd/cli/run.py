@@ -216,7 +216,8 @@ async def _run(args: argparse.Namespace) -> None:
     from overlayd.host.identity import hold_identity
     from overlayd.host.netlink.connection import open_netlink
     from overlayd.host.systemd import NotifyError, keep_informed, take_supervisor
-    from overlayd.node.daemon import Daemon, HostEdges, Settings
+    from overlayd.node.daemon import Daemon
+    from overlayd.node.settings import HostEdges, Settings
     from overlayd.plugins import load_backends, load_datapaths
 
     pick = pick_iface(args)

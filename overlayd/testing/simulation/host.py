@@ -36,7 +36,8 @@ from overlayd.core.network.view import Underlay
 from overlayd.core.status.status import StatusAnswer
 from overlayd.host.cleanup_state import CleanupStateFile
 from overlayd.host.identity import Identity
-from overlayd.node.daemon import Daemon, HostEdges, Settings
+from overlayd.node.daemon import Daemon
+from overlayd.node.settings import HostEdges, Settings
 from overlayd.plugins import load_backends
 from overlayd.testing.host_probe import FakeHostProbe
 from overlayd.testing.kernel import FakeKernel, ForeignLink, ForeignRoute

@@ -122,9 +122,10 @@ class Daemon:
         was, self._stepped_at = self._stepped_at, self._host.clock()
         old, new = before.tenure, after.tenure
         events = list(changes_of_tenure(old, new, was, self._stepped_at))
+        _log(events)
         if old != new or events:
-            _log(events)
             self._board.note_tenure(new)
+        if events or not new.decides_as(old):
             self._reconciler.wake_up.ring("lease")
         self._guard.note(new, self._stepped_at)
 

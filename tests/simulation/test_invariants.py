@@ -49,6 +49,7 @@ async def nothing(*_: object) -> None:
 
 
 CUT_OFF = tuple(Fault("partition", 40.0, 100.0, node, salt) for salt, node in enumerate([1, 2]))
+LATE = Fault("daemon-kill", 120.0, 5.0, 1, 0)
 ONE_BY_ONE = tuple(Fault("stop", 100.0 * node, 70.0, node, 0) for node in (1, 2, 3))
 KILLED = Fault("daemon-kill", 40.0, 200.0, 1, 0)
 MOVED = Fault("address-changed", 40.0, 1.0, 1, 0)
@@ -161,7 +162,7 @@ def bear_grudges(patch: pytest.MonkeyPatch) -> None:
         ("peers-agree", refuse_the_others_on_one_node, scenario()),
         ("foreign-untouched", take_every_vxlan_device_for_ours, scenario()),
         ("status-honest", always_say_healthy, scenario()),
-        ("status-honest", believe_old_news_of_the_kernel, scenario(ttl=600)),
+        ("status-honest", believe_old_news_of_the_kernel, scenario(LATE, ttl=600)),
         ("status-honest", keep_silent_about_the_store, scenario(*CUT_OFF, ttl=60)),
         ("no-busy-loop", ask_again_at_once, scenario(*CUT_OFF)),
         ("no-busy-loop", look_again_at_once, scenario()),

@@ -15,8 +15,10 @@ from overlayd.core.host.stale_addresses import UsedAddress
 from overlayd.core.kernel.items import Link
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.status.status import PeerState, Verdict
+from overlayd.host.subnet_file import SubnetFile
 from overlayd.testing.kernel import ForeignRoute
 from overlayd.testing.simulation.host import SimulatedHost
+from overlayd.testing.store import SimulatedStore
 from support.cluster import (
     FLANNEL,
     VXLAN,
@@ -265,3 +267,43 @@ async def test_what_the_node_itself_lacks_in_the_kernel_is_never_healthy(
         await trio.sleep(60)
         assert node.answer().verdict is Verdict.DEGRADED
         assert {"kernel-behind", "kernel-refused"} <= codes(node)
+
+
+@pytest.mark.parametrize("latency", [0.005, 0.02])
+async def test_subnet_env_names_no_subnet_whose_address_is_not_in_the_kernel(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, latency: float
+) -> None:
+    store = SimulatedStore(lambda: None)
+    await write_config(store, VXLAN)
+    async with trio.open_nursery() as nursery:
+        hosts = [SimulatedHost(number, store, tmp_path, nursery) for number in (1, 2, 3)]
+        for host in hosts:
+            host.kernel_latency = latency
+            nursery.start_soon(host.run)
+        waiting = set(hosts)
+        with trio.fail_after(60):
+            while waiting:
+                for host in [host for host in waiting if host.subnet_file.exists()]:
+                    published = SubnetFile(host.subnet_file).find_subnet()
+                    assert published is not None
+                    first = published.prefixes[0].network_address
+                    assert first in {address.address for address in host.kernel.addresses}
+                    waiting.remove(host)
+                await trio.sleep(latency / 10)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_burst_of_joining_peers_costs_few_passes(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 1) as (store, [node], _):
+        before = node.answer().status.reconciler
+        for number in range(50):
+            record = FLANNEL.replace(b"10.99.0.77", b"10.99.7.%d" % (number + 1)).replace(b"5c", b"%02x" % number)
+            await put(store, f"subnets/10.244.{number + 1}.0-24", record)
+            await trio.sleep(0.02)
+        await trio.sleep(5)
+        after = node.answer().status
+        assert len(after.peers) == after.peers_in_sync >= 49
+        assert after.reconciler.passes - before.passes <= 14
+        assert after.reconciler.reasons["store"] - before.reasons["store"] <= 13

@@ -7,7 +7,7 @@ Tenure alone, and knows nothing of grants, revisions or transactions.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from overlayd.core.leases.lease import Lease
 
@@ -55,6 +55,10 @@ class Tenure:
         if self.served is None:
             return Belief.LOST if self.is_lost else Belief.UNCLAIMED
         return Belief.HELD if self.is_held and now < self.until else Belief.FENCED
+
+    def decides_as(self, other: Tenure) -> bool:
+        """Tell whether a pass decides the same by both: a later `until` and another complaint are for status."""
+        return replace(self, until=0.0, complaint="") == replace(other, until=0.0, complaint="")
 
     @property
     def is_lost(self) -> bool:

@@ -62,8 +62,8 @@ class SimulatedHost:
     many seconds CLOCK_BOOTTIME counts in a true one; `settings` are other fields of overlayd.node.daemon.Settings.
 
     What the daemon finds on the host is set at `probe` and `kernel`; with `is_kernel_silent` no system call of its
-    driver and its probe returns.  `asked` is called for each request to the store, `observed` for each listing
-    of the kernel, `applied` after each change of it.
+    driver and its probe returns, and each takes `kernel_latency` seconds.  `asked` is called for each request to
+    the store, `observed` for each listing of the kernel, `applied` after each change of it.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class SimulatedHost:
         self.kernel.add_link(ForeignLink("eth0"))
         self.probe = FakeHostProbe(self.kernel, _address(number), UNDERLAY)
         self.is_kernel_silent = False
+        self.kernel_latency = 0.0
         self.note_foreign_state()
         self.store_link = StoreLink(
             self.name,
@@ -204,6 +205,8 @@ class SimulatedHost:
         await self.wait_awake()
         if self.is_kernel_silent:
             await trio.sleep_forever()
+        if self.kernel_latency:
+            await trio.sleep(self.kernel_latency)
 
     # --- what a test sees of the process: once it has ended, what was true last
 
@@ -292,22 +295,23 @@ def add_decoys(kernel: FakeKernel) -> None:
 
 def foreign_state(kernel: FakeKernel) -> frozenset[object]:
     """List all that is not overlayd's, by a rule that the driver does not share."""
-    found: list[object] = [link for name, link in kernel.links.items() if not _is_ours(name)]
+    found: list[object] = [link for name, link in kernel.links.items() if not is_ours(name)]
     entries: tuple[Address | FdbEntry | Neighbour, ...] = (
         *kernel.addresses,
         *kernel.fdb.values(),
         *kernel.neighbours.values(),
     )
-    found += [entry for entry in entries if not _is_ours(entry.link)]
+    found += [entry for entry in entries if not is_ours(entry.link)]
     for routes in kernel.routes.values():
         for route in routes:
             is_direct = route.protocol == ROUTE_PROTOCOL and route.link == "eth0"
-            if not _is_ours(route.link) and not is_direct:
+            if not is_ours(route.link) and not is_direct:
                 found.append(route)
     return frozenset(found)
 
 
-def _is_ours(name: str) -> bool:
+def is_ours(name: str) -> bool:
+    """Tell whether a device is overlayd's, by a rule that the driver does not share."""
     return name.startswith("ovl.") and name != DECOY
 
 

@@ -19,7 +19,8 @@ from overlayd.core.leases.lease import Lease
 from overlayd.core.leases.tenure import Belief, Waiting
 from overlayd.core.network.addresses import IPAddress, IPNetwork
 from overlayd.core.status.status import STALE_AFTER, PeerState, Verdict
-from overlayd.testing.simulation.host import SCOPE, SimulatedHost, foreign_state, here
+from overlayd.host.subnet_file import SubnetFile
+from overlayd.testing.simulation.host import SCOPE, SimulatedHost, foreign_state, here, is_ours
 from overlayd.testing.simulation.world import SimulatedWorld
 
 QUIET = 45.0
@@ -176,6 +177,7 @@ class Invariants(trio.abc.Instrument):
                 self.status_is_never_too_good(host)
             self.foreign_state_is_untouched(host)
             self.no_route_goes_astray(host)
+            self.published_is_programmed(host)
         has_held = [host for host in world.hosts if self._is_settled(host)]
         for host in has_held:
             await self.kernel_is_as_wished(host)
@@ -202,6 +204,19 @@ class Invariants(trio.abc.Instrument):
             needless = "; ".join(map(str, KernelState(actual.items - desired.items)))
             self._break("kernel-as-wished", f"on {host.name} there is missing: {missing}, needless: {needless}")
         self._well[host.number] = state
+
+    def published_is_programmed(self, host: SimulatedHost) -> None:
+        """Check that the subnet in subnet.env has its address in the kernel of a host that nothing has
+        disturbed."""
+        subnet = SubnetFile(host.subnet_file).find_subnet()
+        devices = {name for name in host.kernel.links if is_ours(name)}
+        quiet = self._world is not None and self._world.quiet_for(host) > QUIET
+        if subnet is None or not quiet or not host.is_running or not devices:
+            return
+        wanted = {prefix.network_address for prefix in subnet.prefixes}
+        present = {address.address for address in host.kernel.addresses if address.link in devices}
+        if not wanted <= present:
+            self._break("published-programmed", f"{host.name} publishes {subnet}, its kernel has {present}")
 
     def no_route_goes_astray(self, host: SimulatedHost) -> None:
         """No route leads for long to anyone but him who has the subnet by the store's record."""

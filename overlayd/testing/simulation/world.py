@@ -70,6 +70,10 @@ class Oracle:
         return state_desired([backend], view).kernel
 
 
+KERNEL_LATENCIES = (0.0, 0.005, 0.02)
+"""Seconds that a host's kernel takes for each call."""
+
+
 class SimulatedWorld:
     """`changed_at` is when something was written to the store last, `disturbed_at` when a fault last came upon
     a host or went away, `by_hand_until` until when the promise is suspended, as an assumption of it was broken."""
@@ -106,6 +110,7 @@ class SimulatedWorld:
             for number in range(1, scenario.nodes + 1)
         ]
         for host in self.hosts:
+            host.kernel_latency = chance.choice(KERNEL_LATENCIES)
             add_decoys(host.kernel)
             host.note_foreign_state()
 

@@ -34,8 +34,9 @@ from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.leases.subnets import find_config_mismatch
 from overlayd.core.leases.tenure import Belief, Tenure
 from overlayd.core.network.addresses import Mac, Subnet
-from overlayd.core.network.backend import Backend, DesiredState, make_view, state_desired
+from overlayd.core.network.backend import Backend, make_view
 from overlayd.core.network.backend_choice import Network, read_network
+from overlayd.core.network.desired import DesiredState, state_desired
 from overlayd.core.network.first_config import FirstConfig
 from overlayd.core.network.view import NetworkView, Underlay
 from overlayd.core.status.problem import Problem
@@ -176,7 +177,8 @@ def decide(inputs: Inputs, before: Decision = NOTHING_YET) -> Decision:
         tenure.is_decided,
         host.firewalls.variants if settings.forward_rules else frozenset[Variant](),
     )
-    desired = state_desired((network.backend, filters), view)
+    last = before.target.desired if before.target is not None else None
+    desired = state_desired((network.backend, filters), view, last)
     problems["firewalls"] = _judge_firewalls(inputs, view, desired)
     if tenure.served is not None:
         networks = [leg.network for leg in view.legs]

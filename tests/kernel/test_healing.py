@@ -16,7 +16,7 @@ from overlayd.core.decide import Decision, Target
 from overlayd.core.kernel.driver import Driver, Failure, Hints, Operation, Scope
 from overlayd.core.kernel.items import KernelState, Route
 from overlayd.core.network.addresses import Subnet
-from overlayd.core.network.backend import DesiredState
+from overlayd.core.network.desired import DesiredState
 from overlayd.core.report import Report
 from overlayd.node.reconciler import Reconciler
 from support import overlay

@@ -14,7 +14,7 @@ from overlayd.core.decide import Decision, Target
 from overlayd.core.firewall.iptables import Variant, forward_rules
 from overlayd.core.kernel.driver import Scope
 from overlayd.core.kernel.items import KernelState
-from overlayd.core.network.backend import DesiredState
+from overlayd.core.network.desired import DesiredState
 from overlayd.core.report import Report
 from overlayd.host.firewall_conflicts import open_foreign_firewall_reader
 from overlayd.node.reconciler import Reconciler

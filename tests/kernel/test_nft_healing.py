@@ -12,7 +12,7 @@ from overlayd.core.decide import Decision, Target
 from overlayd.core.kernel.driver import Driver, Scope
 from overlayd.core.kernel.items import KernelState
 from overlayd.core.network.addresses import Subnet
-from overlayd.core.network.backend import DesiredState
+from overlayd.core.network.desired import DesiredState
 from overlayd.core.report import Report
 from overlayd.host.nft import program
 from overlayd.host.nft.driver import open_nft

@@ -16,7 +16,7 @@ from overlayd.core.decide import Decision, Target
 from overlayd.core.kernel.driver import Failure, Operation, Scope, Verb
 from overlayd.core.kernel.items import Address, FdbEntry, KernelState, Link, Neighbour, Route
 from overlayd.core.network.addresses import Subnet
-from overlayd.core.network.backend import DesiredState
+from overlayd.core.network.desired import DesiredState
 from overlayd.core.report import Report
 from overlayd.node.reconciler import Reconciler
 from overlayd.testing.kernel import FakeKernel, ForeignLink, ForeignRoute

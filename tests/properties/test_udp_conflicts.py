@@ -22,8 +22,9 @@ from overlayd.core.leases.codec import encode_attributes, format_subnet_name
 from overlayd.core.leases.lease import Attributes
 from overlayd.core.leases.store import SUBNETS, Record, Snapshot
 from overlayd.core.network.addresses import Family, Mac, Subnet
-from overlayd.core.network.backend import make_view, state_desired
+from overlayd.core.network.backend import make_view
 from overlayd.core.network.config import parse_config
+from overlayd.core.network.desired import state_desired
 from overlayd.core.network.view import Underlay
 from overlayd_backends.udp.backend import UdpBackend
 from overlayd_backends.udp.engine import Engine

@@ -9,16 +9,9 @@ import pytest
 
 from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.network.addresses import Family, Mac, Subnet
-from overlayd.core.network.backend import (
-    Backend,
-    BackendOptionError,
-    DesiredState,
-    HostRequirements,
-    make_view,
-    overhead,
-    state_desired,
-)
+from overlayd.core.network.backend import Backend, BackendOptionError, HostRequirements, make_view, overhead
 from overlayd.core.network.config import parse_config
+from overlayd.core.network.desired import DesiredState, state_desired
 from overlayd.core.network.view import Underlay
 from overlayd.plugins import load_backends
 from overlayd_backends.hostgw import HostGwBackend

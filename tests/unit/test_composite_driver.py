@@ -13,7 +13,7 @@ import trio
 from overlayd.core.decide import Decision, Target
 from overlayd.core.kernel.driver import Scope
 from overlayd.core.kernel.items import Datapath, Encap, Item, KernelState, Route
-from overlayd.core.network.backend import DesiredState
+from overlayd.core.network.desired import DesiredState
 from overlayd.core.report import Report
 from overlayd.core.status.builder import with_datapath
 from overlayd.core.status.status import Status

@@ -20,7 +20,7 @@ from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.leases.store import CONFIG, Record, Snapshot
 from overlayd.core.leases.tenure import Tenure, Waiting
 from overlayd.core.network.addresses import Mac, Subnet
-from overlayd.core.network.backend import DesiredState
+from overlayd.core.network.desired import DesiredState
 from overlayd.core.report import Report, publication
 from overlayd.plugins import load_backends
 

@@ -22,8 +22,9 @@ from overlayd.core.firewall.policy import (
 from overlayd.core.kernel.items import KernelState
 from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.network.addresses import Mac, Subnet
-from overlayd.core.network.backend import DesiredState, HostRequirements, make_view, state_desired
+from overlayd.core.network.backend import HostRequirements, make_view
 from overlayd.core.network.config import parse_config
+from overlayd.core.network.desired import DesiredState, state_desired
 from overlayd.core.network.view import NetworkView, Underlay
 from overlayd_backends.hostgw import HostGwBackend
 from overlayd_backends.vxlan import VxlanBackend

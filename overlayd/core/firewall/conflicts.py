@@ -20,7 +20,7 @@ from ipaddress import IPv4Network
 from overlayd.core.firewall.iptables import Variant
 from overlayd.core.kernel.items import Route
 from overlayd.core.network.addresses import IPNetwork
-from overlayd.core.network.backend import DesiredState
+from overlayd.core.network.desired import DesiredState
 from overlayd.core.network.view import NetworkView
 from overlayd.core.status.problem import Problem
 

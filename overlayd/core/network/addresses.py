@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 IPAddress = IPv4Address | IPv6Address
@@ -80,8 +80,14 @@ class Subnet:
     """A node's slice of the network: one prefix per address family, IPv4 first."""
 
     prefixes: tuple[IPNetwork, ...]
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Computed once: subnets are the keys of what there is per peer, and hashing prefixes is slow."""
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash(self.prefixes))
         versions = [prefix.version for prefix in self.prefixes]
         if versions not in ([4], [6], [4, 6]):
             raise ValueError(f"a subnet is one IPv4 prefix, one IPv6 prefix, or both in this order: {self}")

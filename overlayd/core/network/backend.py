@@ -6,16 +6,16 @@ one lease's change costs one peer's work, and status can say of each peer how fa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import ClassVar, Protocol, Self
 
-from overlayd.core.kernel.items import Item, KernelState, Key
+from overlayd.core.kernel.items import Item
 from overlayd.core.leases.lease import Attributes, Lease
-from overlayd.core.network.addresses import Family, Mac, Subnet
+from overlayd.core.network.addresses import Family, Mac
 from overlayd.core.network.config import NetworkConfig
-from overlayd.core.network.view import Device, NetworkView, Underlay, make_legs, peers_by_age
+from overlayd.core.network.view import Device, NetworkView, Underlay, make_legs
 
 IP_MTU = 65_535
 """The largest IP packet, in bytes (RFC 791)."""
@@ -84,23 +84,6 @@ class Backend(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class DesiredState:
-    """What a node wants of the kernel, with each peer's part apart.
-
-    `base` is what the node needs whoever its peers are; `peers` is what each peer needs on top; `refused` says of
-    a peer that can't be served why not, as the end of a sentence about that peer.
-    """
-
-    base: KernelState
-    peers: Mapping[Subnet, KernelState] = field(default_factory=dict)
-    refused: Mapping[Subnet, str] = field(default_factory=dict)
-
-    @property
-    def kernel(self) -> KernelState:
-        return KernelState.union((self.base, *self.peers.values()))
-
-
 def make_view(
     config: NetworkConfig,
     backend: Backend,
@@ -122,37 +105,6 @@ def overhead(backend: Backend, family: Family) -> int:
     address = ip_address("10.0.0.1" if family is Family.IPV4 else "fd00::1")
     underlay = Underlay("", address, (), IP_MTU, address)
     return IP_MTU - backend.device(family, underlay).mtu
-
-
-class Policy(Protocol):
-    """States part of what is desired: a backend, or what stands beside it (the packet filters)."""
-
-    def base(self, view: NetworkView) -> Iterable[Item]: ...
-
-    def peer(self, view: NetworkView, lease: Lease) -> Iterable[Item]: ...
-
-
-def state_desired(policies: Sequence[Policy], view: NetworkView) -> DesiredState:
-    """Ask each policy for the node and for each peer.  Of two peers that want one
-    kernel key for different items the older is served."""
-    base = KernelState.of(item for policy in policies for item in policy.base(view))
-    peers: dict[Subnet, KernelState] = {}
-    refused: dict[Subnet, str] = {}
-    owners: dict[Key, tuple[Item, str]] = {key: (item, "this node") for key, item in base.by_key.items()}
-    for lease in peers_by_age(view.peers):
-        try:
-            items = KernelState.of(item for policy in policies for item in policy.peer(view, lease))
-        except PeerRefusedError as reason:
-            refused[lease.subnet] = str(reason)
-            continue
-        taken = next((item for key, item in items.by_key.items() if owners.get(key, (item,))[0] != item), None)
-        if taken is not None:
-            theirs, owner = owners[taken.key]
-            refused[lease.subnet] = f"needs {taken}, and {owner} needs {theirs}"
-            continue
-        owners.update((key, (item, str(lease.subnet))) for key, item in items.by_key.items())
-        peers[lease.subnet] = items
-    return DesiredState(base, peers, refused)
 
 
 def refusal_of_type(peer: Lease, kind: str) -> str | None:

@@ -13,7 +13,7 @@ from overlayd.core.kernel.items import Datapath
 from overlayd.core.leases.lease import Lease
 from overlayd.core.leases.tenure import Belief, Tenure, Waiting
 from overlayd.core.network.addresses import Subnet
-from overlayd.core.network.backend import DesiredState
+from overlayd.core.network.desired import DesiredState
 from overlayd.core.report import Report
 from overlayd.core.status.problem import Problem
 from overlayd.core.status.status import (

@@ -19,9 +19,10 @@ from overlayd.core.leases.lease import Lease
 from overlayd.core.leases.store import CONFIG, OWN, SUBNETS, Delete, Put, Snapshot, Transaction
 from overlayd.core.leases.subnets import choose_subnet
 from overlayd.core.network.addresses import Family, IPAddress, IPNetwork
-from overlayd.core.network.backend import Backend, make_view, state_desired
+from overlayd.core.network.backend import Backend, make_view
 from overlayd.core.network.backend_choice import check_backend
 from overlayd.core.network.config import ConfigError, NetworkConfig, parse_config
+from overlayd.core.network.desired import state_desired
 from overlayd.plugins import load_backends
 from overlayd.testing.simulation.host import SimulatedHost, add_decoys
 from overlayd.testing.simulation.scenario import Scenario

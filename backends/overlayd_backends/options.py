@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from overlayd.core.network.backend import BackendOptionError
+from overlayd.core.network.view import Underlay
 
 
 def number(options: Mapping[str, object], key: str, default: int, least: int, most: int) -> int:
@@ -21,3 +22,8 @@ def flag(options: Mapping[str, object], key: str) -> bool:
     if not isinstance(value, bool):
         raise BackendOptionError(key, f"{value!r} is neither true nor false")
     return value
+
+
+def underlay_mtu(wanted: int | None, underlay: Underlay) -> int:
+    """Take the smaller of the option MTU, if it is given, and what the underlay's interface carries; bytes."""
+    return min(wanted or underlay.mtu, underlay.mtu)

@@ -28,7 +28,7 @@ from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.network.addresses import Family, Mac
 from overlayd.core.network.backend import BackendOptionError, HostRequirements, PeerRefusedError
 from overlayd.core.network.view import Device, NetworkView, Underlay
-from overlayd_backends.options import flag, number
+from overlayd_backends.options import flag, number, underlay_mtu
 from overlayd_backends.peers import check_type, locate, prefix_in
 
 VNI_MAX = (1 << 24) - 1
@@ -82,7 +82,7 @@ class VxlanBackend:
 
     def device(self, family: Family, underlay: Underlay) -> Device:
         overhead = ENCAP + IP_HEADER[underlay.family]
-        return Device(f"ovl.{self.vni}", (self.mtu or underlay.mtu) - overhead)
+        return Device(f"ovl.{self.vni}", underlay_mtu(self.mtu, underlay) - overhead)
 
     def advertise(self, underlay: Underlay, mac: Mac) -> Attributes:
         data = msgspec.json.encode(VtepData(VNI=self.vni, VtepMAC=str(mac))).decode()

@@ -26,14 +26,23 @@ from overlayd.core.firewall.policy import NO_FIREWALL, Firewall, PacketFilter, d
 from overlayd.core.host.preflight import PreflightRequest, find_obstacles, find_overlaps
 from overlayd.core.host.snapshot import HostQuestion, HostSnapshot
 from overlayd.core.host.stale_addresses import find_stale_addresses
-from overlayd.core.host.underlay import InterfaceSelector, UnderlayError, choose_underlay
+from overlayd.core.host.underlay import (
+    SAMPLES,
+    HostFacts,
+    InterfaceSelector,
+    UnderlayError,
+    choose_underlay,
+    find_suspects,
+    find_underlay_problems,
+    name_unreachable,
+)
 from overlayd.core.kernel.driver import Scope
 from overlayd.core.leases.book import LeaseBook
 from overlayd.core.leases.codec import RecordError, check_writable
 from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.leases.subnets import find_config_mismatch
 from overlayd.core.leases.tenure import Belief, Tenure
-from overlayd.core.network.addresses import Mac, Subnet
+from overlayd.core.network.addresses import IPAddress, IPNetwork, Mac, Subnet
 from overlayd.core.network.backend import Backend, make_view
 from overlayd.core.network.backend_choice import Network, read_network
 from overlayd.core.network.desired import DesiredState, state_desired
@@ -125,13 +134,16 @@ class Decision:
     publication: Publication = Publication.KEEP
     firewall: FirewallStatus | None = None
     problems: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    facts: HostFacts = field(default_factory=HostFacts, compare=False, repr=False)
+    suspects: tuple[IPAddress, ...] = ()
 
     @property
     def question(self) -> HostQuestion:
         """What the next snapshot of the host is to find out."""
+        targets = self.suspects[:SAMPLES]
         if self.candidate is None or (self.candidate == self.network and self.may_claim):
-            return HostQuestion()
-        return HostQuestion(self.candidate.backend.requirements(), self.underlay)
+            return HostQuestion(targets=targets)
+        return HostQuestion(self.candidate.backend.requirements(), self.underlay, targets)
 
     def claims_differently(self, before: Decision) -> bool:
         """Tell whether the claimer has something new to decide on."""
@@ -144,7 +156,8 @@ class Decision:
 
     def asks_again(self, before: Decision) -> bool:
         """Tell whether the next snapshot has something new to find out, so that the next pass is due at once."""
-        return self.question != before.question and self.question.requirements is not None
+        new, old = self.question, before.question
+        return new != old and (new.requirements is not None or not set(new.targets) <= set(old.targets))
 
 
 NOTHING_YET = Decision()
@@ -180,10 +193,12 @@ def decide(inputs: Inputs, before: Decision = NOTHING_YET) -> Decision:
     last = before.target.desired if before.target is not None else None
     desired = state_desired((network.backend, filters), view, last)
     problems["firewalls"] = _judge_firewalls(inputs, view, desired)
+    suspects = _find_suspects(host, view, before)
+    problems["reach"] = name_unreachable(suspects, host.unreachable)
     if tenure.served is not None:
         networks = [leg.network for leg in view.legs]
         problems["stale-addresses"] = find_stale_addresses(
-            host.used_addresses, networks, tenure.served.subnet, book.leases
+            host.used_addresses, (*networks, *_given(inputs)), tenure.served.subnet, book.leases
         )
     return Decision(
         inputs.now,
@@ -197,6 +212,8 @@ def decide(inputs: Inputs, before: Decision = NOTHING_YET) -> Decision:
         _publish(inputs, network),
         describe(settings.firewall, network.backend.requirements(), host.drops),
         problems,
+        host.facts,
+        suspects,
     )
 
 
@@ -206,9 +223,10 @@ def _find_underlay(inputs: Inputs, before: Decision) -> tuple[Underlay | None, t
     if host.unreadable:
         return before.underlay, (Problem("no-underlay", host.unreadable),)
     try:
-        return choose_underlay(host.facts, settings.selector, settings.public_ip, host.lookup), ()
+        underlay = choose_underlay(host.facts, settings.selector, settings.public_ip, host.lookup, before.underlay)
     except UnderlayError as error:
         return before.underlay, (Problem("no-underlay", str(error)),)
+    return underlay, find_underlay_problems(host.facts, underlay)
 
 
 def _put_in_force(
@@ -259,7 +277,6 @@ def _advertise(
 def _request(inputs: Inputs, network: Network, underlay: Underlay) -> PreflightRequest:
     requirements = network.backend.requirements()
     view = make_view(network.config, network.backend, underlay, inputs.settings.mac, None, (), in_sync=False)
-    given = {*inputs.given, *((inputs.published,) if inputs.published is not None else ())}
     return PreflightRequest(
         view.legs,
         underlay,
@@ -267,8 +284,22 @@ def _request(inputs: Inputs, network: Network, underlay: Underlay) -> PreflightR
         requirements.vni,
         requirements.tun,
         _links(inputs, underlay),
-        tuple(prefix for subnet in given for prefix in subnet.prefixes),
+        _given(inputs),
     )
+
+
+def _given(inputs: Inputs) -> tuple[IPNetwork, ...]:
+    """List the prefixes that this node has given to pods, whatever the network is by now."""
+    given = {*inputs.given, *((inputs.published,) if inputs.published is not None else ())}
+    return tuple(prefix for subnet in sorted(given, key=lambda one: one.sort_key) for prefix in subnet.prefixes)
+
+
+def _find_suspects(host: HostSnapshot, view: NetworkView, before: Decision) -> tuple[IPAddress, ...]:
+    """Find peers that may be unreachable, unless peers and routes are the same objects as before."""
+    if before.view is not None and before.view.peers is view.peers and before.facts is host.facts:
+        return before.suspects
+    found = (peer.attributes.public_ip(view.underlay.family) for peer in view.peers)
+    return find_suspects(host.facts, (address for address in found if address is not None))
 
 
 def _links(inputs: Inputs, underlay: Underlay) -> frozenset[str]:

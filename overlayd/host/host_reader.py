@@ -4,11 +4,13 @@ us."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import IPv4Address
 
 from overlayd.core.firewall.conflicts import ForeignFirewalls
 from overlayd.core.host.snapshot import HostQuestion, HostSnapshot
 from overlayd.core.host.stale_addresses import UsedAddress
 from overlayd.core.host.underlay import InterfaceSelector, Reaching
+from overlayd.core.network.addresses import IPAddress
 from overlayd.core.status.problem import Problem
 from overlayd.host.netlink.connection import Netlink
 from overlayd.host.netlink.dumps import read_host_facts
@@ -69,8 +71,19 @@ class HostReader:
             await self._used_addresses(),
             await self._look_at_firewalls(),
             drops,
+            {target: why for target in question.targets if (why := await self._why_unreachable(target, names))},
             tuple(problems),
         )
+
+    async def _why_unreachable(self, target: IPAddress, names: dict[int, str]) -> str:
+        """Say why the kernel sends nothing to this address, "" if it does."""
+        if not isinstance(target, IPv4Address):
+            return ""
+        try:
+            lookup = await find_route_lookup(self._netlink, target, names)
+        except OSError as error:
+            return error.strerror or str(error)
+        return "" if lookup is not None else "no route leads there"
 
     async def _used_addresses(self) -> tuple[UsedAddress, ...]:
         return await read_used_addresses(self._netlink)

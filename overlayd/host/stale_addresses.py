@@ -10,8 +10,8 @@ from overlayd.host.netlink.connection import Netlink
 from overlayd.host.netlink.dumps import read_addresses, read_links
 from overlayd.host.netlink.entries import pack_neighbours_query, parse_neighbour
 
-_GONE = 0x20
-"""NUD_FAILED (linux/neighbour.h): nobody answers there."""
+_ABSENT = 0x01 | 0x20
+"""NUD_INCOMPLETE and NUD_FAILED (linux/neighbour.h): somebody asked for the address, and nobody has answered."""
 
 
 async def read_used_addresses(netlink: Netlink) -> tuple[UsedAddress, ...]:
@@ -25,6 +25,6 @@ async def read_used_addresses(netlink: Netlink) -> tuple[UsedAddress, ...]:
     ]
     for message in await netlink.dump(wire.RTM_GETNEIGH, pack_neighbours_query(Family.IPV4, 0)):
         row = parse_neighbour(message.body)
-        if row.ifindex in names and row.destination is not None and not row.state & _GONE:
+        if row.ifindex in names and row.destination is not None and not row.state & _ABSENT:
             found.append(UsedAddress(names[row.ifindex], row.destination))
     return tuple(found)

@@ -68,12 +68,13 @@ def test_vxlan_before_it_has_a_lease_has_a_device_without_an_address() -> None:
 
 
 def test_vxlan_options_reach_the_device() -> None:
-    backend = VxlanBackend.parse({"vni": 7, "port": 4789, "mtu": 9000, "gbp": True, "learning": True})
+    backend = VxlanBackend.parse({"vni": 7, "port": 4789, "mtu": 1400, "gbp": True, "learning": True})
     [_, link, _] = desired_by(backend).kernel
     assert str(link) == (
         "link ovl.7 vxlan id 7 local 10.99.0.1 dev eth0 dstport 4789 learning gbp "
-        "address 02:00:00:00:00:01 mtu 8950 up"
+        "address 02:00:00:00:00:01 mtu 1350 up"
     )
+    assert device_of(VxlanBackend(mtu=9000)) == ("ovl.1", 1450), "never more than the interface carries"
     assert backend.requirements() == HostRequirements(4789, 7)
 
 

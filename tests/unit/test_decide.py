@@ -10,6 +10,7 @@ import pytest
 from overlayd.core.decide import Decision, Inputs, NodeSettings, Publication, Target, decide
 from overlayd.core.host.preflight import HostFindings
 from overlayd.core.host.snapshot import HostSnapshot
+from overlayd.core.host.stale_addresses import UsedAddress
 from overlayd.core.host.underlay import HostAddress, HostFacts, HostLink, HostRoute
 from overlayd.core.kernel.driver import Scope
 from overlayd.core.kernel.items import KernelState
@@ -207,3 +208,55 @@ def test_every_decision_is_a_function_of_its_inputs() -> None:
     assert isinstance(target, Target)
     assert isinstance(target.desired, DesiredState)
     assert target.scope == Scope(frozenset({"eth0"}))
+
+
+PEER = lease(Subnet.parse("10.244.6.0/24"), "id2")
+
+
+def test_an_underlay_that_is_down_is_named() -> None:
+    down = replace(FACTS, links=(HostLink(2, "eth0", 1500, False), *FACTS.links[1:]))
+    assert codes(decide(inputs(down, None, holding()), decide(inputs()))) == {"underlay-down"}
+
+
+@pytest.mark.parametrize("drops", ["", "blackhole"])
+def test_a_peer_is_called_unreachable_only_if_the_kernel_says_so(drops: str) -> None:
+    peers = book(VXLAN, lease(), replace(PEER, attributes=replace(PEER.attributes, public_ips=(NODE + 1,))))
+    routes = (HostRoute(IPv4Network("10.99.0.2/32"), "", drops=drops), *FACTS.routes) if drops else ()
+    cut_off = inputs(replace(FACTS, routes=routes), None, holding(), peers)
+    before = decide(cut_off, decide(inputs()))
+    assert before.question.targets == (NODE + 1,), "the main table alone proves nothing: rules may lead elsewhere"
+    assert "peer-unreachable" not in codes(before)
+    assert before.asks_again(decide(inputs()))
+    told = replace(cut_off, host=replace(cut_off.host, unreachable={NODE + 1: "no route leads there"}))
+    after = decide(told, before)
+    assert "peer-unreachable" in codes(after)
+    assert not after.asks_again(before)
+    healed = decide(inputs(tenure=holding(), the_book=peers), after)
+    assert "peer-unreachable" not in codes(healed)
+    assert healed.question.targets == ()
+
+
+def test_the_address_of_the_underlay_stays_while_the_interface_has_it() -> None:
+    before = decide(inputs())
+    vip = HostAddress("eth0", IPv4Address("10.99.0.250"), 16)
+    local = HostAddress("eth0", IPv4Address("169.254.7.7"), 16)
+    own = FACTS.addresses[0]
+    for addresses in ((vip, own), (local, own), (local, vip, own)):
+        after = decide(inputs(replace(FACTS, addresses=addresses), None), before)
+        assert after.underlay is not None
+        assert after.underlay.address == NODE
+    alone = decide(inputs(replace(FACTS, addresses=(local, vip)), None), before)
+    assert alone.underlay is not None
+    assert alone.underlay.address == vip.address, "link-local comes last"
+
+
+def test_pods_at_published_addresses_outside_the_network_are_named() -> None:
+    moved = book(b'{"Network":"10.200.0.0/16"}')
+    pods = (UsedAddress("cni0", IPv4Address("10.244.5.1")), UsedAddress("cni0", IPv4Address("10.244.5.9")))
+    host = HostSnapshot(FACTS, findings=FINDINGS, used_addresses=pods)
+    now_at = holding(Subnet.parse("10.200.7.0/24"))
+    decision = decide(replace(inputs(tenure=now_at, the_book=moved, given=(OWN,)), host=host))
+    [problem] = decision.problems["stale-addresses"]
+    assert problem.code == "old-addresses"
+    assert "10.244.5.1, 10.244.5.9" in problem.text
+    assert "delete" not in problem.remedy

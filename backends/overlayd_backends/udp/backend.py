@@ -25,7 +25,7 @@ from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.network.addresses import Family, Mac
 from overlayd.core.network.backend import BackendOptionError, HostRequirements
 from overlayd.core.network.view import Device, NetworkView, Underlay
-from overlayd_backends.options import number
+from overlayd_backends.options import number, underlay_mtu
 from overlayd_backends.peers import check_type, locate, prefix_in
 
 DEVICE = "ovl.udp"
@@ -59,7 +59,7 @@ class UdpBackend:
         return HostRequirements(port=self.port, tun=True)
 
     def device(self, family: Family, underlay: Underlay) -> Device:
-        return Device(DEVICE, (self.mtu or underlay.mtu) - IP_HEADER[underlay.family] - UDP_HEADER)
+        return Device(DEVICE, underlay_mtu(self.mtu, underlay) - IP_HEADER[underlay.family] - UDP_HEADER)
 
     def advertise(self, underlay: Underlay, mac: Mac) -> Attributes:
         return Attributes(public_ips=(underlay.public_ip,), backend=self.kind)

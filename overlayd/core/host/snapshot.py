@@ -14,6 +14,7 @@ from overlayd.core.firewall.conflicts import ForeignFirewalls
 from overlayd.core.host.preflight import HostFindings
 from overlayd.core.host.stale_addresses import UsedAddress
 from overlayd.core.host.underlay import HostFacts, RouteLookup
+from overlayd.core.network.addresses import IPAddress
 from overlayd.core.network.backend import HostRequirements
 from overlayd.core.network.view import Underlay
 from overlayd.core.status.problem import Problem
@@ -24,11 +25,13 @@ class HostQuestion:
     """What a snapshot is to find out beyond what stands in the kernel's tables.
 
     `requirements` are those of a network config that is not in force yet: they are probed for, over `underlay`.
-    None: nothing is probed.
+    None: nothing is probed.  `targets` are addresses of peers that may be unreachable: the kernel is asked for its
+    route to each.
     """
 
     requirements: HostRequirements | None = None
     underlay: Underlay | None = None
+    targets: tuple[IPAddress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class HostSnapshot:
     """How the host stood at one instant.
 
     `lookup` is the way to the address of a `Reaching` selector.  `findings` are there where they were asked for.
-    `drops` are packets that the kernel's filter dropped for us, by reason.  `problems` name what could not be
+    `drops` are packets that the kernel's filter dropped for us, by reason.  `unreachable` are those of the
+    question's targets that the kernel has no route to, with its reason.  `problems` name what could not be
     looked at; `unreadable` is why nothing could be, "" otherwise.
     """
 
@@ -46,6 +50,7 @@ class HostSnapshot:
     used_addresses: tuple[UsedAddress, ...] = ()
     firewalls: ForeignFirewalls = field(default_factory=ForeignFirewalls)
     drops: Mapping[str, int] = field(default_factory=dict)
+    unreachable: Mapping[IPAddress, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     unreadable: str = ""
 

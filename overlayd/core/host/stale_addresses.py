@@ -1,6 +1,7 @@
 """Who on this host still lives at an address that is no longer this node's to give.
 
-After a subnet was lost, pods that were there before keep their addresses until they are restarted.  Packets to
+After a subnet was lost, or the network changed, pods that were there before keep their addresses until they are
+restarted.  Packets to
 them go to whoever holds that subnet now.  This names them; nothing is done to them.
 """
 
@@ -53,7 +54,7 @@ def _problem(link: str, addresses: list[IPAddress], own: Subnet, leases: tuple[L
     return Problem(
         "old-addresses",
         f"behind {link} there are still {listed}{more}, which {whose}; this node's subnet is {own}",
-        f"Restart these pods, and give {link} its new address or delete it (ip link delete {link})",
+        f"Restart these pods; a bridge takes its new address with the first of them (ip address show {link})",
     )
 
 

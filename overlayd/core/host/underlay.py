@@ -3,20 +3,22 @@
 The rules are flannel's.  The interface is what `--iface` names (an interface, or an address on one); or what
 `--iface-regex` fits, an address before a name; or the one by which the kernel would send to `--iface-can-reach`;
 or, where nothing was asked for, that of the default route.  Of it the address that was found on the way, else the
-first global IPv4 address, a primary one before a secondary.  `--public-ip` replaces what peers are told, nothing
+one that was chosen until now, else the first global IPv4 address: link-local ones last, a primary one before a
+secondary.  `--public-ip` replaces what peers are told, nothing
 else.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from overlayd.core.kernel.items import TunKind, VxlanKind
 from overlayd.core.network.addresses import IPAddress, IPNetwork, Mac
 from overlayd.core.network.view import Underlay
+from overlayd.core.status.problem import Problem
 
 _VXLAN = re.compile(r"ovl6?\.\d+")
 _TUN = re.compile(r"ovl\.udp")
@@ -37,6 +39,10 @@ def is_our_device(name: str, tunnel: VxlanKind | TunKind | None) -> bool:
 def is_our_device_name(name: str) -> bool:
     """Whether a device of this name is overlayd's, if it is of the kind that goes with it."""
     return any(pattern.fullmatch(name) for pattern in (_VXLAN, _TUN))
+
+
+SAMPLES = 5
+"""Addresses that are listed one by one; the rest is counted."""
 
 
 class UnderlayError(ValueError):
@@ -71,13 +77,15 @@ class HostAddress:
 
 @dataclass(frozen=True, slots=True)
 class HostRoute:
-    """A unicast route of the main table; of several nexthops the first.  `protocol` as in linux/rtnetlink.h."""
+    """A route of the main table; of several nexthops the first.  `protocol` as in linux/rtnetlink.h.  `drops` is
+    the kind of a route that lets nothing pass (blackhole, unreachable, prohibit), "" for any other."""
 
     destination: IPNetwork
     link: str
     gateway: IPAddress | None = None
     metric: int = 0
     protocol: int = 0
+    drops: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +124,21 @@ class RouteLookup:
 
 
 def choose_underlay(
-    facts: HostFacts, pick: InterfaceSelector, public_ip: IPv4Address | None, way: RouteLookup | None = None
+    facts: HostFacts,
+    pick: InterfaceSelector,
+    public_ip: IPv4Address | None,
+    way: RouteLookup | None = None,
+    present: Underlay | None = None,
 ) -> Underlay:
-    """The underlay by the rules above.  `way` is the one to the address of a `Reaching`, None if no route leads
-    there.  Raises UnderlayError."""
+    """Choose the underlay by the rules above.
+
+    `way` is the one to the address of a `Reaching`, None if no route leads there.  `present` is the underlay until
+    now: its address is kept for as long as the interface has it, so that an address that comes does not take over.
+    Raises UnderlayError.
+    """
     link, address = _find(facts, pick, way)
     if address is None:
-        address = _first_address(facts, link)
+        address = _present_address(facts, link, present) or _first_address(facts, link)
     elif not _is_for_peers(facts, link, address):
         raise UnderlayError(f"peers can't send to {address} on {link.name}; {_inventory(facts)}")
     return Underlay(
@@ -229,6 +245,12 @@ def _is_candidate(facts: HostFacts, name: str) -> bool:
     return any(link.name == name and not link.loopback for link in facts.links) and not is_our_device_name(name)
 
 
+def _present_address(facts: HostFacts, link: HostLink, present: Underlay | None) -> IPv4Address | None:
+    if present is None or present.link != link.name:
+        return None
+    return next((address for address in _usable_addresses(facts, link) if address == present.address), None)
+
+
 def _first_address(facts: HostFacts, link: HostLink) -> IPv4Address:
     usable = _usable_addresses(facts, link)
     if not usable:
@@ -237,9 +259,9 @@ def _first_address(facts: HostFacts, link: HostLink) -> IPv4Address:
 
 
 def _usable_addresses(facts: HostFacts, link: HostLink) -> list[IPv4Address]:
-    """Its global IPv4 addresses, primary ones before secondary ones."""
+    """List its global IPv4 addresses: link-local ones last (RFC 3927), primary ones before secondary ones."""
     usable = [
-        (address.secondary, address.address)
+        ((address.address.is_link_local, address.secondary), address.address)
         for address in facts.addresses
         if address.link == link.name and address.is_global and isinstance(address.address, IPv4Address)
     ]
@@ -271,3 +293,58 @@ def _inventory(facts: HostFacts) -> str:
         ]
         parts.append(f"{link.name} ({', '.join(own) or 'no IPv4 address'})")
     return f"there are {', '.join(parts)}" if parts else "there is no interface but the loopback"
+
+
+def find_underlay_problems(facts: HostFacts, underlay: Underlay) -> tuple[Problem, ...]:
+    """Name what keeps every packet from leaving by the underlay's interface."""
+    link = next((link for link in facts.links if link.name == underlay.link), None)
+    if link is None or link.up:
+        return ()
+    return (
+        Problem(
+            "underlay-down",
+            f"the interface {underlay.link}, which carries the overlay, is down: no peer can be reached",
+            f"Set it up: ip link set {underlay.link} up",
+        ),
+    )
+
+
+def find_suspects(facts: HostFacts, addresses: Iterable[IPAddress]) -> tuple[IPAddress, ...]:
+    """Find addresses that the main table leads nowhere.
+
+    They are only suspects, as rules may lead to other tables: the kernel has to be asked for each of them.
+    """
+    by_length: dict[tuple[int, int], dict[int, HostRoute]] = {}
+    for route in facts.routes:
+        prefix = route.destination
+        shift = prefix.max_prefixlen - prefix.prefixlen
+        first = by_length.setdefault((prefix.version, shift), {})
+        first.setdefault(int(prefix.network_address) >> shift, route)
+    shifts = sorted(by_length)
+    found = []
+    for address in dict.fromkeys(addresses):
+        number = int(address)
+        ways = (by_length[key].get(number >> key[1]) for key in shifts if key[0] == address.version)
+        way = next(filter(None, ways), None)
+        if way is None or way.drops:
+            found.append(address)
+    return tuple(found)
+
+
+def name_unreachable(addresses: Sequence[IPAddress], unreachable: Mapping[IPAddress, str]) -> tuple[Problem, ...]:
+    """Name the peers' underlay addresses to which the kernel sends nothing, with its reason."""
+    by_reason: dict[str, list[IPAddress]] = {}
+    for address in addresses:
+        if address in unreachable:
+            by_reason.setdefault(unreachable[address], []).append(address)
+    return tuple(_unreachable(why, lost) for why, lost in sorted(by_reason.items()))
+
+
+def _unreachable(why: str, addresses: list[IPAddress]) -> Problem:
+    listed = ", ".join(map(str, addresses[:SAMPLES]))
+    more = f" and {len(addresses) - SAMPLES} more" if len(addresses) > SAMPLES else ""
+    return Problem(
+        "peer-unreachable",
+        f"the kernel sends nothing to {listed}{more}: {why}",
+        f"See which route it takes: ip route get {addresses[0]}",
+    )

@@ -38,6 +38,8 @@ _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 _IFA_F_SECONDARY = 1
 _RT_SCOPE_UNIVERSE = 0
+_DROPPING = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
+"""RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT (linux/rtnetlink.h)."""
 
 
 async def read_host_facts(netlink: Netlink) -> HostFacts:
@@ -113,13 +115,14 @@ async def read_routes(netlink: Netlink, names: dict[int, str]) -> tuple[HostRout
     return tuple(
         HostRoute(
             ip_network((row.destination, row.prefixlen)),
-            names[row.ifindex],
+            names.get(row.ifindex, ""),
             None if row.gateway is None else ip_address(row.gateway),
             row.metric,
             row.protocol,
+            _DROPPING.get(row.kind, ""),
         )
         for row in await read_route_rows(netlink)
-        if row.kind == RTN_UNICAST and row.ifindex in names
+        if row.kind in _DROPPING or (row.kind == RTN_UNICAST and row.ifindex in names)
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from overlayd.core.publish.cni import FILE_NAME, NEEDED, PLUGINS, judge_neighbours, judge_plugins
 from overlayd.core.status.problem import Problem
-from overlayd.host.files import write_atomically
+from overlayd.host.files import find_bytes, write_atomically
 
 
 class ConflistFile:
@@ -34,7 +34,7 @@ class ConflistFile:
             return (*troubles, *self.withdraw())
         try:
             names = os.listdir(self.path.parent)  # first of all: a missing directory is not ours to make
-            if self._find_bytes() != (text := make(present)).encode():
+            if find_bytes(self.path) != (text := make(present)).encode():
                 write_atomically(self.path, text)
         except OSError as error:
             return (*troubles, self._unwritable(error))
@@ -48,12 +48,6 @@ class ConflistFile:
         except OSError as error:
             return (self._unwritable(error),)
         return ()
-
-    def _find_bytes(self) -> bytes | None:
-        try:
-            return self.path.read_bytes()
-        except FileNotFoundError:
-            return None
 
     def _unwritable(self, error: OSError) -> Problem:
         return Problem(

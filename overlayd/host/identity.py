@@ -14,10 +14,8 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import socket
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,9 +29,10 @@ MACHINE_ID = Path("/etc/machine-id")
 """machine-id(5); absent in some containers, and then not compared."""
 _MOUNTS = Path("/proc/self/mountinfo")
 _VOLATILE = ("tmpfs", "ramfs")
-ABSTRACT_LOCK = "\0overlayd"
-"""An abstract unix socket (unix(7)) belongs to one network namespace, just as the kernel state that a daemon
-programs: the name is free again when its holder ends, however it ends."""
+LOCK_DIR = Path("/run/overlayd")
+"""Where the locks of network namespaces are, whatever --run-dir says: two daemons must meet there."""
+_NETNS = Path("/proc/self/ns/net")
+"""Its inode number tells network namespaces apart (namespaces(7))."""
 
 
 class IdentityError(Exception):
@@ -57,20 +56,22 @@ class NodeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @contextmanager
-def hold_identity(state_dir: Path, *, may_be_volatile: bool = False) -> Iterator[Identity]:
+def hold_identity(
+    state_dir: Path, *, may_be_volatile: bool = False, lock_dir: Path = LOCK_DIR
+) -> Iterator[Identity]:
     """The node's identity, locked for as long as the context is open; raises IdentityError.
 
     A problem is a directory that forgets it at the next boot, unless it `may_be_volatile`.
     """
-    with hold_namespace():
+    with hold_namespace(lock_dir):
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
-            lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = _open_lock(state_dir / "lock")
         except OSError as error:
             yield _unlocked(state_dir, error)
             return
         try:
-            _lock(lock, state_dir)
+            _lock(lock, f"uses {state_dir}. Stop it, or give this one a --state-dir of its own")
             identity = _load_or_make(state_dir)
             volatile = () if may_be_volatile else _judge_durability(state_dir)
             yield replace(identity, problems=(*identity.problems, *volatile))
@@ -99,9 +100,7 @@ def _read(path: Path) -> NodeFile | None:
         if not Mac.parse(node.mac).is_unicast:
             raise ValueError(f"MAC {node.mac} is not a unicast address")
     except (OSError, ValueError) as error:
-        raise IdentityError(
-            f"{path} is damaged: {error}. Restore it, or remove it to make this a new node with a new subnet"
-        ) from error
+        raise IdentityError(f"{path} is damaged: {error}") from error
     return node
 
 
@@ -115,9 +114,32 @@ def _machine() -> str:
 
 def _load_or_make(state_dir: Path) -> Identity:
     path = _path(state_dir)
-    stranger = _read(path)
+    try:
+        stranger = _read(path)
+    except IdentityError as error:
+        return _replace_damaged(path, str(error))
     if stranger is not None and _is_at_home(path, stranger):
         return Identity(stranger.id, Mac.parse(stranger.mac))
+    return _make(path, stranger)
+
+
+def _replace_damaged(path: Path, reason: str) -> Identity:
+    """Start as a new node, with the damaged file put aside: a lost identity must not keep the network down."""
+    aside = path.with_name("node.json.damaged")
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        return _fleeting(path.parent, error)
+    fresh = _make(path, None)
+    problem = Problem(
+        "identity-lost",
+        f"{reason}: this is a new node now, {fresh.node_id}",
+        f"Restore {path} from {aside} or a backup while the daemon is stopped, if the old subnet is needed",
+    )
+    return replace(fresh, problems=(problem, *fresh.problems))
+
+
+def _make(path: Path, stranger: NodeFile | None) -> Identity:
     fresh = _new()
 
     def text(inode: int) -> str:
@@ -127,7 +149,7 @@ def _load_or_make(state_dir: Path) -> Identity:
     try:
         write_atomically(path, text, 0o600)
     except OSError as error:
-        return _fleeting(state_dir, error)
+        return _fleeting(path.parent, error)
     if stranger is None:
         return fresh
     problem = Problem(
@@ -168,7 +190,11 @@ def _new() -> Identity:
 
 def _unlocked(state_dir: Path, error: OSError) -> Identity:
     """On a disk that can't be written: the identity that stands there, else one for this process alone."""
-    if (known := load_identity(state_dir)) is None:
+    try:
+        known = load_identity(state_dir)
+    except IdentityError:
+        known = None
+    if known is None:
         return _fleeting(state_dir, error)
     problem = Problem(
         "state-dir-unwritable",
@@ -188,40 +214,40 @@ def _fleeting(state_dir: Path, error: OSError) -> Identity:
     return Identity(fresh.node_id, fresh.mac, (problem,))
 
 
-def _lock(descriptor: int, state_dir: Path) -> None:
+def _lock(descriptor: int, conflict: str) -> None:
+    """Take the lock; `conflict` ends the sentence about the process that has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-        raise IdentityError(
-            f"another overlayd (process {holder}) uses {state_dir}. "
-            "Stop it, or give this one a --state-dir of its own"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        found = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        holder = found if found.isdecimal() else "unknown"
+        raise IdentityError(f"another overlayd (process {holder}) {conflict}") from None
+    with suppress(OSError):  # on a full disk nobody learns our number, and the lock holds all the same
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
 @contextmanager
-def hold_namespace() -> Iterator[None]:
-    """Be the only overlayd that programs this network namespace; raises IdentityError."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as lock:
-        try:
-            lock.bind(ABSTRACT_LOCK)
-            lock.listen()
-        except OSError:
-            raise IdentityError(
-                f"another overlayd{_holder()} runs in this network namespace. Stop it first"
-            ) from None
+def hold_namespace(lock_dir: Path = LOCK_DIR) -> Iterator[None]:
+    """Be the only overlayd that programs this network namespace; raises IdentityError.
+
+    The lock is a file where only root may write, named after the namespace: an abstract socket or a port, which
+    any user can take, would let any user keep daemons from starting.  Where the directory can't be written nothing
+    is locked.
+    """
+    name = f"netns-{os.stat(_NETNS).st_ino}.lock"
+    try:
+        lock_dir.mkdir(parents=True, exist_ok=True)
+        lock = _open_lock(lock_dir / name)
+    except OSError:
         yield
+        return
+    try:
+        _lock(lock, "runs in this network namespace. Stop it first")
+        yield
+    finally:
+        os.close(lock)
 
 
-def _holder() -> str:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(ABSTRACT_LOCK)
-            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        except OSError:
-            return ""
-        pid, uid, _ = struct.unpack("3i", credentials)
-        return f" (process {pid} of user {uid})"
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -10,7 +10,7 @@ from pathlib import Path
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.publish.subnet_env import SubnetEnvError, parse_subnet_env
 from overlayd.core.status.problem import Problem
-from overlayd.host.files import find_text, write_atomically
+from overlayd.host.files import find_bytes, find_text, write_atomically
 
 
 class SubnetFile:
@@ -30,7 +30,7 @@ class SubnetFile:
         try:
             if text is None:
                 self._path.unlink(missing_ok=True)
-            elif self._find_bytes() != text.encode():
+            elif find_bytes(self._path) != text.encode():
                 write_atomically(self._path, text)
         except OSError as error:
             return (
@@ -41,9 +41,3 @@ class SubnetFile:
                 ),
             )
         return ()
-
-    def _find_bytes(self) -> bytes | None:
-        try:
-            return self._path.read_bytes()
-        except FileNotFoundError:
-            return None

@@ -18,31 +18,34 @@ from overlayd.host.identity import IdentityError, hold_identity, hold_namespace,
 def test_an_identity_is_made_once_and_kept(tmp_path: Path) -> None:
     state = tmp_path / "deep" / "state"
     assert load_identity(state) is None
-    with hold_identity(state) as first:
+    with hold_identity(state, lock_dir=tmp_path / "run") as first:
         assert first.problems == ()
         assert first.mac.is_unicast
-    with hold_identity(state) as second:
+    with hold_identity(state, lock_dir=tmp_path / "run") as second:
         assert second == first == load_identity(state)
-    with hold_identity(tmp_path / "other") as stranger:
+    with hold_identity(tmp_path / "other", lock_dir=tmp_path / "run") as stranger:
         assert stranger.node_id != first.node_id
 
 
 def test_two_daemons_in_one_network_namespace_are_one_too_many(tmp_path: Path) -> None:
-    with hold_identity(tmp_path / "a"), pytest.raises(IdentityError, match="runs in this network namespace"):
-        hold_identity(tmp_path / "b").__enter__()
-    with hold_namespace(), pytest.raises(IdentityError, match=r"process \d+"):
-        hold_namespace().__enter__()
+    with (
+        hold_identity(tmp_path / "a", lock_dir=tmp_path / "run"),
+        pytest.raises(IdentityError, match="runs in this network namespace"),
+    ):
+        hold_identity(tmp_path / "b", lock_dir=tmp_path / "run").__enter__()
+    with hold_namespace(tmp_path), pytest.raises(IdentityError, match=r"process \d+"):
+        hold_namespace(tmp_path).__enter__()
 
 
 def test_a_state_directory_in_use_elsewhere_is_refused_with_its_user(tmp_path: Path) -> None:
-    with hold_identity(tmp_path):
+    with hold_identity(tmp_path, lock_dir=tmp_path / "run"):
         pass
     with (tmp_path / "lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("4242\n")
         lock.flush()
         with pytest.raises(IdentityError, match=r"process 4242\) uses .*Stop it, or"):
-            hold_identity(tmp_path).__enter__()
+            hold_identity(tmp_path, lock_dir=tmp_path / "run").__enter__()
 
 
 @pytest.mark.parametrize(
@@ -58,36 +61,59 @@ def test_a_state_directory_in_use_elsewhere_is_refused_with_its_user(tmp_path: P
         f'{{"id":"{"a" * 65}","mac":"02:00:00:00:00:01","machine":"","inode":1}}',
     ],
 )
-def test_a_damaged_identity_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
+def test_a_damaged_identity_is_put_aside_and_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "node.json").write_text(text)
     with pytest.raises(IdentityError, match=r"node\.json is damaged"):
-        hold_identity(tmp_path).__enter__()
-    assert (tmp_path / "node.json").read_text() == text
+        load_identity(tmp_path)
+    with hold_identity(tmp_path, lock_dir=tmp_path / "run") as identity:
+        [problem] = identity.problems
+        assert problem.code == "identity-lost"
+        assert "node.json is damaged" in problem.text
+    assert (tmp_path / "node.json.damaged").read_text() == text
+    with hold_identity(tmp_path, lock_dir=tmp_path / "run") as again:
+        assert (again.node_id, again.problems) == (identity.node_id, ())
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "lock").symlink_to(target)
+    with hold_identity(state, lock_dir=tmp_path / "run") as identity:
+        assert [problem.code for problem in identity.problems] == ["state-dir-unwritable"]
+    assert target.read_text() == "precious"
+
+
+def test_a_namespace_lock_that_cannot_be_made_keeps_no_daemon_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("not a directory")
+    with hold_identity(tmp_path / "state", lock_dir=tmp_path / "run") as identity:
+        assert identity.problems == ()
 
 
 def test_a_copied_state_directory_makes_a_new_node_and_says_so(tmp_path: Path) -> None:
-    with hold_identity(tmp_path / "first") as first:
+    with hold_identity(tmp_path / "first", lock_dir=tmp_path / "run") as first:
         shutil.copytree(tmp_path / "first", tmp_path / "copy")
     assert load_identity(tmp_path / "copy") is None
-    with hold_identity(tmp_path / "copy") as copy:
+    with hold_identity(tmp_path / "copy", lock_dir=tmp_path / "run") as copy:
         assert copy.node_id != first.node_id
         assert copy.mac != first.mac
         [problem] = copy.problems
         assert problem.code == "identity-copied"
         assert first.node_id in problem.text
-    with hold_identity(tmp_path / "copy") as again:
+    with hold_identity(tmp_path / "copy", lock_dir=tmp_path / "run") as again:
         assert (again.node_id, again.problems) == (copy.node_id, ())
-    with hold_identity(tmp_path / "first") as still:
+    with hold_identity(tmp_path / "first", lock_dir=tmp_path / "run") as still:
         assert still == first
 
 
 def test_the_same_disk_in_another_machine_is_another_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with hold_identity(tmp_path) as first:
+    with hold_identity(tmp_path, lock_dir=tmp_path / "run") as first:
         pass
     other = tmp_path / "machine-id"
     other.write_text("0123456789abcdef0123456789abcdef\n")
     monkeypatch.setattr("overlayd.host.identity.MACHINE_ID", other)
-    with hold_identity(tmp_path) as second:
+    with hold_identity(tmp_path, lock_dir=tmp_path / "run") as second:
         assert second.node_id != first.node_id
 
 
@@ -99,7 +125,7 @@ def unwritable(tmp_path: Path) -> Path:
 
 
 def test_without_a_writable_place_it_runs_on_and_says_so(unwritable: Path) -> None:
-    with hold_identity(unwritable) as identity:
+    with hold_identity(unwritable, lock_dir=unwritable) as identity:
         [problem] = identity.problems
         assert problem.code == "state-dir-unwritable"
         assert str(unwritable) in problem.text
@@ -107,14 +133,18 @@ def test_without_a_writable_place_it_runs_on_and_says_so(unwritable: Path) -> No
 
 
 def test_an_identity_on_a_read_only_disk_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with hold_identity(tmp_path) as first:
+    with hold_identity(tmp_path, lock_dir=tmp_path / "run") as first:
         pass
 
-    def read_only(path: object, flags: int, mode: int = 0o777) -> int:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    opened = os.open
+
+    def read_only(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(path, flags, mode)
 
     monkeypatch.setattr("os.open", read_only)
-    with hold_identity(tmp_path) as second:
+    with hold_identity(tmp_path, lock_dir=tmp_path / "run") as second:
         assert (second.node_id, second.mac) == (first.node_id, first.mac)
         [problem] = second.problems
         assert "Read-only file system" in problem.text
@@ -124,7 +154,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from overlayd.host.identity import hold_identity
-with hold_identity(Path(sys.argv[1])):
+with hold_identity(Path(sys.argv[1]), lock_dir=Path(sys.argv[1]) / "run"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -135,11 +165,11 @@ def test_a_killed_daemon_leaves_no_lock_behind(tmp_path: Path) -> None:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
-            with pytest.raises(IdentityError, match=rf"process {holder.pid} of user"):
-                hold_identity(tmp_path).__enter__()
+            with pytest.raises(IdentityError, match=rf"process {holder.pid}\)"):
+                hold_identity(tmp_path, lock_dir=tmp_path / "run").__enter__()
         finally:
             holder.kill()
-    with hold_identity(tmp_path):
+    with hold_identity(tmp_path, lock_dir=tmp_path / "run"):
         pass
 
 
@@ -152,7 +182,7 @@ def test_a_directory_that_a_reboot_empties_is_named(tmp_path: Path, monkeypatch:
             "21 1 0:99 / /other rw shared:1 - ramfs none rw\n"
             f"22 1 {os.major(device)}:{os.minor(device)} / /x rw,relatime shared:2 - {kind} none rw\n"
         )
-        with hold_identity(tmp_path / "state") as identity:
+        with hold_identity(tmp_path / "state", lock_dir=tmp_path / "run") as identity:
             assert [problem.code for problem in identity.problems] == codes
-        with hold_identity(tmp_path / "state", may_be_volatile=True) as identity:
+        with hold_identity(tmp_path / "state", lock_dir=tmp_path / "run", may_be_volatile=True) as identity:
             assert identity.problems == ()

@@ -1,16 +1,18 @@
-"""Finds what is installed: the backends in the entry point group `overlayd.backends`, and in `overlayd.datapaths`
-the userspace datapaths that some of them need."""
+"""Finds what is installed: the backends in the entry point group `overlayd.backends`, and in `overlayd.drivers`
+the drivers that some of them need beside the kernel's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 
-from overlayd.core.kernel.datapath import OpenDatapath
+from overlayd.core.kernel.driver import OpenDriver
 from overlayd.core.network.backend import Backend
 
 BACKENDS = "overlayd.backends"
-DATAPATHS = "overlayd.datapaths"
+DRIVERS = "overlayd.drivers"
+FORMER = "overlayd.datapaths"
+"""What the group was called before; a package that was installed then need not be installed anew."""
 
 
 def load_backends() -> Mapping[str, type[Backend]]:
@@ -22,6 +24,6 @@ def load_backends() -> Mapping[str, type[Backend]]:
     return loaded
 
 
-def load_datapaths() -> Mapping[str, OpenDatapath]:
-    """Every installed datapath by the device that it serves: `ovl.` and the name of its entry point."""
-    return {f"ovl.{point.name}": point.load() for point in entry_points(group=DATAPATHS)}
+def load_drivers() -> Mapping[str, OpenDriver]:
+    """Every installed driver by the name of its entry point."""
+    return {point.name: point.load() for group in (FORMER, DRIVERS) for point in entry_points(group=group)}

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from overlayd.core.leases.store import StoreError
     from overlayd.host.cleanup_state import CleanupStateFile
     from overlayd.host.identity import IdentityError, hold_namespace
+    from overlayd.host.persistent_driver import find_state_files
 
     try:
         with hold_namespace():
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             _remove_subnet_file(args.subnet_file, cleanup_state.known.subnet_file)
             if cleanup_state.known.conflist:
                 _remove_file(Path(cleanup_state.known.conflist))
-            for left in (cleanup_state.path, args.run_dir / "status.sock", *args.run_dir.glob("ovl.*.json")):
+            for left in (cleanup_state.path, args.run_dir / "status.sock", *find_state_files(args.run_dir)):
                 _remove_file(left)
             if args.release:
                 trio.run(_release, args)
@@ -70,25 +71,25 @@ async def _clean_kernel(pick: InterfaceSelector, links: Iterable[str]) -> str:
     from overlayd.core.kernel.driver import Scope
     from overlayd.core.kernel.items import KernelState
     from overlayd.core.kernel.plan import diff
-    from overlayd.host.composite_driver import open_composite_driver
+    from overlayd.host.drivers import open_drivers
     from overlayd.host.netlink.connection import open_netlink
     from overlayd.host.underlay import observe_underlay_link
-    from overlayd.plugins import load_datapaths
+    from overlayd.plugins import load_drivers
 
-    async with open_netlink() as netlink, open_composite_driver(load_datapaths(), None, None) as driver:
+    async with open_drivers(load_drivers()) as host, open_netlink(devices=host.driver.devices) as netlink:
         underlay = await observe_underlay_link(netlink, pick)
         scope = Scope(frozenset({*links, *((underlay,) if underlay is not None else ())}))
         # What stood behind something of ours (a second route to one destination) shows once that is gone.
         for _ in range(ROUNDS):
             try:
-                plan = diff(KernelState(), await driver.observe(scope), sweep=True)
+                plan = diff(KernelState(), await host.driver.observe(scope), sweep=True)
             except PermissionError:
                 return "this process may not look at all that is ours: run it as root, or with CAP_NET_ADMIN"
             if not plan:
-                return _unseen((await driver.look_at_others()).problems)
+                return _unseen((await host.look_at_firewalls()).problems)
             failed = []
             for stage in plan.stages:
-                for operation, failure in zip(stage, await driver.apply(stage), strict=True):
+                for operation, failure in zip(stage, await host.driver.apply(stage), strict=True):
                     if failure is None:
                         print(f"removed {operation.item}")
                     else:

@@ -210,15 +210,15 @@ async def _run(args: argparse.Namespace) -> None:
     from overlayd.api.status_socket import serve_status
     from overlayd.host.cleanup_state import CleanupStateFile
     from overlayd.host.clock import boottime
-    from overlayd.host.composite_driver import open_composite_driver
     from overlayd.host.conflist import ConflistFile
+    from overlayd.host.drivers import open_drivers
     from overlayd.host.host_reader import HostReader
     from overlayd.host.identity import hold_identity
     from overlayd.host.netlink.connection import open_netlink
     from overlayd.host.systemd import NotifyError, keep_informed, take_supervisor
     from overlayd.node.daemon import Daemon
     from overlayd.node.settings import HostEdges, Settings
-    from overlayd.plugins import load_backends, load_datapaths
+    from overlayd.plugins import load_backends, load_drivers
 
     pick = pick_iface(args)
     try:
@@ -227,8 +227,8 @@ async def _run(args: argparse.Namespace) -> None:
         raise CommandError(str(error), 2) from error
 
     async with (
-        open_composite_driver(load_datapaths(), args.datapath, args.run_dir) as driver,
-        open_netlink() as netlink,
+        open_drivers(load_drivers(), args.datapath, args.run_dir) as drivers,
+        open_netlink(devices=drivers.driver.devices) as netlink,
         open_store(args) as store,
     ):
         settings = Settings(
@@ -247,8 +247,8 @@ async def _run(args: argparse.Namespace) -> None:
         )
         with hold_identity(args.state_dir, may_be_volatile=args.identity == "volatile") as identity:
             cleanup_state = CleanupStateFile(args.run_dir)
-            reader = HostReader(netlink, pick, driver.read_drops, driver.look_at_others)
-            host = HostEdges(driver, reader, boottime, cleanup_state, driver.report)
+            reader = HostReader(netlink, pick, drivers.read_drops, drivers.look_at_firewalls)
+            host = HostEdges(drivers.driver, reader, boottime, cleanup_state, drivers.driver.report)
             daemon = Daemon(settings, identity, store, host, load_backends(), random.Random(os.urandom(16)))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_stop_at_signal, nursery.cancel_scope)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from overlayd.core.host.stale_addresses import UsedAddress
-from overlayd.core.host.underlay import is_our_device_name
 from overlayd.core.network.addresses import Family
 from overlayd.host.netlink import wire
 from overlayd.host.netlink.connection import Netlink
@@ -16,13 +15,9 @@ _ABSENT = 0x01 | 0x20
 
 async def read_used_addresses(netlink: Netlink) -> tuple[UsedAddress, ...]:
     """The addresses on all interfaces but ours, and their IPv4 neighbours.  Raises OSError."""
-    links = {link.index: link.name for link in await read_links(netlink) if not link.loopback}
-    names = {index: name for index, name in links.items() if not is_our_device_name(name)}
-    found = [
-        UsedAddress(address.link, address.address)
-        for address in await read_addresses(netlink, links)
-        if address.link in names.values()
-    ]
+    links = {link.index: link for link in await read_links(netlink) if not link.loopback}
+    names = {index: link.name for index, link in links.items() if not link.ours}
+    found = [UsedAddress(address.link, address.address) for address in await read_addresses(netlink, names)]
     for message in await netlink.dump(wire.RTM_GETNEIGH, pack_neighbours_query(Family.IPV4, 0)):
         row = parse_neighbour(message.body)
         if row.ifindex in names and row.destination is not None and not row.state & _ABSENT:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from overlayd.core.decide import Decision, Target
-from overlayd.core.kernel.driver import Driver, Failure, Hints, Operation, Verb
+from overlayd.core.kernel.driver import Driver, Failure, Keys, Operation, Verb
 from overlayd.core.kernel.items import KernelState, Key
 from overlayd.core.kernel.pace import Pace
 from overlayd.core.kernel.plan import Plan, diff
@@ -53,8 +53,7 @@ class Reconciler:
         self.wake_up = WakeUp()
 
     async def run(self) -> None:
-        async with self._driver.changes() as hints, trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen, hints)
+        async with self._driver.watch(self._changed):
             pace, reasons = Pace(), frozenset({START})
             while True:
                 began = self._clock()
@@ -64,10 +63,8 @@ class Reconciler:
                 await trio.sleep(pace.pause(self._clock()))
                 reasons |= self.wake_up.take()
 
-    async def _listen(self, hints: Hints) -> None:
-        while True:
-            await hints.wait()
-            self.wake_up.ring(KERNEL)
+    def _changed(self, keys: Keys) -> None:
+        self.wake_up.ring(KERNEL)
 
     def _until_next(self, began: float) -> float:
         retry_at = self._retries.next_at(began)

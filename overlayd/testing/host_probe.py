@@ -11,7 +11,8 @@ from overlayd.core.host.preflight import HostFindings
 from overlayd.core.host.snapshot import HostQuestion, HostSnapshot
 from overlayd.core.host.stale_addresses import UsedAddress
 from overlayd.core.host.underlay import HostAddress, HostFacts, HostLink, HostRoute
-from overlayd.core.kernel.items import Link, VxlanKind
+from overlayd.core.kernel.driver import is_our_device
+from overlayd.core.kernel.items import Link
 from overlayd.core.network.addresses import IPAddress
 from overlayd.testing.kernel import FakeKernel, ForeignLink
 
@@ -47,7 +48,7 @@ class FakeHostProbe:
 
     def facts(self) -> HostFacts:
         """List links, addresses and routes as the kernel would."""
-        links = tuple(_link(index, link) for index, link in enumerate(self.kernel.links.values(), 2))
+        links = tuple(self._link(index, link) for index, link in enumerate(self.kernel.links.values(), 2))
         addresses = [HostAddress(LINK, self.address, self.network.prefixlen)]
         addresses += [HostAddress(item.link, item.address, item.prefixlen) for item in self.kernel.addresses]
         routes = [HostRoute(self.network, LINK, protocol=2)]
@@ -58,9 +59,10 @@ class FakeHostProbe:
         ]
         return HostFacts(links, tuple(addresses), tuple(routes))
 
-
-def _link(index: int, link: Link | ForeignLink) -> HostLink:
-    if isinstance(link, ForeignLink):
-        return HostLink(index, link.name, link.mtu, link.up)
-    kind = "vxlan" if isinstance(link.kind, VxlanKind) else "tun"
-    return HostLink(index, link.name, link.mtu, link.up, kind=kind, mac=link.mac, tunnel=link.kind)
+    def _link(self, index: int, link: Link | ForeignLink) -> HostLink:
+        if isinstance(link, ForeignLink):
+            return HostLink(index, link.name, link.mtu, link.up)
+        ours = is_our_device(self.kernel.devices, link.name, link.kind.word)
+        return HostLink(
+            index, link.name, link.mtu, link.up, kind=link.kind.word, mac=link.mac, tunnel=link.kind, ours=ours
+        )

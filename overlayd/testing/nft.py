@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from overlayd.core.firewall.nftables import COUNTERS, NftChain, NftItem, NftTable, Sender
 from overlayd.core.kernel.driver import Failure
+from overlayd.core.kernel.items import Item
+
+KINDS: frozenset[type[Item]] = frozenset({NftTable, NftChain, Sender})
 
 
 @dataclass
@@ -30,7 +33,7 @@ class FakeNft:
         self.senders.clear()
         self.counters.clear()
 
-    def put(self, item: NftItem) -> Failure | None:
+    def put(self, item: Item) -> Failure | None:
         match item:
             case NftTable():
                 if self.table != item:  # an odd one is made anew
@@ -46,7 +49,7 @@ class FakeNft:
                 self.senders.add(item)
         return None
 
-    def remove(self, item: NftItem) -> None:
+    def remove(self, item: Item) -> None:
         match item:
             case NftTable():
                 self.flush()

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from overlayd.core.kernel.datapath import Datapath, Encap
 from overlayd.core.kernel.driver import Driver, Operation, Scope, Verb
-from overlayd.core.kernel.items import Datapath, Encap, Item, KernelState, Link
+from overlayd.core.kernel.items import Item, KernelState, Link
 from overlayd.testing.kernel import FakeKernel
 from support.loops import open_fake_datapath
 from support.overlay import TUN, adding, removing, subnet, tun
@@ -83,7 +84,7 @@ async def test_it_goes_with_its_entries_and_removing_again_succeeds(driver: Driv
 async def test_an_entry_needs_a_datapath(driver: Driver) -> None:
     (refused,) = await driver.apply(adding([encap(2)]))
     assert refused is not None
-    assert "no datapath runs on ovl.udp" in refused.reason
+    assert TUN in refused.reason
     assert await observed(driver) == set()
 
 

@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from overlayd.core.kernel.driver import Operation, Scope, Verb
-from overlayd.core.kernel.items import ROUTE_PROTOCOL, Address, KernelState, Route
+from overlayd.core.kernel.items import ROUTE_PROTOCOL, Address, KernelState, Link, Route
+from overlayd.testing.changes import open_changes
 from overlayd.testing.kernel import ForeignRoute
 from support.overlay import (
     DEVICE,
@@ -137,6 +138,7 @@ async def test_a_link_changes_in_place(world: DriverWorld) -> None:
     await install(world.driver, node(1))
     for change in ({"mtu": 1400}, {"mac": mac(7)}, {"up": False}, {"up": True, "mtu": 1300, "mac": mac(8)}):
         was = (await observed(world)).by_key["link", DEVICE]
+        assert isinstance(was, Link)
         desired = dataclasses.replace(was, **change)
         await done(world, Operation(Verb.CHANGE, desired, was=was))
         assert (await observed(world)).by_key["link", DEVICE] == desired
@@ -362,7 +364,7 @@ async def test_what_the_outside_deletes_or_replaces_is_seen_and_mended(world: Dr
 
 async def test_a_change_from_outside_is_hinted_at(world: DriverWorld) -> None:
     await install(world.driver, node(1, peers=(2,)))
-    async with world.driver.changes() as hints:
+    async with open_changes(world.driver) as hints:
         for entry in (neighbour(2), route(2), fdb_entry(2)):
             world.delete(entry)
             with trio.fail_after(10):
@@ -374,7 +376,7 @@ async def test_a_change_from_outside_is_hinted_at(world: DriverWorld) -> None:
 
 async def test_a_hint_before_the_wait_is_not_lost_and_silence_is_silent(world: DriverWorld) -> None:
     await install(world.driver, node(1, peers=(2,)))
-    async with world.driver.changes() as hints:
+    async with open_changes(world.driver) as hints:
         with trio.move_on_after(0.1) as silence:
             await hints.wait()
         assert silence.cancelled_caught

@@ -29,11 +29,8 @@ class IptablesWorld:
 
     def put_rule_in_front(self) -> None:
         if isinstance(self.driver, FakeKernel):
-            before = self.driver.forward_rules[self.variant]
-            self.driver.forward_rules[self.variant] = ForwardRules(
-                self.variant, before.rules, "behind a rule of somebody else"
-            )
-            self.driver.hint()
+            [before] = self.driver.find(ForwardRules)
+            self.driver.put(ForwardRules(self.variant, before.rules, "behind a rule of somebody else"))
         else:
             iptables(self.node, self.variant, "-I FORWARD -i eth0 -j DROP")
 

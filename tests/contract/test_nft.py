@@ -21,6 +21,7 @@ from overlayd.core.kernel.plan import diff
 from overlayd.host.nft.driver import open_nft
 from overlayd.host.nft.probe import find_obstacle
 from overlayd.host.nft.script import FEW
+from overlayd.testing.changes import open_changes
 from overlayd.testing.kernel import FakeKernel
 from support.netns import netns
 from support.nft import FOREIGN, NETWORK, TABLE, firewall, nft, require_nft, senders
@@ -50,7 +51,7 @@ class FakeNftWorld:
         self.flush = self.driver.flush_nft
 
     def make_odd(self) -> None:
-        self.driver.put_nft(NftTable("holds chain foo"))
+        self.driver.put(NftTable("holds chain foo"))
 
     def count(self, counter: str) -> int:
         return self.driver.nft.counters[counter]
@@ -203,7 +204,7 @@ async def test_a_chain_without_a_table_is_refused(world: NftWorld) -> None:
 
 async def test_a_change_is_hinted_at(world: NftWorld) -> None:
     await install(world.driver, firewall(1))
-    async with world.driver.changes() as hints:
+    async with open_changes(world.driver) as hints:
         world.flush()
         with trio.fail_after(10):
             await hints.wait()
@@ -272,7 +273,7 @@ async def test_tables_of_others_stay_byte_for_byte() -> None:
                 ours = nft(world.netns, "-a", "list", "table", "inet", "overlayd")
                 world_of_others = world_of_others.replace(ours.strip(), "").strip()
             assert world_of_others.strip() == before.strip()
-        async with world.driver.changes() as hints:
+        async with open_changes(world.driver) as hints:
             nft(world.netns, "flush", "table", "inet", "overlayd2")
             with trio.move_on_after(0.5) as scope:
                 await hints.wait()

@@ -6,14 +6,14 @@ Each fault shows that it took effect: the reconciler had something to do because
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 import trio
 
 from overlayd.core.decide import Decision, Target
-from overlayd.core.kernel.driver import Driver, Failure, Hints, Operation, Scope
+from overlayd.core.kernel.driver import ALL, Driver, Failure, Keys, OnChange, Operation, Scope
 from overlayd.core.kernel.items import KernelState, Route
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.desired import DesiredState
@@ -40,24 +40,23 @@ HOST_GW = DesiredState(
 )
 
 
-class CountingDriver:
+class CountingDriver(Driver):
     """Counts the operations that go through it."""
 
     def __init__(self, inner: Driver) -> None:
         self._inner = inner
+        self.kinds = inner.kinds
         self.operations = 0
 
-    async def observe(self, scope: Scope) -> KernelState:
-        return await self._inner.observe(scope)
+    async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
+        return await self._inner.observe(scope, keys)
 
     async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:
         self.operations += len(operations)
         return await self._inner.apply(operations)
 
-    @asynccontextmanager
-    async def changes(self) -> AsyncGenerator[Hints]:
-        async with self._inner.changes() as hints:
-            yield hints
+    def watch(self, on_change: OnChange) -> AbstractAsyncContextManager[None]:
+        return self._inner.watch(on_change)
 
 
 @asynccontextmanager

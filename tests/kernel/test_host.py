@@ -23,7 +23,7 @@ from overlayd.core.network.view import Leg, Underlay
 from overlayd.core.status.problem import Problem
 from overlayd.host import tun as host_tun
 from overlayd.host.netlink.connection import Netlink, open_netlink
-from overlayd.host.netlink.driver import open_netlink_driver
+from overlayd.host.netlink.driver import VXLAN_DEVICES, open_netlink_driver
 from overlayd.host.netlink.dumps import read_host_facts
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.preflight import probe
@@ -64,7 +64,7 @@ class HostNode:
 @pytest.fixture
 async def host() -> AsyncIterator[HostNode]:
     with node() as name:
-        async with open_netlink(name) as netlink:
+        async with open_netlink(name, (VXLAN_DEVICES,)) as netlink:
             yield HostNode(name, netlink)
 
 

@@ -18,6 +18,7 @@ from overlayd.core.network.desired import DesiredState
 from overlayd.core.report import Report
 from overlayd.host.firewall_conflicts import open_foreign_firewall_reader
 from overlayd.node.reconciler import Reconciler
+from overlayd.testing.changes import open_changes
 from support.iptables import FOREIGN, NETWORK, VARIANTS, iptables, listed, require_iptables, restore, rules
 from support.netns import netns
 
@@ -132,7 +133,7 @@ async def test_what_else_happens_does_not_keep_it_from_looking() -> None:
     require_iptables(Variant.LEGACY)
     with netns() as name, open_foreign_firewall_reader(name) as (driver, _):
         restore(name, Variant.LEGACY, *FOREIGN)
-        async with driver.changes() as hints:
+        async with open_changes(driver) as hints:
             noticed = False
             with trio.fail_after(20):
                 while not noticed:

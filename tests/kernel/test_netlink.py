@@ -19,6 +19,7 @@ from overlayd.host.netlink.driver import open_netlink_driver
 from overlayd.host.netlink.dumps import read_links, read_route_rows
 from overlayd.host.netlink.entries import pack_route
 from overlayd.host.netlink.netns import in_netns
+from overlayd.testing.changes import open_changes
 from support.netns import ip, netns, node, require_root
 from support.overlay import DEVICE, adding, install, neighbour, peer, subnet
 from support.overlay import node as state_of
@@ -40,7 +41,7 @@ async def test_another_namespace_is_reached_and_ours_stays() -> None:
 async def test_a_driver_leaves_no_file_open() -> None:
     with node() as name:
         before = open_files()
-        async with open_netlink_driver(name) as driver, driver.changes():
+        async with open_netlink_driver(name) as driver, open_changes(driver):
             await driver.apply([Operation(Verb.ADD, Forwarding(Family.IPV4))])
         assert open_files() == before
 
@@ -115,7 +116,7 @@ async def test_the_neighbours_of_foreign_devices_are_no_news() -> None:
     with node() as name:
         async with open_netlink_driver(name) as driver:
             await install(driver, state_of(1, peers=(2,)))
-            async with driver.changes() as hints:
+            async with open_changes(driver) as hints:
                 ip(name, "neighbour add 10.99.0.77 lladdr 02:00:00:00:00:77 dev eth0 nud reachable")
                 with trio.move_on_after(0.2) as silence:
                     await hints.wait()
@@ -127,7 +128,7 @@ async def test_the_neighbours_of_foreign_devices_are_no_news() -> None:
 
 async def test_another_mtu_of_the_underlay_is_news() -> None:
     with node() as name:
-        async with open_netlink_driver(name) as driver, driver.changes() as hints:
+        async with open_netlink_driver(name) as driver, open_changes(driver) as hints:
             ip(name, "link set eth0 mtu 1400")
             with trio.fail_after(10):
                 await hints.wait()
@@ -137,7 +138,7 @@ async def test_switching_forwarding_off_is_news() -> None:
     with node() as name:
         async with open_netlink_driver(name) as driver:
             await install(driver, state_of(1))
-            async with driver.changes() as hints:
+            async with open_changes(driver) as hints:
                 in_netns(name, lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("0"))
                 with trio.fail_after(10):
                     await hints.wait()

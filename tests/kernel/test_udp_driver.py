@@ -13,10 +13,11 @@ from ipaddress import IPv4Address
 import pytest
 import trio
 
-from overlayd.core.kernel.datapath import DatapathDriver, DatapathReport
-from overlayd.core.kernel.driver import Scope
-from overlayd.core.kernel.items import Datapath, Encap, KernelState
+from overlayd.core.kernel.datapath import Datapath, DatapathReport, Encap
+from overlayd.core.kernel.driver import Driver, Scope
+from overlayd.core.kernel.items import KernelState
 from overlayd.host.netlink.netns import in_netns
+from overlayd.testing.changes import open_changes
 from overlayd_backends.udp.driver import open_driver
 from overlayd_backends.udp.implementation import Attached, Implementation, choose_implementation
 from overlayd_backends.udp.session import Attach
@@ -32,7 +33,7 @@ PATIENCE = 10.0
 @dataclass
 class UdpNode:
     world: RealDriverWorld
-    driver: DatapathDriver
+    driver: Driver
 
     async def start(self) -> None:
         assert await self.driver.apply(adding([DATAPATH])) == (None,)
@@ -92,7 +93,7 @@ async def test_it_starts_and_stops_and_leaves_no_file_behind(node: UdpNode) -> N
 
 async def test_a_deleted_device_is_its_death_and_a_new_one_its_life(node: UdpNode) -> None:
     await node.start()
-    async with node.driver.changes() as hints:
+    async with open_changes(node.driver) as hints:
         ip(node.world.netns, f"link delete {TUN}")
         with trio.fail_after(PATIENCE):
             await hints.wait()

@@ -8,8 +8,9 @@ from itertools import combinations
 from hypothesis import given
 
 from overlayd.core.firewall.nftables import NftChain, NftTable, Sender
+from overlayd.core.kernel.datapath import Datapath, Encap
 from overlayd.core.kernel.driver import Operation, Verb
-from overlayd.core.kernel.items import Datapath, Encap, Item, KernelState, Key, Link, Neighbour, Route
+from overlayd.core.kernel.items import Item, KernelState, Key, Link, Neighbour, OnLink, Route
 from overlayd.core.kernel.plan import diff
 from support.kernelstates import desired_states, firewalls, observations, udp_wishes
 
@@ -29,8 +30,8 @@ def carry_out(state: dict[Key, Item], operation: Operation) -> None:
             for key in [key for key, other in state.items() if getattr(other, "link", None) == item.name]:
                 del state[key]
         return
-    if getattr(item, "link", "eth0") != "eth0":
-        assert ("link", item.link) in state, f"{item} has no link"  # type: ignore[union-attr]
+    if isinstance(item, OnLink) and item.link != "eth0":
+        assert ("link", item.link) in state, f"{item} has no link"
     if isinstance(item, Encap):
         assert ("datapath", item.link) in state, f"{item} has no datapath"
     if isinstance(item, NftChain | Sender):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlayd.core.decide import Decision, Target
-from overlayd.core.kernel.driver import Failure, Operation, Scope, Verb
+from overlayd.core.kernel.driver import ALL, Failure, Keys, Operation, Scope, Verb
 from overlayd.core.kernel.items import Address, FdbEntry, KernelState, Link, Neighbour, Route
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.desired import DesiredState
@@ -216,10 +216,10 @@ async def test_a_kernel_that_cannot_be_asked_is_reported_and_asked_again(
     class Silent(WatchedKernel):
         silent = True
 
-        async def observe(self, scope: Scope) -> KernelState:
+        async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
             if self.silent:
                 raise OSError(errno.ENOBUFS, "No buffer space available")
-            return await super().observe(scope)
+            return await super().observe(scope, keys)
 
     kernel = Silent()
     kernel.add_link(ForeignLink("eth0"))

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from overlayd.core.kernel.items import Datapath, Encap
+from overlayd.core.kernel.datapath import Datapath, Encap
 from overlayd.core.leases.book import LeaseBook, absorb_snapshot
 from overlayd.core.leases.codec import encode_attributes, format_subnet_name
 from overlayd.core.leases.lease import Attributes

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlayd.core.kernel.items import Datapath, Encap
+from overlayd.core.kernel.datapath import Datapath, Encap
 from overlayd_backends.udp.table import EMPTY, Lookup, Place, Table, TableEntry
 from support.strategies import prefixes
 

@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 
-from overlayd.core.kernel.items import Datapath
+from overlayd.core.kernel.datapath import Datapath
 from overlayd.host.netlink.netns import in_netns
 from overlayd_backends.udp.device import Levels
 from overlayd_backends.udp.engine import Engine, PythonEngine

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from overlayd.core.firewall.iptables import ForwardRules, Variant
 from overlayd.core.firewall.nftables import NftChain, NftTable, Sender
+from overlayd.core.kernel.datapath import Datapath, Encap
 from overlayd.core.kernel.items import (
     Address,
-    Datapath,
-    Encap,
     FdbEntry,
     Forwarding,
     Item,
     KernelState,
     Link,
     Neighbour,
+    OnLink,
     Route,
     TunKind,
     VxlanKind,
@@ -94,8 +94,12 @@ def _possible(state: KernelState) -> KernelState:
                 return True
             case NftChain() | Sender():
                 return has_table
+            case Encap():
+                return item.link in running
+            case OnLink():
+                return item.link in present
             case _:
-                return item.link in (running if isinstance(item, Encap) else present)
+                raise NotImplementedError(item)
 
     return KernelState.of(filter(is_possible, state.items))
 

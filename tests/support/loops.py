@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-from overlayd.core.kernel.datapath import DatapathDriver
-from overlayd.core.kernel.items import Datapath
+from overlayd.core.kernel.datapath import Datapath
+from overlayd.core.kernel.driver import Driver
 from overlayd_backends.udp.device import Levels
 from overlayd_backends.udp.driver import open_driver
 from overlayd_backends.udp.implementation import Attached, Implementation, Loop
@@ -85,7 +85,7 @@ class FakeAttachment:
 
 
 @asynccontextmanager
-async def open_fake_datapath() -> AsyncIterator[tuple[DatapathDriver, FakeAttachment]]:
+async def open_fake_datapath() -> AsyncIterator[tuple[Driver, FakeAttachment]]:
     """The real driver, over loops that are not."""
     attachment = FakeAttachment()
     async with open_driver(Implementation("python", "for a test", _no_loop), attachment) as driver:

@@ -13,6 +13,7 @@ from overlayd.core.kernel.items import FdbEntry, Item, Link, Neighbour, Route
 from overlayd.core.network.addresses import IPNetwork, Mac
 from overlayd.host.netlink.driver import open_netlink_driver
 from overlayd.testing.kernel import FakeKernel, ForeignLink, ForeignRoute
+from overlayd_backends.udp.driver import TUN_DEVICE
 from support.netns import bridge, ip, node
 
 
@@ -120,5 +121,5 @@ class RealDriverWorld:
 @asynccontextmanager
 async def open_real_world() -> AsyncIterator[RealDriverWorld]:
     with node() as netns:
-        async with open_netlink_driver(netns) as driver:
+        async with open_netlink_driver(netns, [TUN_DEVICE]) as driver:
             yield RealDriverWorld(netns, driver)

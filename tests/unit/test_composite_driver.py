@@ -11,14 +11,16 @@ import pytest
 import trio
 
 from overlayd.core.decide import Decision, Target
+from overlayd.core.kernel.datapath import Datapath, Encap
 from overlayd.core.kernel.driver import Scope
-from overlayd.core.kernel.items import Datapath, Encap, Item, KernelState, Route
+from overlayd.core.kernel.items import Item, KernelState, Route
 from overlayd.core.network.desired import DesiredState
 from overlayd.core.report import Report
 from overlayd.core.status.builder import with_datapath
 from overlayd.core.status.status import Status
 from overlayd.host.composite_driver import CompositeDriver
 from overlayd.node.reconciler import Reconciler
+from overlayd.testing.changes import open_changes
 from overlayd.testing.kernel import FakeKernel, ForeignLink
 from support.loops import FakeAttachment, open_fake_datapath
 from support.overlay import TUN, adding, subnet, tun_node
@@ -41,17 +43,17 @@ class CompositeNode:
 
 @pytest.fixture
 async def node() -> AsyncIterator[CompositeNode]:
-    kernel = FakeKernel()
+    kernel = FakeKernel(beside=frozenset())
     kernel.add_link(ForeignLink("eth0"))
     async with open_fake_datapath() as (datapath, attachment):
-        yield CompositeNode(CompositeDriver(kernel, {TUN: datapath}), kernel, attachment)
+        yield CompositeNode(CompositeDriver([kernel, datapath]), kernel, attachment)
 
 
 async def test_each_item_goes_to_whom_it_belongs(node: CompositeNode) -> None:
     assert await node.joined.apply(adding(WISH)) == (None,) * len(WISH)
     assert await node.state() == WISH.items
     assert node.attachment.last.datapath == DATAPATH
-    assert not node.kernel.datapaths
+    assert not node.kernel.find(Datapath)
 
 
 async def test_the_items_of_another_device_are_for_the_kernel_to_refuse(node: CompositeNode) -> None:
@@ -78,7 +80,7 @@ async def test_a_datapath_without_its_device_is_not_seen(node: CompositeNode) ->
 
 async def test_a_change_on_either_side_is_hinted_at(node: CompositeNode) -> None:
     await node.joined.apply(adding(WISH))
-    async with node.joined.changes() as hints:
+    async with open_changes(node.joined) as hints:
         with trio.move_on_after(0.05) as silence:
             await hints.wait()
         assert silence.cancelled_caught

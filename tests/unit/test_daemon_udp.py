@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from overlayd.core.kernel.items import Datapath
+from overlayd.core.kernel.datapath import Datapath, Encap
 from overlayd.core.status.status import Verdict
 from support.cluster import VXLAN, cluster, codes, put, subnet_of, write_config
 from support.overlay import TUN
@@ -25,10 +25,11 @@ async def test_nodes_find_each_other_and_flannels(autojump_clock: trio.testing.M
         for node in nodes:
             assert node.answer().verdict is Verdict.HEALTHY
             others = {IPv4Network(subnet_of(other)) for other in nodes if other is not node}
-            table = {encap.prefix: encap.destination for encap in node.kernel.encaps.values()}
+            table = {encap.prefix: encap.destination for encap in node.kernel.find(Encap)}
             assert table.keys() == {*others, IPv4Network("10.244.200.0/24")}
             assert table[IPv4Network("10.244.200.0/24")] == IPv4Address("10.99.0.77")
-            assert node.kernel.datapaths[TUN].own == (IPv4Network(subnet_of(node)),)
+            [datapath] = node.kernel.find(Datapath)
+            assert datapath.own == (IPv4Network(subnet_of(node)),)
             assert "FLANNEL_MTU=1472\n" in node.subnet_file.read_text()
 
 
@@ -39,14 +40,15 @@ async def test_a_datapath_that_does_not_run_is_named_and_comes_back_whole(
         node.kernel.fail_next(
             lambda operation: isinstance(operation.item, Datapath), reason="it stopped (no) and more", times=2
         )
-        node.kernel.delete(node.kernel.datapaths[TUN])
+        [datapath] = node.kernel.find(Datapath)
+        node.kernel.delete(datapath)
         await trio.sleep(0.5)
         assert {"datapath-down", "kernel-behind"} <= codes(node)
         [problem] = [p for p in node.answer().status.problems if p.code == "datapath-down"]
         assert problem.text == "the userspace datapath does not run: it stopped (no) and more"
         await trio.sleep(10)
         assert node.answer().verdict is Verdict.HEALTHY
-        assert {encap.destination for encap in node.kernel.encaps.values()} == {other.address}
+        assert {encap.destination for encap in node.kernel.find(Encap)} == {other.address}
 
 
 async def test_another_backend_takes_its_place_and_gives_it_back(
@@ -59,4 +61,4 @@ async def test_another_backend_takes_its_place_and_gives_it_back(
             for node in nodes:
                 assert node.answer().verdict is Verdict.HEALTHY
                 assert [name for name in node.kernel.links if name.startswith("ovl")] == [device]
-                assert bool(node.kernel.datapaths) == bool(node.kernel.encaps) == (device == TUN)
+                assert bool(node.kernel.find(Datapath)) == bool(node.kernel.find(Encap)) == (device == TUN)

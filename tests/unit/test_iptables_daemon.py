@@ -42,7 +42,7 @@ async def beside_others(
 
 
 def in_place(node: SimulatedHost) -> set[ForwardRules]:
-    return set(node.kernel.forward_rules.values())
+    return set(node.kernel.find(ForwardRules))
 
 
 async def test_each_variant_that_is_in_use_gets_the_rules_and_loses_them_with_the_use(
@@ -86,7 +86,7 @@ async def test_switched_off_they_are_swept_and_who_drops_is_named(
     docker = Ruleset((BaseChain(place, drops=True, variant=Variant.NFT),), {place: ()})
     others = ForeignFirewalls(frozenset({Variant.NFT}), (docker,))
     async with beside_others(tmp_path, others, forward_rules=False) as (node, nursery):
-        node.kernel.forward_rules[Variant.NFT] = NFT
+        node.kernel.put(NFT)
         await nursery.start(node.run)
         await trio.sleep(10)
         assert in_place(node) == set()

@@ -47,7 +47,15 @@ BASE = HostFacts(
 
 
 def tunnel(name: str, vni: int = 1, port: int = 8472, *, up: bool = True, extra: tuple[str, ...] = ()) -> HostLink:
-    return HostLink(9, name, 1450, up, kind="vxlan", tunnel=VxlanKind(vni, NODE, "eth0", port, extra=extra))
+    return HostLink(
+        9,
+        name,
+        1450,
+        up,
+        kind="vxlan",
+        tunnel=VxlanKind(vni, NODE, "eth0", port, extra=extra),
+        ours=name.startswith("ovl."),
+    )
 
 
 def route(destination: str, link: str, gateway: str | None = None, protocol: int = 3) -> HostRoute:

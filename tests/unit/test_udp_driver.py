@@ -13,9 +13,10 @@ import trio
 import trio.testing
 
 from overlayd.cli import main
-from overlayd.core.kernel.datapath import DatapathDriver, DatapathReport, DatapathUnavailableError
-from overlayd.core.kernel.driver import Failure, Operation, Scope, Verb
-from overlayd.core.kernel.items import Datapath, Encap, Item
+from overlayd.core.kernel.datapath import Datapath, DatapathReport, DatapathUnavailableError, Encap
+from overlayd.core.kernel.driver import Driver, Failure, Operation, Scope, Verb
+from overlayd.core.kernel.items import Item
+from overlayd.testing.changes import open_changes
 from overlayd_backends.udp import implementation
 from overlayd_backends.udp.implementation import choose_implementation
 from overlayd_backends.udp.restart_backoff import RestartBackoff
@@ -30,7 +31,7 @@ PATIENCE = 10.0
 
 @dataclass
 class DriverNode:
-    driver: DatapathDriver
+    driver: Driver
     attachment: FakeAttachment
 
     async def put(self, *items: Item) -> tuple[Failure | None, ...]:
@@ -45,7 +46,7 @@ class DriverNode:
         return report
 
     async def die(self, death: Exception | None) -> None:
-        async with self.driver.changes() as hints:
+        async with open_changes(self.driver) as hints:
             self.attachment.last.strike(death)
             with trio.fail_after(PATIENCE):
                 await hints.wait()
@@ -82,6 +83,12 @@ async def test_an_entry_that_overlaps_is_refused_alone(node: DriverNode) -> None
     assert bad is not None
     assert "overlap" in bad.reason
     assert (await node.driver.observe(Scope())).items == {DATAPATH, ENCAP}
+
+
+async def test_an_entry_without_a_datapath_is_refused_with_its_device(node: DriverNode) -> None:
+    [refused] = await node.put(ENCAP)
+    assert refused is not None
+    assert "no datapath runs on ovl.udp" in refused.reason
 
 
 async def test_an_own_prefix_over_an_entry_is_refused_and_the_old_table_stays(node: DriverNode) -> None:

@@ -22,16 +22,13 @@ from overlayd.core.host.underlay import (
     UnderlayError,
     choose_underlay,
     find_underlay_link,
-    is_our_device,
-    is_our_device_name,
 )
-from overlayd.core.kernel.items import TunKind, VxlanKind
 from overlayd.core.network.view import Underlay
 
 LO = HostLink(1, "lo", 65536, up=True, loopback=True)
 ETH0 = HostLink(2, "eth0", 1500, up=True)
 ETH1 = HostLink(3, "eth1", 9000, up=True)
-OVL = HostLink(4, "ovl.1", 1450, up=True, kind="vxlan")
+OVL = HostLink(4, "ovl.1", 1450, up=True, kind="vxlan", ours=True)
 LINKS = (LO, ETH0, ETH1, OVL)
 DEFAULT = ip_network("0.0.0.0/0")
 
@@ -144,40 +141,6 @@ def test_an_interface_without_an_address_is_refused() -> None:
 def test_a_bare_host_is_told_so() -> None:
     with pytest.raises(UnderlayError, match="there is no interface but the loopback"):
         choose_underlay(HostFacts((LO,), (), ()), None, None)
-
-
-def test_names_of_our_devices() -> None:
-    ours = ["ovl.1", "ovl.16777215", "ovl6.1", "ovl.udp"]
-    others = [
-        "ovl",
-        "ovl.udp1",
-        "ovl6.udp",
-        "ovl.",
-        "ovl.x",
-        "ovl.1a",
-        "xovl.1",
-        "ovl1",
-        "ovl.1.2",
-        "flannel.1",
-        "ovl4.1",
-        "ovl.1\n",
-    ]
-    assert [is_our_device_name(name) for name in ours] == [True] * len(ours)
-    assert [is_our_device_name(name) for name in others] == [False] * len(others)
-
-
-def test_a_name_is_ours_on_one_kind_of_device_alone() -> None:
-    vxlan = VxlanKind(1, IPv4Address("10.0.0.5"), "eth0")
-    assert is_our_device("ovl.1", vxlan)
-    assert is_our_device("ovl.udp", TunKind())
-    for name, tunnel in (
-        ("ovl.1", TunKind()),
-        ("ovl.udp", vxlan),
-        ("ovl.1", None),
-        ("ovl.udp", None),
-        ("x", vxlan),
-    ):
-        assert not is_our_device(name, tunnel)
 
 
 def test_the_address_of_ipv6_is_not_mistaken() -> None:

@@ -11,16 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from overlayd.core.kernel.items import (
-    Address,
-    Datapath,
-    Encap,
-    Forwarding,
-    Item,
-    Link,
-    Route,
-    TunKind,
-)
+from overlayd.core.kernel.datapath import Datapath, Encap
+from overlayd.core.kernel.items import Address, Forwarding, Item, Link, Route, TunKind
 from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.network.addresses import Family, Mac
 from overlayd.core.network.backend import BackendOptionError, HostRequirements

@@ -1,4 +1,4 @@
-"""The datapath as a driver: it runs while its item is wished for, and its table is what the entries say.
+"""The datapath as a driver: it runs while its item is desired, and its table is what the entries say.
 
 One that died is not started again from here.  It is no longer observed, so the reconciler adds it again, as it
 would add a route that somebody deleted; all that is done about it here is to refuse that if it dies all the time.
@@ -14,15 +14,27 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from overlayd.core.kernel.datapath import DatapathDriver, DatapathReport
-from overlayd.core.kernel.driver import Failure, Hints, Operation, Scope, Verb
-from overlayd.core.kernel.items import Datapath, Encap, KernelState
+from overlayd.core.kernel.datapath import Datapath, DatapathReport, Encap
+from overlayd.core.kernel.driver import (
+    ALL,
+    DevicePattern,
+    Driver,
+    Failure,
+    Keys,
+    OnChange,
+    Operation,
+    Scope,
+    Verb,
+    Watchers,
+)
+from overlayd.core.kernel.items import KernelState, TunKind
 from overlayd.core.network.addresses import IPNetwork
 from overlayd_backends.udp.implementation import Implementation, choose_implementation
 from overlayd_backends.udp.restart_backoff import RestartBackoff
 from overlayd_backends.udp.session import Attach, Session, ThreadEnded
 from overlayd_backends.udp.table import Table
 
+TUN_DEVICE = DevicePattern(r"ovl\.udp", TunKind.word)
 _DROP = "drop_"
 """What the names of those counters begin with that count drops."""
 
@@ -30,22 +42,26 @@ log = logging.getLogger("overlayd.datapath")
 
 
 @asynccontextmanager
-async def open_datapath(implementation: str | None) -> AsyncGenerator[DatapathDriver, None]:
-    """See `overlayd.core.kernel.datapath.OpenDatapath`."""
+async def open_datapath(implementation: str | None) -> AsyncGenerator[Driver, None]:
+    """See `overlayd.core.kernel.driver.OpenDriver`."""
     chosen = choose_implementation(implementation)
     async with open_driver(chosen, chosen.attach) as driver:
         yield driver
 
 
 @asynccontextmanager
-async def open_driver(chosen: Implementation, attach: Attach) -> AsyncGenerator[DatapathDriver, None]:
+async def open_driver(chosen: Implementation, attach: Attach) -> AsyncGenerator[Driver, None]:
     """Of this implementation, attached by `attach`.  At the end all threads are waited for."""
     async with trio.open_nursery() as nursery:
         yield _Driver(nursery, chosen, attach)
         nursery.cancel_scope.cancel()
 
 
-class _Driver:
+class _Driver(Driver):
+    kinds = frozenset({Datapath, Encap})
+    devices = (TUN_DEVICE,)
+    is_volatile = True
+
     def __init__(self, nursery: trio.Nursery, chosen: Implementation, attach: Attach) -> None:
         self._nursery = nursery
         self._chosen = chosen
@@ -59,9 +75,9 @@ class _Driver:
         self._lives = RestartBackoff()
         self._past: Counter[str] = Counter()
         """What was counted in the lives that ended."""
-        self._listeners: set[_Hints] = set()
+        self._watchers = Watchers()
 
-    async def observe(self, scope: Scope) -> KernelState:
+    async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
         await trio.lowlevel.checkpoint()
         if self._life is None or self._datapath is None:
             return KernelState()
@@ -88,6 +104,8 @@ class _Driver:
             await self._stop()
             self._datapath, self._encaps = None, {}
             return None
+        if not TUN_DEVICE.fits(datapath.link, TunKind.word):
+            return Failure(errno.EINVAL, f"the udp datapath has no device of the name {datapath.link}")
         try:
             table = Table.of(datapath, self._encaps.values())
         except ValueError as error:
@@ -131,9 +149,9 @@ class _Driver:
             self._ended.set()
         if trouble:
             self._lives = self._lives.after(life.began, trio.current_time(), trouble)
+            lost = [*self._encaps.values(), *([self._datapath] if self._datapath is not None else [])]
             self._encaps = {}
-            for hints in self._listeners:
-                hints.changed.set()
+            self._watchers.tell(frozenset(item.key for item in lost))
 
     async def _stop(self) -> None:
         """Return when no thread runs and no descriptor is open."""
@@ -163,13 +181,9 @@ class _Driver:
         return None
 
     @asynccontextmanager
-    async def changes(self) -> AsyncGenerator[Hints, None]:
-        hints = _Hints()
-        self._listeners.add(hints)
-        try:
-            yield hints
-        finally:
-            self._listeners.remove(hints)
+    async def watch(self, on_change: OnChange) -> AsyncGenerator[None, None]:
+        with self._watchers.added(on_change):
+            yield
 
     def report(self) -> DatapathReport | None:
         if self._datapath is None:
@@ -185,15 +199,6 @@ class _Driver:
             {name.removeprefix(_DROP): count for name, count in counts.items() if name.startswith(_DROP)},
             self._lives.trouble,
         )
-
-
-class _Hints:
-    def __init__(self) -> None:
-        self.changed = trio.Event()
-
-    async def wait(self) -> None:
-        await self.changed.wait()
-        self.changed = trio.Event()
 
 
 def _is_moved(before: Datapath | None, after: Datapath) -> bool:

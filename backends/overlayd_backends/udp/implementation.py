@@ -14,8 +14,7 @@ from importlib import import_module
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from overlayd.core.kernel.datapath import DatapathUnavailableError
-from overlayd.core.kernel.items import Datapath
+from overlayd.core.kernel.datapath import Datapath, DatapathUnavailableError
 from overlayd_backends.udp.device import Levels, TunOffload, attach_tun, open_udp
 from overlayd_backends.udp.engine import PythonEngine
 from overlayd_backends.udp.python_loop import PythonLoop

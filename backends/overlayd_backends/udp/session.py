@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack
 
 import trio
 
-from overlayd.core.kernel.items import Datapath
+from overlayd.core.kernel.datapath import Datapath
 from overlayd_backends.udp.implementation import Attached
 from overlayd_backends.udp.table import Table
 

@@ -19,7 +19,7 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
-from overlayd.core.kernel.items import Datapath, Encap
+from overlayd.core.kernel.datapath import Datapath, Encap
 
 COUNTS = struct.Struct("=II")
 OWN = struct.Struct("=II")

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import ClassVar
 
+from overlayd.core.kernel.items import Item, Key, Rank
 from overlayd.core.network.addresses import IPNetwork
 
 COMMENT = "overlayd"
@@ -33,16 +35,19 @@ class Variant(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class ForwardRules:
+class ForwardRules(Item):
     """Our rules in FORWARD, as `iptables-save` writes them behind the name of the chain.  `odd` says what is wrong
-    with their place; no wish is odd."""
+    with their place; no desired one is odd."""
+
+    noun: ClassVar[str] = "forward-rules"
+    rank: ClassVar[int] = Rank.HOST
 
     variant: Variant
     rules: tuple[str, ...]
     odd: str = ""
 
     @property
-    def key(self) -> tuple[object, ...]:
+    def key(self) -> Key:
         return ("forward-rules", self.variant.value)
 
     def __str__(self) -> str:

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from typing import ClassVar
+
+from overlayd.core.kernel.items import Item, Key, Rank, Removal, Replacement
 
 FAMILY = "inet"
 TABLE = "overlayd"
@@ -35,30 +38,53 @@ COUNTERS = (UNKNOWN_SENDER, BAD_SOURCE, NOT_OURS)
 
 
 @dataclass(frozen=True, slots=True)
-class NftTable:
+class NftTable(Item):
     """The table with its counters and its set of senders, whatever the set holds.  `odd` says what is wrong with a
-    table that was found; no wish is odd."""
+    table that was found; no desired one is odd."""
+
+    noun: ClassVar[str] = "nft-table"
+    rank: ClassVar[int] = Rank.TABLE
+    removal: ClassVar[Removal] = Removal.WHOLE
 
     odd: str = ""
 
     @property
-    def key(self) -> tuple[object, ...]:
+    def key(self) -> Key:
         return ("nft-table", TABLE)
+
+    def replacement(self, wanted: Item) -> Replacement:
+        return Replacement.ANEW
 
     def __str__(self) -> str:
         return f"table {FAMILY} {TABLE}" + (f" ({self.odd})" if self.odd else "")
 
 
+class _InTable(Item):
+    """What goes with the table."""
+
+    __slots__ = ()
+
+    removal: ClassVar[Removal] = Removal.EARLY
+    within: ClassVar[str] = "nft-table"
+
+    @property
+    def container(self) -> Key:
+        return NftTable().key
+
+
 @dataclass(frozen=True, slots=True)
-class NftChain:
-    """A base chain: `head` is its type, hook, priority and policy."""
+class NftChain(_InTable):
+    """A base chain: `head` is its type, hook, priority and policy.  It must not outlive those whom it lets in."""
+
+    noun: ClassVar[str] = "nft-chain"
+    rank: ClassVar[int] = Rank.CHAIN
 
     name: str
     head: str
     rules: tuple[str, ...]
 
     @property
-    def key(self) -> tuple[object, ...]:
+    def key(self) -> Key:
         return ("nft-chain", self.name)
 
     def __str__(self) -> str:
@@ -66,14 +92,19 @@ class NftChain:
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
-    """VXLAN packets may come from the underlay address `address` with an inner source address in `prefix`."""
+class Sender(_InTable):
+    """VXLAN packets may come from the underlay address `address` with an inner source address in `prefix`.
+
+    An old one may stand in the way of a new one that overlaps it."""
+
+    noun: ClassVar[str] = "sender"
+    rank: ClassVar[int] = Rank.ELEMENT
 
     address: IPv4Address
     prefix: IPv4Network
 
     @property
-    def key(self) -> tuple[object, ...]:
+    def key(self) -> Key:
         return ("sender", self.address, self.prefix)
 
     def __str__(self) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from overlayd.core.host.underlay import HostAddress, HostFacts, HostLink, HostRoute, is_our_device
+from overlayd.core.host.underlay import HostAddress, HostFacts, HostLink, HostRoute
 from overlayd.core.kernel.items import ROUTE_PROTOCOL, VxlanKind
 from overlayd.core.network.addresses import IPNetwork, is_within
 from overlayd.core.network.view import Leg, Underlay
@@ -122,7 +122,7 @@ def _port(request: PreflightRequest, host: HostFacts, found: HostFindings) -> It
     port = request.port
     tunnels = [(link, link.tunnel) for link in host.links if isinstance(link.tunnel, VxlanKind)]
     on_port = [(link, vxlan) for link, vxlan in tunnels if vxlan.port == port]
-    strangers = [(link, vxlan) for link, vxlan in on_port if not _is_ours(link)]
+    strangers = [(link, vxlan) for link, vxlan in on_port if not link.ours]
     in_the_way = [(link, vxlan) for link, vxlan in strangers if not _can_share(request, vxlan)]
     for link, vxlan in in_the_way:
         yield Problem(
@@ -131,7 +131,7 @@ def _port(request: PreflightRequest, host: HostFacts, found: HostFindings) -> It
             + (f" and VNI {request.vni}" if vxlan.vni == request.vni else ""),
             f"Stop what made it and delete it (ip link delete {link.name}), or set another Backend.Port",
         )
-    held_by_vxlan = any(link.up for link, _ in on_port if request.vni is not None or _is_ours(link))
+    held_by_vxlan = any(link.up for link, _ in on_port if request.vni is not None or link.ours)
     if not found.port_free and not in_the_way and not held_by_vxlan:
         yield Problem(
             "port-taken",
@@ -173,7 +173,7 @@ def _overlap_with_host(request: PreflightRequest, leg: Leg, host: HostFacts) -> 
     """One problem for each interface; the underlay's own prefixes are judged already."""
     links = {link.name: link for link in host.links}
     for link in host.links:
-        if _is_ours(link):
+        if link.ours:
             continue
         taken: dict[str, str] = {}  # prefix: how to take it away
         for route in host.routes:
@@ -228,10 +228,6 @@ def _is_of_pods(request: PreflightRequest, leg: Leg, prefix: IPNetwork, link: Ho
     if any(is_within(prefix, own) for own in request.published):
         return True
     return prefix.prefixlen >= leg.subnet_len and _overlap(leg.network, prefix)
-
-
-def _is_ours(link: HostLink) -> bool:
-    return is_our_device(link.name, link.tunnel)
 
 
 def _overlap(network: IPNetwork, other: IPNetwork) -> bool:

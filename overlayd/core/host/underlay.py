@@ -20,27 +20,6 @@ from overlayd.core.network.addresses import IPAddress, IPNetwork, Mac
 from overlayd.core.network.view import Underlay
 from overlayd.core.status.problem import Problem
 
-_VXLAN = re.compile(r"ovl6?\.\d+")
-_TUN = re.compile(r"ovl\.udp")
-
-
-def is_our_device(name: str, tunnel: VxlanKind | TunKind | None) -> bool:
-    """Whether a device is overlayd's: of kind vxlan and named `ovl.<n>` or `ovl6.<n>`, or a TUN device named
-    `ovl.udp`.  One of these names on any other kind of device is somebody else's."""
-    match tunnel:
-        case VxlanKind():
-            return _VXLAN.fullmatch(name) is not None
-        case TunKind():
-            return _TUN.fullmatch(name) is not None
-        case None:
-            return False
-
-
-def is_our_device_name(name: str) -> bool:
-    """Whether a device of this name is overlayd's, if it is of the kind that goes with it."""
-    return any(pattern.fullmatch(name) for pattern in (_VXLAN, _TUN))
-
-
 SAMPLES = 5
 """Addresses that are listed one by one; the rest is counted."""
 
@@ -51,8 +30,11 @@ class UnderlayError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class HostLink:
-    """An interface of the host.  MTU in bytes; `kind` as `ip -d link` names it, "" for a physical device;
-    `tunnel` is set for the kinds that overlayd makes, whoever made this one."""
+    """An interface of the host.
+
+    MTU in bytes.  `kind` is the word of `ip -d link`, "" for a physical device, and `tap` for a TAP device.
+    `tunnel` tells more of a vxlan or TUN device, whoever made it.  `ours`: a driver of overlayd's declares it.
+    """
 
     index: int
     name: str
@@ -62,6 +44,7 @@ class HostLink:
     kind: str = ""
     mac: Mac | None = None
     tunnel: VxlanKind | TunKind | None = None
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +197,7 @@ def _link_by_name(facts: HostFacts, name: str) -> HostLink:
     link = next((link for link in facts.links if link.name == name), None)
     if link is None:
         raise UnderlayError(f"interface {name!r} does not exist; {_inventory(facts)}")
-    if is_our_device_name(name):
+    if link.ours:
         raise UnderlayError(
             f"interface {name!r} belongs to the overlay, which needs one below it; {_inventory(facts)}"
         )
@@ -242,7 +225,7 @@ def _link_of_default_route(facts: HostFacts) -> HostLink:
 
 
 def _is_candidate(facts: HostFacts, name: str) -> bool:
-    return any(link.name == name and not link.loopback for link in facts.links) and not is_our_device_name(name)
+    return any(link.name == name and not link.loopback and not link.ours for link in facts.links)
 
 
 def _present_address(facts: HostFacts, link: HostLink, present: Underlay | None) -> IPv4Address | None:

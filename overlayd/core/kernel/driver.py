@@ -1,13 +1,19 @@
-"""The seam to the kernel: operations go in, observed state and failures come out."""
+"""The seam to the kernel: operations go in, observed state and failures come out.
+
+A driver owns kinds of items.  Several of them stand behind one (`host.composite_driver`), which hands each item to
+the driver that owns its type; nothing else decides whose an item is.
+"""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Protocol
+import re
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, Literal, Protocol
 
+from overlayd.core.kernel.datapath import DatapathReport
 from overlayd.core.kernel.items import Item, KernelState, Key
 
 
@@ -15,7 +21,7 @@ class Verb(enum.Enum):
     ADD = "add"
     """The key is free."""
     CHANGE = "change"
-    """The key is taken by an item of ours, `was`, which is replaced in place."""
+    """The key is taken by an item of ours, `was`, which is replaced."""
     REMOVE = "remove"
 
 
@@ -51,17 +57,62 @@ class Scope:
     underlay: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class DevicePattern:
+    """Devices that are ours: `name` is a regular expression for the whole of it, `kind` the word for the kind in
+    `ip -d link`.  A device of one of these names and another kind is somebody else's."""
+
+    name: str
+    kind: str
+
+    def fits(self, name: str, kind: str) -> bool:
+        return kind == self.kind and re.fullmatch(self.name, name) is not None
+
+
+def is_our_device(patterns: Iterable[DevicePattern], name: str, kind: str) -> bool:
+    """Tell whether a device is overlayd's, given the patterns of all drivers."""
+    return any(pattern.fits(name, kind) for pattern in patterns)
+
+
+class _All(enum.Enum):
+    ALL = enum.auto()
+
+
+ALL: Final = _All.ALL
+"""All items that there are."""
+Keys = frozenset[Key] | Literal[_All.ALL]
+"""Which items: those with these keys, and all that they contain (a link's key names its routes, too)."""
+
+
+def is_named(keys: Keys, item: Item) -> bool:
+    """Tell whether `keys` name this item."""
+    return keys is ALL or item.key in keys or item.container in keys
+
+
+OnChange = Callable[[Keys], None]
+"""Called when items with these keys may have changed; it returns at once."""
+
+
 class Driver(Protocol):
-    """The kernel of one network namespace, or a fake that obeys the same contract tests."""
+    """The keeper of some kinds of items in one network namespace, or a fake that obeys the same contract tests.
 
-    async def observe(self, scope: Scope) -> KernelState:
-        """All that is ours, and nothing that is not.
+    Subclass it, so that what has a default here need not be said.  `overlayd.testing.contracts` has the tests.
+    """
 
-        Ours are: devices named `ovl.<n>` or `ovl6.<n>` of kind vxlan, and `ovl.udp` of kind tun (not tap);
-        every address, every FDB entry with a destination and every permanent neighbour on them; unicast routes
-        of the main table with our protocol number that leave by them; gateway routes with our protocol number
-        that leave by an interface of `scope.underlay`; IPv4 forwarding, where it is on.  Raises OSError when the
-        kernel cannot be asked.
+    kinds: frozenset[type[Item]]
+    """The types of its items.  No other driver has any of them."""
+    devices: tuple[DevicePattern, ...] = ()
+    """The devices that are ours on its account, whichever driver makes them."""
+    is_volatile: ClassVar[bool] = False
+    """Whether its items live in this process and end with it.  Then they are kept in a file, and put back when the
+    daemon starts again."""
+
+    async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
+        """Return the items of its kinds that are ours, and nothing that is not.
+
+        A restarted daemon remembers nothing, so they are told by marks that outlive it.  Of the items that `keys`
+        name all must be in it that exist, so what is absent there does not exist; others may be in it.  Raises
+        OSError when the kernel cannot be asked.
         """
         ...
 
@@ -69,17 +120,50 @@ class Driver(Protocol):
         """Carry out operations that do not depend on one another, in order; one outcome for each.
 
         One refused operation never keeps another from being tried.  Adding what exists just so and removing
-        what is gone both succeed.  Adding a route never alters or hides behind a foreign route to the same
-        destination: it is placed before it.  Adding a link whose name a foreign kind of device has is refused.
+        what is gone both succeed.  Nothing that is not ours is altered, removed or hidden: what stands in the way
+        is a Failure.
         """
         ...
 
-    def changes(self) -> AbstractAsyncContextManager[Hints]:
-        """While open, notes that something may have changed in links, addresses, routes or neighbours."""
+    def watch(self, on_change: OnChange) -> AbstractAsyncContextManager[None]:
+        """While open, call `on_change` after each change that is not by `apply`; one by it may be told, too.
+
+        It may name the keys that may have changed, or say ALL.  No change after the opening is lost: one that
+        could not be received is told as ALL.
+        """
+        ...
+
+    def report(self) -> DatapathReport | None:
+        """What status shows of a datapath in this process: None while none is desired, or if it has none."""
+        return None
+
+
+class OpenDriver(Protocol):
+    """What an entry point of the group `overlayd.drivers` names."""
+
+    def __call__(self, implementation: str | None) -> AbstractAsyncContextManager[Driver]:
+        """Open the driver; it runs nothing until it is asked to.
+
+        `implementation` is the choice of `--datapath`: `c`, `python`, or None for the better one that is there; a
+        driver that has no choice ignores it.  Raises DatapathUnavailableError where the wanted one is not there.
+        """
         ...
 
 
-class Hints(Protocol):
-    async def wait(self) -> None:
-        """Return once at least one change may have happened since the last return (a lost one counts)."""
-        ...
+@dataclass
+class Watchers:
+    """Those who watch a driver that knows of its changes itself."""
+
+    _told: list[OnChange] = field(default_factory=list)
+
+    @contextmanager
+    def added(self, on_change: OnChange) -> Generator[None, None, None]:
+        self._told.append(on_change)
+        try:
+            yield
+        finally:
+            self._told.remove(on_change)
+
+    def tell(self, keys: Keys = ALL) -> None:
+        for on_change in tuple(self._told):
+            on_change(keys)

@@ -1,22 +1,23 @@
-"""The kernel state that overlayd programs, as values.
+"""The kernel state that overlayd programs, as values: what an item says for itself, and the routing tables' items.
 
-Each item is keyed as the kernel keys it: two items with one key cannot stand beside each other.  An item
-prints as the line that `ip` or `bridge` would show for it; status, logs and golden tests all use this text.
+Each item is keyed as the kernel keys it: two items with one key cannot stand beside each other.  An item prints as
+the line that `ip` or `bridge` would show for it; status, logs and golden tests all use this text.
 
-A userspace datapath stands among the kernel's items as if the kernel had it: one `Datapath` that is attached to
-a TUN device, and an `Encap` for each of its prefixes.  So what is wished of it, what it does and what it fails
-to do are reconciled, retried and shown like everything else.
+An item's type declares all that planning needs to know: where it comes in the order of adding, what it depends on,
+what takes it along, and how it goes.  So the plan, the composite driver and the fakes name no type, and a third
+party's driver brings types of its own.  The types of the packet filters and of userspace datapaths stand with
+their subjects (`core.firewall`, `core.kernel.datapath`).
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import InitVar, dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
+from typing import ClassVar
 
-from overlayd.core.firewall.iptables import ForwardRules
-from overlayd.core.firewall.nftables import NftChain, NftItem, NftTable, Sender
 from overlayd.core.network.addresses import Family, IPAddress, IPNetwork, Mac
 
 ROUTE_PROTOCOL = 111
@@ -24,6 +25,108 @@ ROUTE_PROTOCOL = 111
 RTPROT_STATIC to user space; 111 is in none of iproute2's rt_protos lists."""
 
 Key = tuple[object, ...]
+"""The noun of the item's type, then what tells it from others of that type."""
+
+
+class Rank(enum.IntEnum):
+    """The order of adding; removing is the reverse.  Operations of one rank do not depend on one another.
+
+    Sets come before the chains that look into them, so that no chain drops what is about to be let in; entries
+    come before the neighbours that lead to them, and these before routes.  There is room between for others.
+    """
+
+    HOST = 0
+    """Settings of the host, and rules in others' tables."""
+    TABLE = 10
+    ELEMENT = 20
+    CHAIN = 30
+    LINK = 40
+    ADDRESS = 50
+    DATAPATH = 60
+    ENTRY = 70
+    """Of a forwarding table below the routes: FDB entries, encaps."""
+    NEIGHBOUR = 80
+    ROUTE = 90
+
+
+class Removal(enum.Enum):
+    """How an item goes that is no longer desired."""
+
+    EARLY = enum.auto()
+    """Before anything is added: it may stand in the way of what is added, or must not outlive what goes later."""
+    LATE = enum.auto()
+    """After all was added."""
+    WHOLE = enum.auto()
+    """Late, and by one operation with all that it contains."""
+    NEVER = enum.auto()
+    """Others rely on it by now."""
+
+
+class Replacement(enum.Enum):
+    """What it takes to change an item into another one with its key."""
+
+    IN_PLACE = enum.auto()
+    """One operation, CHANGE; what it contains stays."""
+    ANEW = enum.auto()
+    """One operation, CHANGE, by which all that it contains vanishes."""
+    REMOVE_FIRST = enum.auto()
+    """Two operations, REMOVE and ADD; what it contains vanishes with the old one."""
+
+
+class Item:
+    """One thing in the kernel, or beside it, that overlayd puts there.  Subclasses are frozen dataclasses.
+
+    They print as one line of printable text, and are equal if they are the same thing with the same attributes.
+    """
+
+    __slots__ = ()
+
+    noun: ClassVar[str]
+    """The first part of the key: one word for each type of a driver."""
+    rank: ClassVar[int]
+    """Above that of all that `needs` may name."""
+    removal: ClassVar[Removal] = Removal.LATE
+    within: ClassVar[str] = ""
+    """The noun of its container, "" if it has none."""
+    is_datapath: ClassVar[bool] = False
+    """Whether packets of all peers pass through it, in this process: status says so if it can't be had."""
+
+    @property
+    def key(self) -> Key:
+        """Its noun, then what tells it from others of its type."""
+        raise NotImplementedError
+
+    @property
+    def container(self) -> Key | None:
+        """The key of what takes it along when that goes or is made anew: its link, its table."""
+        return None
+
+    def needs(self, desired: Mapping[Key, Item]) -> Iterable[Key]:
+        """Name what must be in place before this is of use, given all that is desired.  What is not in `desired`
+        is not waited for."""
+        return () if self.container is None else (self.container,)
+
+    def replacement(self, wanted: Item) -> Replacement:
+        """Say what it takes to change this into `wanted`, which has the same key."""
+        return Replacement.IN_PLACE
+
+    def conflict(self, other: Item) -> str:
+        """Say why this can't stand beside `other`, which has another key; "" if it can."""
+        return ""
+
+
+class OnLink(Item):
+    """What stands on a device, its `link`, and goes with it."""
+
+    __slots__ = ()
+
+    within: ClassVar[str] = "link"
+
+    link: str
+
+    @property
+    def container(self) -> Key:
+        return ("link", self.link)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +136,9 @@ class VxlanKind:
     A difference here means a new device; MAC, MTU and up/down of the link are changed in place.  `extra` is
     what else is set on a device, in the words of `ip -d link`, that overlayd never sets: no wish has any.
     """
+
+    word: ClassVar[str] = "vxlan"
+    """As `ip -d link` names the kind."""
 
     vni: int
     local: IPAddress
@@ -55,6 +161,8 @@ class TunKind:
     `extra` is what an observed device has that overlayd never asks for, such as `multi_queue`.
     """
 
+    word: ClassVar[str] = "tun"
+
     extra: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -62,8 +170,11 @@ class TunKind:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class Link(Item):
     """A device of ours.  MTU in bytes; a TUN device, carrying bare IP packets, has no MAC."""
+
+    noun: ClassVar[str] = "link"
+    rank: ClassVar[int] = Rank.LINK
 
     name: str
     kind: VxlanKind | TunKind
@@ -75,6 +186,10 @@ class Link:
     def key(self) -> Key:
         return ("link", self.name)
 
+    def replacement(self, wanted: Item) -> Replacement:
+        same_kind = isinstance(wanted, Link) and wanted.kind == self.kind
+        return Replacement.IN_PLACE if same_kind else Replacement.REMOVE_FIRST
+
     def __str__(self) -> str:
         address = f" address {self.mac}" if self.mac is not None else ""
         state = "up" if self.up else "down"
@@ -82,8 +197,11 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class Address(OnLink):
     """An address on a device of ours, such as 10.244.3.0/32 on ovl.1."""
+
+    noun: ClassVar[str] = "address"
+    rank: ClassVar[int] = Rank.ADDRESS
 
     link: str
     address: IPAddress
@@ -98,45 +216,11 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Datapath:
-    """A userspace datapath that runs: attached to the TUN device `link`, and bound to a UDP port of the
-    underlay's address `local`.  It hands inwards what is addressed to a prefix of `own`, and nothing else."""
-
-    link: str
-    local: IPAddress
-    port: int
-    own: tuple[IPNetwork, ...] = ()
-
-    @property
-    def key(self) -> Key:
-        return ("datapath", self.link)
-
-    def __str__(self) -> str:
-        own = ",".join(map(str, self.own)) or "none"
-        return f"datapath {self.link} local {self.local} port {self.port} own {own}"
-
-
-@dataclass(frozen=True, slots=True)
-class Encap:
-    """An entry of a userspace datapath's forwarding table: packets to `prefix` go to this address and UDP port,
-    and packets from `prefix` are let in from this address alone."""
-
-    link: str
-    prefix: IPNetwork
-    destination: IPAddress
-    port: int
-
-    @property
-    def key(self) -> Key:
-        return ("encap", self.link, self.prefix)
-
-    def __str__(self) -> str:
-        return f"encap {self.prefix} dev {self.link} to {self.destination} port {self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class FdbEntry:
+class FdbEntry(OnLink):
     """Inner MAC → underlay address of the VTEP (`bridge fdb … self permanent`)."""
+
+    noun: ClassVar[str] = "fdb"
+    rank: ClassVar[int] = Rank.ENTRY
 
     link: str
     mac: Mac
@@ -151,8 +235,11 @@ class FdbEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
+class Neighbour(OnLink):
     """Overlay address of a peer's VTEP → its inner MAC (`ip neigh … nud permanent`)."""
+
+    noun: ClassVar[str] = "neighbour"
+    rank: ClassVar[int] = Rank.NEIGHBOUR
 
     link: str
     address: IPAddress
@@ -162,14 +249,21 @@ class Neighbour:
     def key(self) -> Key:
         return ("neighbour", self.link, self.address)
 
+    def needs(self, desired: Mapping[Key, Item]) -> Iterable[Key]:
+        return self.container, ("fdb", self.link, self.mac)
+
     def __str__(self) -> str:
         return f"neighbour {self.address} lladdr {self.mac} dev {self.link} permanent"
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class Route(OnLink):
     """A unicast route of the main table with our protocol number and metric 0.  Without a gateway it has scope
     link: whatever is behind it is reached by the device itself."""
+
+    noun: ClassVar[str] = "route"
+    rank: ClassVar[int] = Rank.ROUTE
+    removal: ClassVar[Removal] = Removal.EARLY
 
     destination: IPNetwork
     gateway: IPAddress | None
@@ -180,6 +274,12 @@ class Route:
     def key(self) -> Key:
         return ("route", self.destination)
 
+    def needs(self, desired: Mapping[Key, Item]) -> Iterable[Key]:
+        """The neighbour, and its FDB entry too: the one may be there already, and the other not."""
+        neighbour = ("neighbour", self.link, self.gateway)
+        vtep = desired.get(neighbour)
+        return self.container, neighbour, *(vtep.needs(desired) if vtep is not None else ())
+
     def __str__(self) -> str:
         flag = " onlink" if self.onlink else ""
         via = f" via {self.gateway}" if self.gateway is not None else ""
@@ -187,9 +287,13 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Forwarding:
+class Forwarding(Item):
     """The kernel forwards packets of this family: net.ipv4.ip_forward is 1, or, where that switch cannot be
     written, every interface but loopback forwards.  It is switched on, and never off again: others rely on it."""
+
+    noun: ClassVar[str] = "forwarding"
+    rank: ClassVar[int] = Rank.HOST
+    removal: ClassVar[Removal] = Removal.NEVER
 
     family: Family
 
@@ -201,33 +305,6 @@ class Forwarding:
         return f"forwarding {self.family.name.lower()} on"
 
 
-Item = Forwarding | ForwardRules | NftItem | Link | Address | Datapath | FdbEntry | Encap | Neighbour | Route
-
-_RANK: Mapping[type[Item], int] = MappingProxyType(
-    {
-        Forwarding: 0,
-        ForwardRules: 0,
-        NftTable: 1,
-        Sender: 2,
-        NftChain: 3,
-        Link: 4,
-        Address: 5,
-        Datapath: 6,
-        FdbEntry: 7,
-        Encap: 7,
-        Neighbour: 8,
-        Route: 9,
-    }
-)
-
-
-def rank(item: Item) -> int:
-    """The order of adding: forwarding, and the rules that let it be; table, sender, chain, so that no chain drops
-    what comes from a sender that is about to be let in; link, address, datapath, FDB entry or encap, neighbour,
-    route.  Removing is the reverse."""
-    return _RANK[type(item)]
-
-
 def _order(item: Item) -> tuple[object, ...]:
     def sortable(part: object) -> tuple[int, str]:
         if isinstance(part, IPv4Address | IPv6Address):
@@ -236,12 +313,12 @@ def _order(item: Item) -> tuple[object, ...]:
             return (int(part.network_address), str(part))
         return (0, str(part))
 
-    return (rank(item), *(sortable(part) for part in item.key[1:]))
+    return (item.rank, *(sortable(part) for part in item.key[1:]))
 
 
 @dataclass(frozen=True, slots=True)
 class KernelState:
-    """A set of items with distinct keys.  Which of them exist in a kernel is a fact or a wish, never both.
+    """A set of items with distinct keys.  It is an actual or a desired state, never both.
 
     `index` are the items by their keys, if somebody has that at hand."""
 

@@ -9,7 +9,6 @@ import msgspec
 
 from overlayd.core.decide import NOTHING_YET
 from overlayd.core.kernel.datapath import DatapathReport
-from overlayd.core.kernel.items import Datapath
 from overlayd.core.leases.lease import Lease
 from overlayd.core.leases.tenure import Belief, Tenure, Waiting
 from overlayd.core.network.addresses import Subnet
@@ -233,7 +232,7 @@ def kernel_problems(inputs: StatusInputs) -> Iterable[Problem]:
     base = target.desired.base.by_key
     wanted_by_peers = {key for state in target.desired.peers.values() for key in state.by_key}
     for key, failed in report.retries.failed_operations.items():
-        if isinstance(failed.operation.item, Datapath):
+        if failed.operation.item.is_datapath:
             yield Problem(
                 "datapath-down",
                 f"the userspace datapath does not run: {failed.failure.reason}",

@@ -3,27 +3,27 @@
 Nothing is made by looking: `iptables-nft` is asked only where its table is there, and `iptables-legacy`, which
 makes a table by the mere question, only where the kernel says that it has one.  A listing of the former is
 believed as long as the generation of nf_tables is the same.  Of the latter no event tells: while it is in use it
-is listed anew every few seconds, and a difference is a hint like others.
+is listed anew every few seconds, and a difference is told as a change.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import trio
 
 from overlayd.core.firewall.iptables import ForwardRules, Variant
-from overlayd.core.kernel.driver import Failure, Hints, Operation, Scope, Verb
+from overlayd.core.kernel.driver import ALL, Driver, Failure, Keys, OnChange, Operation, Scope, Verb
 from overlayd.core.kernel.items import KernelState
 from overlayd.core.status.problem import Problem
 from overlayd.host.iptables.listing import Listing, parse_listing, write_script
-from overlayd.host.netlink.connection import Notifications, open_notifications
+from overlayd.host.netlink.connection import open_notifications, tell_changes
 from overlayd.host.netlink.netns import in_netns
+from overlayd.host.netlink.wire import Message
 from overlayd.host.nft.netfilter import (
     NETLINK_NETFILTER,
     NFNLGRP_NFTABLES,
@@ -42,6 +42,8 @@ _WAIT = ("--wait", "5")
 """Seconds to wait for the lock that all iptables share, /run/xtables.lock."""
 _NAMES = Path("/proc/thread-self/net/ip_tables_names")
 """The tables that iptables-legacy has in this network namespace."""
+
+_EVERYTHING: Keys = frozenset(ForwardRules(variant, ()).key for variant in Variant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +81,17 @@ class _Unreadable(Exception):
         self.remedy = remedy
 
 
-class IptablesDriver:
-    """Observes and applies `ForwardRules` items alone."""
+class IptablesDriver(Driver):
+    """Ours are the rules with our comment, in both variants, whatever the scope."""
+
+    kinds = frozenset({ForwardRules})
 
     def __init__(self, netfilter: Netfilter | None, netns: str | None) -> None:
         self._netfilter = netfilter
         self._netns = netns
         self._looks: dict[Variant, _Look] = {}
 
-    async def observe(self, scope: Scope) -> KernelState:
-        """What is ours in both variants, whatever the scope.  Raises OSError."""
+    async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
         found = [(await self._look(variant)).listing.ours for variant in Variant]
         return KernelState.of(rules for rules in found if rules is not None)
 
@@ -153,7 +156,7 @@ class IptablesDriver:
     async def _apply_one(self, operation: Operation) -> Failure | None:
         item = operation.item
         if not isinstance(item, ForwardRules):
-            raise TypeError(f"{item} is nothing of iptables'")
+            raise TypeError(f"iptables does not keep {item}")
         wanted = item if operation.verb is not Verb.REMOVE else None
         try:
             there = await self._find_ours(item.variant)
@@ -185,14 +188,24 @@ class IptablesDriver:
         return _words(done.stderr) if done.returncode else None
 
     @asynccontextmanager
-    async def changes(self) -> AsyncGenerator[Hints, None]:
-        if self._netfilter is None:
-            yield _IptablesHints(self, None)
-            return
-        async with open_notifications(self._netns, (NFNLGRP_NFTABLES,), NETLINK_NETFILTER) as events:
-            yield _IptablesHints(self, events)
+    async def watch(self, on_change: OnChange) -> AsyncGenerator[None, None]:
+        async with AsyncExitStack() as stack:
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            if self._netfilter is not None:
+                opening = open_notifications(self._netns, (NFNLGRP_NFTABLES,), NETLINK_NETFILTER)
+                notifications = await stack.enter_async_context(opening)
+                nursery.start_soon(tell_changes, notifications, _concerned, on_change)
+            nursery.start_soon(self._watch_legacy, on_change)
+            yield
+            nursery.cancel_scope.cancel()
 
-    async def has_legacy_changed(self) -> bool:
+    async def _watch_legacy(self, on_change: OnChange) -> None:
+        while True:
+            await trio.sleep(LOOK_EVERY)
+            if await self._has_legacy_changed():
+                on_change(_EVERYTHING)
+
+    async def _has_legacy_changed(self) -> bool:
         """Whether iptables-legacy is otherwise than it was seen last."""
         before, proof = self._looks.get(Variant.LEGACY), self._proof(Variant.LEGACY)
         known = before.listing if before is not None else Listing()
@@ -200,38 +213,8 @@ class IptablesDriver:
         return now != known
 
 
-class _IptablesHints:
-    def __init__(self, driver: IptablesDriver, events: Notifications | None) -> None:
-        self._driver = driver
-        self._events = events
-        self._next_look = trio.current_time() + LOOK_EVERY
-        """It is kept when a wait is broken off, as it is whenever something else changes."""
-
-    async def wait(self) -> None:
-        async with trio.open_nursery() as nursery:
-
-            async def wait_one(change: Callable[[], Awaitable[None]]) -> None:
-                await change()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(wait_one, self._wait_legacy_changed)
-            if self._events is not None:
-                nursery.start_soon(wait_one, partial(_wait_chain_changed, self._events))
-
-    async def _wait_legacy_changed(self) -> None:
-        while True:
-            await trio.sleep_until(self._next_look)
-            changed = await self._driver.has_legacy_changed()
-            self._next_look = trio.current_time() + LOOK_EVERY
-            if changed:
-                return
-
-
-async def _wait_chain_changed(events: Notifications) -> None:
-    while True:
-        messages = await events.receive()
-        if messages is None or any(is_about_chain(each, NFPROTO_IPV4, _TABLE, _CHAIN) for each in messages):
-            return
+def _concerned(message: Message) -> Keys:
+    return _EVERYTHING if is_about_chain(message, NFPROTO_IPV4, _TABLE, _CHAIN) else frozenset()
 
 
 def _read_names() -> frozenset[str]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import trio
 
+from overlayd.core.kernel.driver import ALL, DevicePattern, Keys, OnChange
 from overlayd.host.netlink import wire
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.netlink.wire import Message, Refusal, Request
@@ -41,13 +42,16 @@ _DUMP_ATTEMPTS = 10
 
 
 class Netlink:
-    """Requests to one network namespace."""
+    """Requests to one network namespace, in which devices that fit `devices` are ours."""
 
-    def __init__(self, sock: trio.socket.SocketType, netns: str | None) -> None:
+    def __init__(
+        self, sock: trio.socket.SocketType, netns: str | None, devices: tuple[DevicePattern, ...] = ()
+    ) -> None:
         self._sock = sock
         self._lock = trio.Lock()
         self._next = 1
         self.netns = netns
+        self.devices = devices
 
     async def execute(self, requests: Sequence[Request]) -> tuple[Refusal | None, ...]:
         """Send requests in order; for each the kernel's refusal, or None where it was done.
@@ -169,13 +173,16 @@ async def _receive(sock: trio.socket.SocketType) -> list[Message]:
 
 
 @asynccontextmanager
-async def open_netlink(netns: str | None = None) -> AsyncGenerator[Netlink, None]:
-    """A connection to this network namespace, or to another one (see `in_netns`)."""
+async def open_netlink(
+    netns: str | None = None, devices: tuple[DevicePattern, ...] = ()
+) -> AsyncGenerator[Netlink, None]:
+    """A connection to this network namespace, or to another one (see `in_netns`); `devices` are those that are
+    ours there."""
     with trio.socket.from_stdlib_socket(in_netns(netns, open_socket)) as sock:
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             sock.setsockopt(_SOL_NETLINK, option, 1)
         await sock.bind((0, 0))
-        yield Netlink(sock, netns)
+        yield Netlink(sock, netns, devices)
 
 
 @asynccontextmanager
@@ -188,6 +195,20 @@ async def open_notifications(
         for group in groups:
             sock.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         yield Notifications(sock)
+
+
+async def tell_changes(
+    notifications: Notifications, concerned: Callable[[Message], Keys], on_change: OnChange
+) -> None:
+    """Call `on_change` for ever; `concerned` says which keys a message is about, the empty set for none."""
+    while True:
+        messages = await notifications.receive()
+        keys: Keys = ALL if messages is None else frozenset()
+        for message in messages or ():
+            more = concerned(message)
+            keys = ALL if keys is ALL or more is ALL else keys | more
+        if keys is ALL or keys:
+            on_change(keys)
 
 
 def open_socket(protocol: int = socket.NETLINK_ROUTE) -> socket.socket:

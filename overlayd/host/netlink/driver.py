@@ -1,20 +1,38 @@
 """The kernel of one network namespace as a Driver.
 
 What is ours is told by marks that outlive the daemon: a device's name and kind, what stands on such a device,
-and our route protocol number.  Nothing is remembered between two calls but the devices' indices, and these only
-to tell noise from news.
+and our route protocol number.  Ours are every address, every FDB entry with a destination and every permanent
+neighbour on our devices; unicast routes of the main table with our protocol number that leave by them; gateway
+routes with our protocol number that leave by an interface of the scope; IPv4 forwarding, where it is on.  Which
+devices are ours the drivers declare: VXLAN devices this one, others the datapaths that attach to them.
+
+Adding a route never alters or hides behind a foreign route to the same destination: it is placed before it.
+Nothing is remembered between two calls but the devices' indices, and these only to tell noise from news.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from overlayd.core.host.underlay import HostLink, is_our_device
-from overlayd.core.kernel.driver import Driver, Failure, Hints, Operation, Scope, Verb
+import trio
+
+from overlayd.core.host.underlay import HostLink
+from overlayd.core.kernel.driver import (
+    ALL,
+    DevicePattern,
+    Driver,
+    Failure,
+    Keys,
+    OnChange,
+    Operation,
+    Scope,
+    Verb,
+    is_our_device,
+)
 from overlayd.core.kernel.items import (
     ROUTE_PROTOCOL,
     Address,
@@ -22,6 +40,7 @@ from overlayd.core.kernel.items import (
     Forwarding,
     Item,
     KernelState,
+    Key,
     Link,
     Neighbour,
     Route,
@@ -30,7 +49,7 @@ from overlayd.core.kernel.items import (
 )
 from overlayd.core.network.addresses import Family, IPAddress, Mac
 from overlayd.host.netlink import links, wire
-from overlayd.host.netlink.connection import Netlink, Notifications, open_netlink, open_notifications
+from overlayd.host.netlink.connection import Netlink, open_netlink, open_notifications, tell_changes
 from overlayd.host.netlink.dumps import read_addresses, read_links, read_route_rows
 from overlayd.host.netlink.entries import (
     AF_BRIDGE,
@@ -41,6 +60,7 @@ from overlayd.host.netlink.entries import (
     neighbour_index,
     pack_neighbours_query,
     parse_neighbour,
+    parse_route,
 )
 from overlayd.host.netlink.forwarding import forwards, switch_on
 from overlayd.host.netlink.netns import in_netns
@@ -53,38 +73,61 @@ _GROUPS = (1, 3, 5, 7, 9, 24)
 """linux/rtnetlink.h, RTNLGRP_: LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV4_NETCONF (forwarding)."""
 
 _NOWHERE = IPv4Address(0)
-"""Stands for what no wish has: an FDB entry's several or special destinations."""
+"""Stands for what nothing desired has: an FDB entry's several or special destinations."""
+
+
+VXLAN_DEVICES = DevicePattern(r"ovl6?\.\d+", VxlanKind.word)
+"""`ovl.` and the VNI for IPv4, `ovl6.` for IPv6."""
 
 
 @asynccontextmanager
-async def open_netlink_driver(netns: str | None = None) -> AsyncGenerator[Driver, None]:
-    """The kernel of this network namespace, or of another one: a name known to `ip netns`, or a path."""
-    async with open_netlink(netns) as netlink:
+async def open_netlink_driver(
+    netns: str | None = None, devices: Iterable[DevicePattern] = ()
+) -> AsyncGenerator[Driver, None]:
+    """The kernel of this network namespace, or of another one: a name known to `ip netns`, or a path.
+
+    `devices` are ours on account of other drivers.
+    """
+    async with open_netlink(netns, (VXLAN_DEVICES, *devices)) as netlink:
         yield _NetlinkDriver(netlink)
 
 
-class _NetlinkDriver:
+class _NetlinkDriver(Driver):
+    kinds = frozenset({Forwarding, Link, Address, FdbEntry, Neighbour, Route})
+    devices = (VXLAN_DEVICES,)
+
     def __init__(self, netlink: Netlink) -> None:
         self._netlink = netlink
-        self._our_indices: frozenset[int] | None = None
+        self._our_names: Mapping[int, str] | None = None
 
-    async def observe(self, scope: Scope) -> KernelState:
+    async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
+        """Only those tables are listed that have any of the keys."""
+        nouns = None if keys is ALL else {key[0] for key in keys}
+
+        def is_wanted(kind: type[Item]) -> bool:
+            return nouns is None or kind.noun in nouns or kind.within in nouns
+
         all_links = await read_links(self._netlink)
-        ours = {link.index: link for link in all_links if _is_ours(link)}
-        self._our_indices = frozenset(ours)
-        items: list[Item] = [_as_item(link) for link in ours.values()]
-        if await forwards(self._netlink, all_links):
+        ours = {link.index: link for link in all_links if link.ours}
+        names = self._our_names = {index: link.name for index, link in ours.items()}
+        items: list[Item] = [
+            Link(link.name, link.tunnel, link.mac, link.mtu, link.up)
+            for link in ours.values()
+            if link.tunnel is not None
+        ]
+        if is_wanted(Forwarding) and await forwards(self._netlink, all_links):
             items.append(Forwarding(Family.IPV4))
-        names = {index: link.name for index, link in ours.items()}
-        for address in await read_addresses(self._netlink, names):
-            items.append(Address(address.link, address.address, address.prefixlen))
+        if is_wanted(Address):
+            for address in await read_addresses(self._netlink, dict(names)):
+                items.append(Address(address.link, address.address, address.prefixlen))
         for index, name in names.items():
-            if isinstance(ours[index].tunnel, VxlanKind):
+            if is_wanted(FdbEntry) and isinstance(ours[index].tunnel, VxlanKind):
                 items += _fdb_entries(name, await self._read_neighbours(AF_BRIDGE, index))
-            items += _neighbours(name, await self._read_neighbours(0, index))
-        items += await self._observe_routes(
-            names, {link.index: link.name for link in all_links if link.name in scope.underlay}
-        )
+            if is_wanted(Neighbour):
+                items += _neighbours(name, await self._read_neighbours(0, index))
+        if is_wanted(Route):
+            underlay = {link.index: link.name for link in all_links if link.name in scope.underlay}
+            items += await self._observe_routes(names, underlay)
         return KernelState.of(items)
 
     async def _read_neighbours(self, family: int, index: int) -> list[NeighbourRow]:
@@ -156,7 +199,7 @@ class _NetlinkDriver:
         link = operation.item
         existing = next((other for other in found if other.name == link.name), None)
         if operation.verb is Verb.REMOVE:
-            if existing is None or not _is_ours(existing):
+            if existing is None or not existing.ours:
                 return None
             refused = await self._netlink.execute_one(links.delete_link(existing.index))
             return _failure(refused) if refused and refused.errno != errno.ENODEV else None
@@ -164,7 +207,7 @@ class _NetlinkDriver:
             if operation.verb is Verb.CHANGE:
                 return _failure(Refusal(errno.ENODEV, f"{link.name} is gone"))
             return await self._create(link, {other.name: other.index for other in found})
-        if not is_our_device(link.name, existing.tunnel) or type(existing.tunnel) is not type(link.kind):
+        if not existing.ours or type(existing.tunnel) is not type(link.kind):
             what = f"a {existing.kind} device" if existing.kind else "another device"
             return Failure(
                 errno.EEXIST,
@@ -176,6 +219,10 @@ class _NetlinkDriver:
         return await self._set(link, existing)
 
     async def _create(self, link: Link, index_of: Mapping[str, int]) -> Failure | None:
+        if not is_our_device(self._netlink.devices, link.name, link.kind.word):  # nobody would know it again
+            return Failure(
+                errno.EINVAL, f"no driver has declared {link.kind.word} devices of the name {link.name}"
+            )
         if isinstance(link.kind, TunKind):
             refused = create_tun(link.name, self._netlink.netns)
         elif (underlay := index_of.get(link.kind.underlay)) is not None:
@@ -192,7 +239,7 @@ class _NetlinkDriver:
         return await self._set(link, created)
 
     async def _set(self, link: Link, existing: HostLink) -> Failure | None:
-        """MAC, MTU, up: only what differs, for to set a MAC, even the same one, flushes the neighbours."""
+        """MAC, MTU, up: only what differs: setting a MAC, even to the same value, flushes the neighbours."""
         refused = await self._netlink.execute_one(links.set_no_generated_addresses(existing.index))
         if refused and refused.errno != errno.EAFNOSUPPORT:
             return _failure(refused)
@@ -229,36 +276,32 @@ class _NetlinkDriver:
         return Failure(why.errno, f"net.ipv4.ip_forward cannot be written here, nor can {setting}: {reason}")
 
     @asynccontextmanager
-    async def changes(self) -> AsyncGenerator[Hints, None]:
-        async with open_notifications(self._netlink.netns, _GROUPS) as notifications:
-            yield _NetlinkHints(notifications, self)
+    async def watch(self, on_change: OnChange) -> AsyncGenerator[None, None]:
+        async with (
+            open_notifications(self._netlink.netns, _GROUPS) as notifications,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(tell_changes, notifications, self._concerned, on_change)
+            yield
+            nursery.cancel_scope.cancel()
 
-    def concerns(self, message: wire.Message) -> bool:
-        """Pods' ARP and the bridges' learning come as neighbour messages of their devices: none of ours."""
-        if message.kind not in (wire.RTM_NEWNEIGH, wire.RTM_DELNEIGH) or self._our_indices is None:
-            return True
-        return neighbour_index(message.body) in self._our_indices
-
-
-class _NetlinkHints:
-    def __init__(self, notifications: Notifications, driver: _NetlinkDriver) -> None:
-        self._notifications = notifications
-        self._driver = driver
-
-    async def wait(self) -> None:
-        while True:
-            messages = await self._notifications.receive()
-            if messages is None or any(map(self._driver.concerns, messages)):
-                return
-
-
-def _is_ours(link: HostLink) -> bool:
-    return is_our_device(link.name, link.tunnel)
+    def _concerned(self, message: wire.Message) -> Keys:
+        """The entry that a message is about.  One about devices, addresses, settings or others' routes may concern
+        anything; pods' ARP and the bridges' learning, neighbours of foreign devices, nothing."""
+        if message.kind in (wire.RTM_NEWNEIGH, wire.RTM_DELNEIGH) and self._our_names is not None:
+            name = self._our_names.get(neighbour_index(message.body))
+            return frozenset() if name is None else _neighbour_keys(name, parse_neighbour(message.body))
+        if message.kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE) and message.body[0] == Family.IPV4:
+            route = parse_route(message.body)
+            if route.protocol == ROUTE_PROTOCOL:
+                return frozenset({("route", IPv4Network((route.destination, route.prefixlen)))})
+        return ALL
 
 
-def _as_item(link: HostLink) -> Link:
-    assert link.tunnel is not None
-    return Link(link.name, link.tunnel, link.mac, link.mtu, link.up)
+def _neighbour_keys(link: str, row: NeighbourRow) -> frozenset[Key]:
+    if row.family == AF_BRIDGE:
+        return frozenset({("fdb", link, row.mac)})
+    return frozenset({("neighbour", link, row.destination)})
 
 
 def _fdb_entries(link: str, rows: Sequence[NeighbourRow]) -> list[Item]:

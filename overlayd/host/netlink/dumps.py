@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
 from overlayd.core.host.underlay import HostAddress, HostFacts, HostLink, HostRoute
+from overlayd.core.kernel.driver import DevicePattern, is_our_device
 from overlayd.core.kernel.items import TunKind, VxlanKind
 from overlayd.core.network.addresses import Family, Mac
 from overlayd.host.netlink import wire
@@ -52,18 +54,21 @@ async def read_links(netlink: Netlink) -> tuple[HostLink, ...]:
     query = _IFINFOMSG.pack(0, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, _U32.pack(_RTEXT_FILTER_SKIP_STATS))
     messages = await netlink.dump(wire.RTM_GETLINK, query)
     names = {_IFINFOMSG.unpack_from(message.body)[2]: _name(message) for message in messages}
-    return tuple(_parse_link(message, names) for message in messages)
+    return tuple(_parse_link(message, names, netlink.devices) for message in messages)
 
 
 def _name(message: wire.Message) -> str:
     return _text(attributes(message.body, _IFINFOMSG.size)[_IFLA_IFNAME])
 
 
-def _parse_link(message: wire.Message, names: dict[int, str]) -> HostLink:
+def _parse_link(message: wire.Message, names: dict[int, str], devices: Sequence[DevicePattern]) -> HostLink:
     _, _, index, flags, _ = _IFINFOMSG.unpack_from(message.body)
     found = attributes(message.body, _IFINFOMSG.size)
     info = attributes(found[_IFLA_LINKINFO], 0) if _IFLA_LINKINFO in found else {}
     kind = _text(info.get(_IFLA_INFO_KIND, memoryview(b"")))
+    tunnel = _parse_tunnel(kind, message, info, names)
+    if kind == TunKind.word and tunnel is None:
+        kind = "tap"  # the kernel says `tun` of both
     mac = bytes(found.get(_IFLA_ADDRESS, b""))
     return HostLink(
         index=index,
@@ -73,16 +78,17 @@ def _parse_link(message: wire.Message, names: dict[int, str]) -> HostLink:
         loopback=bool(flags & _IFF_LOOPBACK),
         kind=kind,
         mac=Mac(mac) if len(mac) == 6 else None,
-        tunnel=_parse_tunnel(kind, message, info, names),
+        tunnel=tunnel,
+        ours=is_our_device(devices, names[index], kind),
     )
 
 
 def _parse_tunnel(
     kind: str, message: wire.Message, info: dict[int, memoryview], names: dict[int, str]
 ) -> VxlanKind | TunKind | None:
-    if kind == "vxlan":
+    if kind == VxlanKind.word:
         return parse_vxlan(message, names)
-    if kind == "tun" and _IFLA_INFO_DATA in info:
+    if kind == TunKind.word and _IFLA_INFO_DATA in info:
         return parse_tun(info[_IFLA_INFO_DATA])
     return None
 

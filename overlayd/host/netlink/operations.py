@@ -11,7 +11,7 @@ import errno
 from collections.abc import Generator, Mapping
 
 from overlayd.core.kernel.driver import Operation, Verb
-from overlayd.core.kernel.items import Address, Datapath, Encap, FdbEntry, Neighbour, Route
+from overlayd.core.kernel.items import Address, FdbEntry, Neighbour, Route
 from overlayd.host.netlink import links, wire
 from overlayd.host.netlink.entries import (
     pack_fdb_entry,
@@ -35,8 +35,6 @@ any on a device that went meanwhile, and address."""
 def operation_steps(operation: Operation, index_of: Mapping[str, int]) -> OperationSteps:
     """The steps of an operation on an address, FDB entry, neighbour or route; `index_of` has every interface."""
     item = operation.item
-    if isinstance(item, Datapath | Encap):
-        return _settled(Refusal(errno.EOPNOTSUPP, "the kernel has no userspace datapath"))
     assert isinstance(item, Address | FdbEntry | Neighbour | Route)
     index = index_of.get(item.link)
     if index is None:

@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
-from overlayd.core.firewall.nftables import COUNTERS, FAMILY, TABLE, NftTable
-from overlayd.core.kernel.driver import Failure, Hints, Operation, Scope, Verb
+from overlayd.core.firewall.nftables import COUNTERS, FAMILY, TABLE, NftChain, NftTable, Sender
+from overlayd.core.kernel.driver import ALL, Driver, Failure, Keys, OnChange, Operation, Scope, Verb
 from overlayd.core.kernel.items import Item, KernelState
-from overlayd.host.netlink.connection import Notifications, open_notifications
+from overlayd.host.netlink.connection import open_notifications, tell_changes
+from overlayd.host.netlink.wire import Message
 from overlayd.host.nft.listing import ListingError, parse_listing
 from overlayd.host.nft.netfilter import (
     NETLINK_NETFILTER,
@@ -33,16 +34,17 @@ _ROUNDS = 8
 the first of what it refuses itself."""
 
 
-class NftDriver:
-    """Observes and applies `NftTable`, `NftChain` and `Sender` items alone."""
+class NftDriver(Driver):
+    """Ours is the table `overlayd` of the family inet, whatever the scope."""
+
+    kinds = frozenset({NftTable, NftChain, Sender})
 
     def __init__(self, netfilter: Netfilter | None, netns: str | None) -> None:
         self._netfilter = netfilter
         self._netns = netns
         self._listed: tuple[int, KernelState] | None = None
 
-    async def observe(self, scope: Scope) -> KernelState:
-        """What is in our table, whatever the scope.  Raises OSError."""
+    async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
         return await self._observe()
 
     async def _observe(self) -> KernelState:
@@ -115,30 +117,21 @@ class NftDriver:
         return {name: packets for name, packets in counted.items() if packets is not None}
 
     @asynccontextmanager
-    async def changes(self) -> AsyncGenerator[Hints, None]:
+    async def watch(self, on_change: OnChange) -> AsyncGenerator[None, None]:
         if self._netfilter is None:
-            yield _Silence()
+            yield
             return
-        async with open_notifications(self._netns, (NFNLGRP_NFTABLES,), NETLINK_NETFILTER) as events:
-            yield _NftHints(events)
+        async with (
+            open_notifications(self._netns, (NFNLGRP_NFTABLES,), NETLINK_NETFILTER) as notifications,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(tell_changes, notifications, _concerned, on_change)
+            yield
+            nursery.cancel_scope.cancel()
 
 
-class _NftHints:
-    def __init__(self, events: Notifications) -> None:
-        self._events = events
-
-    async def wait(self) -> None:
-        while True:
-            messages = await self._events.receive()
-            if messages is None or any(map(is_about_our_table, messages)):
-                return
-
-
-class _Silence:
-    """The hints of a kernel that has no netfilter."""
-
-    async def wait(self) -> None:
-        await trio.sleep_forever()
+def _concerned(message: Message) -> Keys:
+    return frozenset({NftTable().key}) if is_about_our_table(message) else frozenset()
 
 
 def _judge(wanted: Item, there: KernelState) -> Failure | None:

@@ -10,8 +10,9 @@ from ipaddress import IPv4Address
 
 import trio
 
+from overlayd.core.kernel.datapath import Datapath, Encap
 from overlayd.core.kernel.driver import Operation
-from overlayd.core.kernel.items import Datapath, Encap, FdbEntry, Item, Link, Neighbour, Route
+from overlayd.core.kernel.items import FdbEntry, Item, Link, Neighbour, Route
 from overlayd.core.leases.codec import encode_attributes, format_subnet_name
 from overlayd.core.leases.lease import Attributes
 from overlayd.core.leases.store import CONFIG, FROZEN, Field, Guard, Put, StoreRefused, Transaction

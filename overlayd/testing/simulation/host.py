@@ -6,6 +6,7 @@ and lets chance decide.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from typing import Any
 import trio
 
 from overlayd.core.host.snapshot import HostQuestion, HostSnapshot
-from overlayd.core.kernel.driver import Failure, Hints, Operation, Scope
+from overlayd.core.kernel.driver import ALL, Driver, Failure, Keys, OnChange, Operation, Scope
 from overlayd.core.kernel.items import (
     ROUTE_PROTOCOL,
     Address,
@@ -248,16 +249,18 @@ class _Probe:
         return await self._host.probe.look(question)
 
 
-class _Driver:
+class _Driver(Driver):
     """The host's kernel, as a process that may be stopped sees it."""
 
     def __init__(self, host: SimulatedHost) -> None:
         self._host = host
+        self.kinds = host.kernel.kinds
+        self.devices = host.kernel.devices
 
-    async def observe(self, scope: Scope) -> KernelState:
+    async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
         await self._host.reach_kernel()
         self._host.observed(self._host)
-        return await self._host.kernel.observe(scope)
+        return await self._host.kernel.observe(scope, keys)
 
     async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:
         await self._host.reach_kernel()
@@ -266,19 +269,19 @@ class _Driver:
         return outcomes
 
     @asynccontextmanager
-    async def changes(self) -> AsyncGenerator[Hints]:
-        async with self._host.kernel.changes() as hints:
-            yield _Hints(self._host, hints)
+    async def watch(self, on_change: OnChange) -> AsyncGenerator[None, None]:
+        """A process that is stopped hears of changes once it goes on."""
+        send, receive = trio.open_memory_channel[Keys](math.inf)
 
+        async def pass_on() -> None:
+            async for keys in receive:
+                await self._host.wait_awake()
+                on_change(keys)
 
-class _Hints:
-    def __init__(self, host: SimulatedHost, hints: Hints) -> None:
-        self._host = host
-        self._hints = hints
-
-    async def wait(self) -> None:
-        await self._hints.wait()
-        await self._host.wait_awake()
+        async with self._host.kernel.watch(send.send_nowait), trio.open_nursery() as nursery:
+            nursery.start_soon(pass_on)
+            yield
+            nursery.cancel_scope.cancel()
 
 
 def add_decoys(kernel: FakeKernel) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import trio
 
+from overlayd.core.kernel.datapath import Encap
 from overlayd.core.kernel.items import ROUTE_PROTOCOL, KernelState
 from overlayd.core.leases.keeper import KeeperState, belief
 from overlayd.core.leases.lease import Lease
@@ -301,7 +302,7 @@ def _held(keeper: KeeperState | None, now: float) -> object:
 def _routes(host: SimulatedHost) -> list[tuple[IPNetwork, IPAddress]]:
     """Where our routes and our datapath's entries lead in the end: destination and underlay address."""
     kernel = host.kernel
-    found = [(encap.prefix, encap.destination) for encap in kernel.encaps.values()]
+    found = [(encap.prefix, encap.destination) for encap in kernel.find(Encap)]
     for destination, [first, *_] in kernel.routes.items():
         if first.protocol != ROUTE_PROTOCOL or first.gateway is None or first.link == "eth1":
             continue

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -12,22 +12,24 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overlayd.core.kernel.datapath import DatapathReport
-from overlayd.core.kernel.driver import Failure, Hints, Operation, Scope, Verb
-from overlayd.core.kernel.items import Datapath, Encap, Item, KernelState
-from overlayd.host.persistent_datapath import PersistentDatapath, format_items, parse_items
+from overlayd.core.kernel.datapath import Datapath, Encap
+from overlayd.core.kernel.driver import ALL, Driver, Failure, Keys, OnChange, Operation, Scope, Verb
+from overlayd.core.kernel.items import Item, KernelState
+from overlayd.host.persistent_driver import PersistentDriver, format_items, parse_items
 
 DATAPATH = Datapath("ovl.udp", IPv4Address("10.99.0.1"), 8285, (IPv4Network("10.244.1.0/24"),))
 
 
-class Recorder:
+class Recorder(Driver):
     """A datapath that does what it is told, unless it is told to fail."""
+
+    kinds = frozenset({Datapath, Encap})
 
     def __init__(self, failure: Failure | None = None) -> None:
         self.items: dict[object, Item] = {}
         self._failure = failure
 
-    async def observe(self, scope: Scope) -> KernelState:
+    async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
         return KernelState.of(self.items.values())
 
     async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:
@@ -39,13 +41,8 @@ class Recorder:
                     self.items[operation.item.key] = operation.item
         return (self._failure,) * len(operations)
 
-    @asynccontextmanager
-    async def changes(self) -> AsyncGenerator[Hints]:
+    def watch(self, on_change: OnChange) -> AbstractAsyncContextManager[None]:
         raise NotImplementedError
-        yield
-
-    def report(self) -> DatapathReport | None:
-        return None
 
 
 def encap(number: int) -> Encap:
@@ -57,7 +54,7 @@ states = st.sets(st.integers(2, 250)).map(lambda peers: KernelState.of([DATAPATH
 
 @given(states)
 def test_items_are_read_as_they_were_written(state: KernelState) -> None:
-    assert parse_items(format_items(state)) == state
+    assert parse_items(format_items(state), Recorder.kinds) == state
 
 
 @given(st.lists(states, min_size=1, max_size=5))
@@ -67,13 +64,13 @@ def test_the_next_life_begins_where_the_last_one_ended(
     path = tmp_path_factory.mktemp("run") / "ovl.udp.json"
 
     async def live() -> None:
-        first = PersistentDatapath(Recorder(), path)
+        first = PersistentDriver(Recorder(), path)
         for desired in desired_states:
             actual = await first.observe(Scope())
             gone = [Operation(Verb.REMOVE, item) for item in actual.items - desired.items]
             await first.apply([*gone, *(Operation(Verb.ADD, item) for item in desired.items)])
         inner = Recorder()
-        second = PersistentDatapath(inner, path)
+        second = PersistentDriver(inner, path)
         await second.resume()
         assert await second.observe(Scope()) == desired_states[-1]
         await second.apply([Operation(Verb.REMOVE, item) for item in desired_states[-1].items])
@@ -89,17 +86,17 @@ async def test_a_file_of_garbage_is_no_worse_than_none(tmp_path: Path, text: str
     path = tmp_path / "ovl.udp.json"
     path.write_text(text)
     inner = Recorder()
-    remembered = PersistentDatapath(inner, path)
+    remembered = PersistentDriver(inner, path)
     await remembered.resume()
     assert not inner.items
     await remembered.apply([Operation(Verb.ADD, DATAPATH)])
-    assert parse_items(path.read_text()) == KernelState.of([DATAPATH])
+    assert parse_items(path.read_text(), Recorder.kinds) == KernelState.of([DATAPATH])
 
 
 async def test_where_the_device_is_gone_nothing_is_resumed_and_the_daemon_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "ovl.udp.json"
     path.write_text(format_items(KernelState.of([DATAPATH, encap(2)])))
-    remembered = PersistentDatapath(Recorder(Failure(19, "there is no ovl.udp")), path)
+    remembered = PersistentDriver(Recorder(Failure(19, "there is no ovl.udp")), path)
     await remembered.resume()
     assert not (await remembered.observe(Scope())).items
 
@@ -107,6 +104,6 @@ async def test_where_the_device_is_gone_nothing_is_resumed_and_the_daemon_goes_o
 async def test_a_directory_that_can_t_be_written_stops_nothing(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    remembered = PersistentDatapath(Recorder(), blocked / "ovl.udp.json")
+    remembered = PersistentDriver(Recorder(), blocked / "ovl.udp.json")
     await remembered.resume()
     assert await remembered.apply([Operation(Verb.ADD, DATAPATH)]) == (None,)

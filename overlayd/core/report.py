@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from overlayd.core.decide import Decision, Publication
 from overlayd.core.kernel.driver import Failure, Operation, Verb
-from overlayd.core.kernel.items import KernelState
+from overlayd.core.kernel.items import KernelState, Key
 from overlayd.core.kernel.retries import Retries
 from overlayd.core.leases.tenure import Tenure
 
@@ -45,19 +45,20 @@ def _sum(before: Mapping[T, int], more: Iterable[T]) -> Mapping[T, int]:
 class Report:
     """How things stood after a pass, at `at` seconds of CLOCK_BOOTTIME.
 
-    `trouble` is the reason why the kernel could not be observed, "" otherwise; `actual` is then stale.
+    `missing` are the keys of what is desired and not in the kernel just so.  `trouble` is the reason why the
+    kernel could not be observed, "" otherwise; `missing` is then stale.
     """
 
     at: float
     decision: Decision
-    actual: KernelState
+    missing: frozenset[Key]
     retries: Retries
     trouble: str = ""
     counters: Counters = field(default_factory=Counters)
 
     def is_reached(self, wanted: KernelState) -> bool:
         """Tell whether all of this part of the desired state stands in the kernel."""
-        return not self.trouble and wanted.items <= self.actual.items
+        return not self.trouble and self.missing.isdisjoint(wanted.by_key.keys())
 
     @property
     def is_base_reached(self) -> bool:

@@ -1,9 +1,9 @@
 """The loop that makes the kernel what is desired, and keeps it so.
 
-It wakes for three reasons: something that is decided on changed, the kernel hinted at a change, a deadline
-(resync, retry) came.  Whatever woke it, it does the same: decide, observe, apply the difference, and look again
-until nothing is left to do.  At most one pass is running and one is due: whatever comes in meanwhile is one pass
-more.
+It wakes for three reasons: something that is decided on changed, a driver told of a change, a deadline (resync,
+retry) came.  It decides, observes what is in doubt, and applies the difference, until nothing is left to do.  At
+a resync all is in doubt; else only the keys that an event named.  At most one pass is running and one is due:
+whatever comes in meanwhile is one pass more.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from overlayd.core.decide import Decision, Target
-from overlayd.core.kernel.driver import Driver, Failure, Keys, Operation, Verb
-from overlayd.core.kernel.items import KernelState, Key
+from overlayd.core.kernel.driver import ALL, Driver, Failure, Keys, Operation, Scope, Verb
+from overlayd.core.kernel.items import Key
 from overlayd.core.kernel.pace import Pace
-from overlayd.core.kernel.plan import Plan, diff
+from overlayd.core.kernel.plan import Plan
 from overlayd.core.kernel.retries import Retries
+from overlayd.core.kernel.tracker import Tracker
 from overlayd.core.report import Counters, Report
 from overlayd.node.wakeup import WakeUp
 
@@ -27,7 +28,7 @@ RESYNC = 30.0
 ROUNDS = 4
 """How often one pass looks again after it changed something.  One operation can take others' objects with it
 (a new MAC flushes the neighbours), so one round need not be enough; more than this is left to the next pass."""
-KERNEL, DEADLINE, START = "kernel", "deadline", "start"
+KERNEL, RESYNCED, RETRY, START = "kernel", "resync", "retry", "start"
 """Reasons of passes; others come with whoever rings."""
 
 log = logging.getLogger("overlayd.reconciler")
@@ -48,7 +49,11 @@ class Reconciler:
         self._finish = finish
         self._clock = clock
         self._retries = Retries()
-        self._actual = KernelState()
+        self._tracker = Tracker()
+        self._doubts: Keys = ALL
+        """What may have changed since it was observed last."""
+        self._resynced_at = clock()
+        self._scope = Scope()
         self._counters = Counters()
         self.wake_up = WakeUp()
 
@@ -59,37 +64,52 @@ class Reconciler:
                 began = self._clock()
                 await self._pass(reasons)
                 pace = pace.after_pass(began, self._clock())
-                reasons = await self.wake_up.wait(self._until_next(began)) or frozenset({DEADLINE})
+                reasons = await self.wake_up.wait(self._until_next(began)) or frozenset({RETRY})
                 await trio.sleep(pace.pause(self._clock()))
                 reasons |= self.wake_up.take()
 
     def _changed(self, keys: Keys) -> None:
+        """Remember what to observe in the next pass."""
+        self._doubts = ALL if keys is ALL or self._doubts is ALL else self._doubts | keys
         self.wake_up.ring(KERNEL)
 
     def _until_next(self, began: float) -> float:
-        retry_at = self._retries.next_at(began)
-        return RESYNC if retry_at is None else min(RESYNC, retry_at - self._clock())
+        times = [self._resynced_at + RESYNC, self._retries.next_at(began)]
+        return min(time for time in times if time is not None) - self._clock()
 
     async def _pass(self, reasons: frozenset[str]) -> None:
+        if self._clock() >= self._resynced_at + RESYNC:
+            self._doubts, reasons = ALL, (reasons - {RETRY}) | {RESYNCED}
+        if self._doubts is ALL:
+            self._resynced_at = self._clock()
         decision, trouble = await self._decide(), ""
         if decision.target is not None:
             trouble = await self._reach(decision.target)
         self._counters = self._counters.after_pass(reasons)
-        report = Report(self._clock(), decision, self._actual, self._retries, trouble, self._counters)
+        missing = frozenset(self._tracker.differing & self._tracker.desired.keys())
+        report = Report(self._clock(), decision, missing, self._retries, trouble, self._counters)
         await self._finish(report)
 
     async def _reach(self, target: Target) -> str:
         """Apply what is missing; why the kernel could not be observed, "" if it was."""
-        desired = target.desired.kernel
+        self._tracker.want(target.desired)
+        if target.scope != self._scope:
+            self._scope, self._doubts = target.scope, ALL
         try:
             for _ in range(ROUNDS):
-                self._actual = await self._driver.observe(target.scope)
-                plan = diff(desired, self._actual, sweep=target.sweep)
-                if not await self._carry_out(plan):
+                await self._observe()
+                if not await self._carry_out(self._tracker.plan(sweep=target.sweep)):
                     break
         except OSError as error:
+            self._doubts = ALL
             return f"the kernel can't be asked: {error}"
         return ""
+
+    async def _observe(self) -> None:
+        """Look at what is in doubt, and at nothing else."""
+        keys, self._doubts = self._doubts, frozenset()
+        if keys is ALL or keys:
+            self._tracker.observed(await self._driver.observe(self._scope, keys), keys)
 
     async def _carry_out(self, plan: Plan) -> bool:
         """Apply what is due; whether anything was changed."""
@@ -108,10 +128,21 @@ class Reconciler:
                 outcomes[operation] = failure
                 if failure is not None and operation.verb is not Verb.REMOVE:
                     missing.add(operation.item.key)
+        self._take_in(outcomes)
         self._record(outcomes)
         self._counters = self._counters.after_operations(outcomes)
         self._retries = self._retries.after(outcomes, {o.item.key for o in plan}, self._clock())
         return any(failure is None for failure in outcomes.values())
+
+    def _take_in(self, outcomes: dict[Operation, Failure | None]) -> None:
+        """Believe what was acknowledged, and look again at what was not.
+
+        What contains other items moves them with it, in ways that only the kernel knows: then all is in doubt.
+        """
+        self._tracker.applied(operation for operation, failure in outcomes.items() if failure is None)
+        refused = frozenset(operation.item.key for operation, failure in outcomes.items() if failure is not None)
+        moved = any(self._tracker.contains_others(operation.item) for operation in outcomes)
+        self._doubts = ALL if moved or self._doubts is ALL else self._doubts | refused
 
     def _record(self, outcomes: dict[Operation, Failure | None]) -> None:
         for operation, failure in outcomes.items():

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import pytest
 import trio
 
 from overlayd.core.decide import Decision, Inputs, decide
-from overlayd.core.kernel.items import Item, KernelState, Link
+from overlayd.core.kernel import tracker
+from overlayd.core.kernel.items import Item, KernelState, Key, Link
 from overlayd.core.kernel.pace import Pace
 from overlayd.core.kernel.plan import Plan, diff
 from overlayd.core.leases import keeper
@@ -64,10 +65,12 @@ def let_every_guard_hold(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_sweep(patch: pytest.MonkeyPatch) -> None:
-    def lenient(desired: KernelState, actual: KernelState, *, sweep: bool) -> Plan:
-        return diff(desired, actual, sweep=False)
+    def lenient(
+        desired: KernelState, actual: KernelState, *, sweep: bool, all_desired: Mapping[Key, Item] | None = None
+    ) -> Plan:
+        return diff(desired, actual, sweep=False, all_desired=all_desired)
 
-    patch.setattr(reconciler, "diff", lenient)
+    patch.setattr(tracker, "diff", lenient)
 
 
 def keep_to_what_was_first_told(patch: pytest.MonkeyPatch) -> None:

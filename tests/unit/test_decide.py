@@ -13,7 +13,6 @@ from overlayd.core.host.snapshot import HostSnapshot
 from overlayd.core.host.stale_addresses import UsedAddress
 from overlayd.core.host.underlay import HostAddress, HostFacts, HostLink, HostRoute
 from overlayd.core.kernel.driver import Scope
-from overlayd.core.kernel.items import KernelState
 from overlayd.core.kernel.retries import Retries
 from overlayd.core.leases.book import LeaseBook, absorb_snapshot
 from overlayd.core.leases.codec import encode_attributes
@@ -161,9 +160,9 @@ def test_nothing_is_swept_before_the_store_was_read_and_the_tenure_is_decided() 
 def test_a_subnet_is_published_only_if_the_same_pass_put_it_into_the_kernel() -> None:
     decision = decide(inputs(tenure=holding()))
     assert decision.target is not None
-    done = Report(100.0, decision, decision.target.desired.kernel, Retries())
+    done = Report(100.0, decision, frozenset(), Retries())
     assert publication(done, holding()) is Publication.PUBLISH
-    nothing_there = replace(done, actual=KernelState())
+    nothing_there = replace(done, missing=frozenset(decision.target.desired.kernel.by_key))
     assert publication(nothing_there, holding()) is Publication.KEEP
     assert publication(replace(done, trouble="the kernel is silent"), holding()) is Publication.KEEP
     assert publication(done, holding(Subnet.parse("10.244.6.0/24"))) is Publication.KEEP, "another one by now"

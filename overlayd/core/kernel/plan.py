@@ -9,7 +9,7 @@ A plan is made of stages: the operations of one stage do not depend on one anoth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from overlayd.core.kernel.driver import Operation, Verb
@@ -32,15 +32,19 @@ class Plan:
         return "\n".join(map(str, self))
 
 
-def diff(desired: KernelState, actual: KernelState, *, sweep: bool) -> Plan:
+def diff(
+    desired: KernelState, actual: KernelState, *, sweep: bool, all_desired: Mapping[Key, Item] | None = None
+) -> Plan:
     """Plan how to make `actual` into `desired`.
 
     Without `sweep` nothing is removed but what stands in the way of something desired: the rule for the time
     before the first snapshot, when absence from the desired state means nothing yet.  What goes as a whole, or is
-    made anew, takes with it what it contains.
+    made anew, takes with it what it contains.  Where both are parts of larger states, `all_desired` is all that is
+    desired: what an operation needs may stand outside the parts.
     """
     unwanted = actual.items - desired.items
     wanted = desired.by_key
+    everything = wanted if all_desired is None else all_desired
     replaced = {item: item.replacement(wanted[item.key]) for item in unwanted if item.key in wanted}
     gone = [item for item in unwanted if sweep and item not in replaced and item.removal is not Removal.NEVER]
     in_the_way = [item for item, how in replaced.items() if how is Replacement.REMOVE_FIRST]
@@ -53,9 +57,9 @@ def diff(desired: KernelState, actual: KernelState, *, sweep: bool) -> Plan:
     for item in desired.items - (actual.items - absent):
         was = actual.by_key.get(item.key)
         if was is None or was in absent:
-            additions.append(Operation(Verb.ADD, item, needs=_needs(item, desired)))
+            additions.append(Operation(Verb.ADD, item, needs=_needs(item, everything)))
         else:
-            additions.append(Operation(Verb.CHANGE, item, was, _needs(item, desired)))
+            additions.append(Operation(Verb.CHANGE, item, was, _needs(item, everything)))
     removals = [Operation(Verb.REMOVE, item) for item in gone if item not in vanishing]
     stages = [
         *reversed(_staged(each for each in removals if each.item.removal is Removal.EARLY)),
@@ -78,8 +82,8 @@ def _contents(actual: KernelState, emptied: Iterable[Key]) -> set[Item]:
     return found
 
 
-def _needs(item: Item, desired: KernelState) -> frozenset[Key]:
-    return frozenset(key for key in item.needs(desired.by_key) if key in desired.by_key)
+def _needs(item: Item, desired: Mapping[Key, Item]) -> frozenset[Key]:
+    return frozenset(key for key in item.needs(desired) if key in desired)
 
 
 def _staged(operations: Iterable[Operation]) -> list[tuple[Operation, ...]]:

@@ -64,7 +64,7 @@ class SimulatedHost:
 
     What the daemon finds on the host is set at `probe` and `kernel`; with `is_kernel_silent` no system call of its
     driver and its probe returns, and each takes `kernel_latency` seconds.  `asked` is called for each request to
-    the store, `observed` for each listing of the kernel, `applied` after each change of it.
+    the store, `looked` at each pass, `applied` after each change of it.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class SimulatedHost:
             self._asked,
         )
         self.asked: Callable[[SimulatedHost], None] = _ignore
-        self.observed: Callable[[SimulatedHost], None] = _ignore
+        self.looked: Callable[[SimulatedHost], None] = _ignore
         self.applied: Callable[[SimulatedHost], None] = _ignore
         self._seed = seed
         self._settings = Settings(self.name, PREFIX, self.subnet_file, ttl, "eth0", **settings)
@@ -246,6 +246,7 @@ class _Probe:
 
     async def look(self, question: HostQuestion) -> HostSnapshot:
         await self._host.reach_kernel()
+        self._host.looked(self._host)
         return await self._host.probe.look(question)
 
 
@@ -259,7 +260,6 @@ class _Driver(Driver):
 
     async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
         await self._host.reach_kernel()
-        self._host.observed(self._host)
         return await self._host.kernel.observe(scope, keys)
 
     async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:

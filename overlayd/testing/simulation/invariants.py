@@ -73,7 +73,7 @@ class Invariants(trio.abc.Instrument):
         world.written = self.no_subnet_is_held_twice
         for host in world.hosts:
             host.asked = self._count(self._requests, REQUESTS, "asks the store")
-            host.observed = self._count(self._passes, PASSES, "looks at the kernel")
+            host.looked = self._count(self._passes, PASSES, "looks at its host")
             host.applied = self.foreign_state_is_untouched
 
     def _break(self, promise: str, text: str) -> None:

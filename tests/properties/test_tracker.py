@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from overlayd.core.kernel.driver import is_named
-from overlayd.core.kernel.items import Item, KernelState
+from overlayd.core.kernel.items import Item, KernelState, Key
 from overlayd.core.kernel.plan import diff
 from overlayd.core.kernel.tracker import Tracker
 from overlayd.core.network.addresses import Subnet
@@ -23,7 +23,7 @@ class TrackerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.tracker = Tracker()
-        self.kernel: dict[object, Item] = {}
+        self.kernel: dict[Key, Item] = {}
         self.desired = DesiredState(KernelState())
 
     @rule(peers=st.sets(st.sampled_from(PEERS)), base=st.sampled_from(BASES), fresh=st.booleans())

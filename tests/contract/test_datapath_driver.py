@@ -15,6 +15,7 @@ from overlayd.core.kernel.items import Item, KernelState, Link
 from overlayd.testing.kernel import FakeKernel
 from support.loops import open_fake_datapath
 from support.overlay import TUN, adding, removing, subnet, tun
+from support.worlds import LATENCIES
 
 DATAPATH = Datapath(TUN, IPv4Address("10.99.0.1"), 8285, (subnet(1),))
 
@@ -23,10 +24,10 @@ def encap(number: int) -> Encap:
     return Encap(TUN, subnet(number), IPv4Address(f"10.99.0.{number}"), 8285)
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=[*LATENCIES, "real"])
 async def driver(request: pytest.FixtureRequest) -> AsyncIterator[Driver]:
-    if request.param == "fake":
-        kernel = FakeKernel()
+    if request.param in LATENCIES:
+        kernel = FakeKernel(latency=LATENCIES[request.param])
         kernel.add_link(tun())
         yield kernel
         return

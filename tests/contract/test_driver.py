@@ -35,16 +35,16 @@ from support.overlay import (
     tun_node,
     vxlan,
 )
-from support.worlds import DriverWorld, FakeDriverWorld, open_real_world
+from support.worlds import LATENCIES, DriverWorld, FakeDriverWorld, open_real_world
 
 SCOPE = Scope()
 STATIC = 4
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=[*LATENCIES, "real"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[DriverWorld]:
-    if request.param == "fake":
-        yield FakeDriverWorld()
+    if request.param in LATENCIES:
+        yield FakeDriverWorld(LATENCIES[request.param])
         return
     async with open_real_world() as real:
         yield real

@@ -40,9 +40,13 @@ class DriverWorld(Protocol):
     def put(self, item: FdbEntry | Neighbour) -> None: ...
 
 
+LATENCIES = {"fake": 0.0, "slow fake": 0.01}
+"""Seconds that a call takes, by the name of the fake kernel."""
+
+
 class FakeDriverWorld:
-    def __init__(self) -> None:
-        self.driver = FakeKernel()
+    def __init__(self, latency: float = 0.0) -> None:
+        self.driver = FakeKernel(latency=latency)
         for name in ("eth0", "wire"):
             self.driver.add_link(ForeignLink(name))
         self.set_link = self.driver.set_link

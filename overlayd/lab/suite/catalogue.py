@@ -84,7 +84,9 @@ def last_node_leaves(topology: Topology) -> tuple[ProbePair, ...]:
 
 TWO_NODES = "two nodes with a pod each: `overlayd lab up --nodes 2`"
 TWO_PODS = "two pods on a node: `overlayd lab up --pods 2`"
-WRAPPED = "packets that are wrapped, and two nodes with a pod each: `overlayd lab up --backend vxlan`"
+WRAPPED = (
+    "packets that are wrapped as vxlan or udp do, and two nodes with a pod each: `overlayd lab up --backend vxlan`"
+)
 MASQUERADING = "nodes that masquerade: `overlayd lab up --ip-masq`"
 A_POD = "a pod: `overlayd lab up --pods 1`"
 

@@ -81,8 +81,10 @@ def oracle(pair: ProbePair) -> tuple[IPv4Address, IPv4Address]:
 
 @cache
 def encapsulation(spec: LabSpec) -> HostRequirements:
-    """How the backend wraps packets: its UDP port, None where it does not wrap them; the VNI of VXLAN."""
-    return check_backend(parse_config(network_config(spec)), load_backends()).requirements()
+    """How the backend wraps packets: its UDP port, None where it does not wrap them, or in a way that is not known
+    here; the VNI of VXLAN."""
+    needs = check_backend(parse_config(network_config(spec)), load_backends()).requirements()
+    return needs if needs.vni is not None or spec.backend == "udp" else HostRequirements()
 
 
 def position(needs: HostRequirements) -> int:

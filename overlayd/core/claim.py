@@ -5,24 +5,18 @@ from __future__ import annotations
 
 from overlayd.core.decide import Decision
 from overlayd.core.leases.book import LeaseBook
-from overlayd.core.leases.keeper import StoreView, StoreViewed
+from overlayd.core.leases.keeper import StoreViewed, to_view
 
 
 def keeper_input(book: LeaseBook, decision: Decision) -> StoreViewed | None:
-    """Compose the claimer's input; None while something is missing."""
-    network = decision.network
+    """Compose the claimer's input; None while something is missing.
+
+    Before a config is in force the candidate serves: under it a lease that stands is adopted and renewed, and an
+    obstacle on this host keeps only a new one from being claimed.
+    """
+    network = decision.network or decision.candidate
     if network is None or decision.advertised is None or not book.in_sync:
         return None
-    view = StoreView(
-        book.revision,
-        network.record.mod_revision,
-        network.config,
-        book.leases,
-        book.taken,
-        book.holds,
-        book.returns,
-        book.is_frozen,
-        book.damaged,
-        config_is_current=book.config == network.record,
+    return StoreViewed(
+        to_view(book, network.record, network.config, may_claim=decision.may_claim), decision.advertised
     )
-    return StoreViewed(view, decision.advertised)

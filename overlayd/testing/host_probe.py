@@ -61,7 +61,7 @@ class FakeHostProbe:
 
     def _link(self, index: int, link: Link | ForeignLink) -> HostLink:
         if isinstance(link, ForeignLink):
-            return HostLink(index, link.name, link.mtu, link.up)
+            return HostLink(index, link.name, link.mtu, link.up, kind=link.kind)
         ours = is_our_device(self.kernel.devices, link.name, link.kind.word)
         return HostLink(
             index, link.name, link.mtu, link.up, kind=link.kind.word, mac=link.mac, tunnel=link.kind, ours=ours

@@ -32,11 +32,12 @@ KINDS: frozenset[type[Item]] = frozenset({Forwarding, Link, Address, FdbEntry, N
 
 @dataclass(frozen=True)
 class ForeignLink:
-    """A device of a kind that overlayd never makes."""
+    """A device of a kind that overlayd never makes; `kind` as `ip -d link` names it, "" for a physical one."""
 
     name: str
     mtu: int = 1500
     up: bool = True
+    kind: str = ""
 
 
 @dataclass(frozen=True)

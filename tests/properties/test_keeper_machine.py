@@ -25,10 +25,10 @@ from overlayd.core.leases.keeper import (
     KeeperState,
     KeptAlive,
     RefreshView,
-    StoreView,
     StoreViewed,
     Tick,
     belief,
+    to_view,
 )
 from overlayd.core.leases.lease import Attributes
 from overlayd.core.leases.store import CONFIG, Grant, Put, Transaction
@@ -74,12 +74,11 @@ class Keepers(RuleBasedStateMachine):
         book = absorb_snapshot(LeaseBook(), snapshot, asked_at=0)
         assert snapshot.config is not None
         config = parse_config(snapshot.config.value)
-        revision = snapshot.config.mod_revision
         state = self.keepers[number]
         wanted = Attributes(
             (IPv4Address(f"10.99.0.{number + 1}"),), "vxlan", "{}", None, state.node_id, "", state.incarnation
         )
-        return StoreViewed(StoreView(book.revision, revision, config, book.leases, book.taken, book.holds), wanted)
+        return StoreViewed(to_view(book, snapshot.config, config), wanted)
 
     def _tell(self, number: int, event: Event, chance: float) -> None:
         self.keepers[number], command = self.under_test.step(self.keepers[number], event, self.now, chance)

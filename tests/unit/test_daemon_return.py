@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -11,17 +12,21 @@ import trio.testing
 
 from overlayd.core.kernel.driver import Scope
 from overlayd.core.leases.tenure import Belief
+from overlayd.core.status.status import Verdict
+from overlayd.testing.kernel import ForeignLink, ForeignRoute
 from overlayd.testing.simulation.host import SimulatedHost
 from overlayd.testing.store_link import Cut
 from support.cluster import (
     FLANNEL,
     cluster,
+    codes,
     delete,
     key_of,
     put,
     room_for,
     routes,
     subnet_of,
+    write_config,
 )
 
 SCOPE = Scope(frozenset({"eth0"}))
@@ -157,3 +162,54 @@ async def test_a_belief_that_a_backup_brings_back_waits_for_the_thaw(
         await trio.sleep(300)
         assert {first.belief, second.belief} >= {Belief.HELD}
         assert (first.belief, second.belief) != (Belief.HELD, Belief.HELD)
+
+
+async def test_a_lease_that_stands_is_kept_at_a_restart_whatever_preflight_says(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 2) as (_, [node, other], nursery):
+        subnet = subnet_of(node)
+        node.kill()
+        half = next(IPv4Network(subnet_of(other)).subnets())
+        node.kernel.add_route(ForeignRoute(half, "eth0", IPv4Address("10.99.9.9")))
+        await nursery.start(node.run)
+        await trio.sleep(300)
+        assert (subnet_of(node), node.belief) == (subnet, Belief.HELD)
+        assert codes(node) == {"network-overlap"}, "the obstacle is named for as long as it lasts"
+        assert subnet in routes(other)
+        assert node.subnet_file.exists()
+        del node.kernel.routes[half]
+        node.kernel.hint()
+        await trio.sleep(5)
+        assert node.answer().verdict is Verdict.HEALTHY
+
+
+async def test_a_record_that_was_overwritten_by_hand_is_taken_back(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    """As `etcdctl put KEY oops` does: the key is no longer on the node's grant."""
+    async with cluster(tmp_path, 2) as (store, [node, other], _):
+        subnet, grant = subnet_of(node), node.keeper.lease_id
+        await put(store, key_of(node), b"oops")
+        await trio.sleep(5)
+        assert (subnet_of(node), node.belief) == (subnet, Belief.HELD)
+        [record] = [one for one in (await store.snapshot()).subnets if one.name == key_of(node)]
+        assert record.lease_id == grant
+        assert subnet in routes(other)
+        assert other.answer().verdict is Verdict.HEALTHY
+
+
+async def test_subnets_become_smaller_on_a_node_with_pods(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with cluster(tmp_path, 2) as (store, [node, _other], _):
+        old = IPv4Network(subnet_of(node))
+        node.kernel.add_link(ForeignLink("cni0", kind="bridge"))
+        node.kernel.add_route(ForeignRoute(old, "cni0"))
+        node.kernel.hint()
+        await trio.sleep(60)
+        assert node.answer().verdict is Verdict.HEALTHY, "its own pods are in nobody's way"
+        await write_config(store, b'{"Network":"10.244.0.0/16","SubnetLen":26,"Backend":{"Type":"vxlan"}}')
+        await trio.sleep(120)
+        assert subnet_of(node).endswith("/26")
+        assert "network-overlap" not in codes(node)

@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from overlayd.core.leases.book import LeaseBook
 from overlayd.core.leases.codec import encode_attributes, encode_hold, format_hold_name, format_subnet_name
 from overlayd.core.leases.lease import Attributes, Hold, Lease
 from overlayd.core.leases.store import (
@@ -37,6 +38,7 @@ from overlayd.core.leases.store import (
     Grant,
     Guard,
     Put,
+    Record,
     Refused,
     Transaction,
 )
@@ -66,7 +68,9 @@ class StoreView:
     `taken` are the subnets that some key names, whether or not its value is a lease.  `returns` is how often the
     store is known to have gone back in time: revisions before and after that can't be compared.  `damaged` are
     records that can't be read, with empty attributes.  While it is `frozen`, or the config in the store is not
-    the one given here (`config_is_current`, as that one is not sound), nothing may be claimed.
+    the one given here (`config_is_current`, as that one is not sound), nothing may be claimed; nor while an
+    obstacle on this host forbids it (`may_claim`).  A record that is ours already is adopted and renewed all the
+    same.
     """
 
     revision: int
@@ -79,6 +83,24 @@ class StoreView:
     frozen: bool = False
     damaged: tuple[Lease, ...] = ()
     config_is_current: bool = True
+    may_claim: bool = True
+
+
+def to_view(book: LeaseBook, record: Record, config: NetworkConfig, *, may_claim: bool = True) -> StoreView:
+    """Make the keeper's view of a book, for a node that goes by this config, read from this record."""
+    return StoreView(
+        book.revision,
+        record.mod_revision,
+        config,
+        book.leases,
+        book.taken,
+        book.holds,
+        book.returns,
+        book.is_frozen,
+        book.damaged,
+        config_is_current=book.config == record,
+        may_claim=may_claim,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,9 +345,9 @@ def _recognise(state: KeeperState) -> KeeperState:
             return _lose(state, lease.attributes.identity)
     if found is None:
         found = next((lease for lease in store_view.damaged if lease.subnet == served.subnet), None)
-        if found is None or not _is_held(state, found, store_view):
+        if found is None or state.held is None or found.create_revision != state.held.create_revision:
             return _gone(state)
-        return replace(state, held=found)  # it will be written anew
+        return replace(state, held=found)  # nobody else holds it: it will be written again
     if not _is_ours(state, found):
         same = found.attributes.node_id == state.node_id
         return _lose(state, "another incarnation of this node" if same else found.attributes.identity)
@@ -390,6 +412,8 @@ def _decide(state: KeeperState, now: float, chance: float) -> Command | Waiting 
         return _keep(state, store_view, keep, wanted)
     if not store_view.config_is_current:
         return Waiting.CONFIG
+    if not store_view.may_claim:
+        return Waiting.HOST
     taken = [*store_view.taken, *(hold.subnet for hold in store_view.holds if not _is_ours(state, hold))]
     subnet = choose_subnet(store_view.config, taken, state.previous, chance)
     return _claim(state, store_view, subnet, wanted) if subnet is not None else Waiting.SUBNET
@@ -453,11 +477,13 @@ def _keep(state: KeeperState, store_view: StoreView, lease: Lease, wanted: Attri
     name, guards = format_subnet_name(lease.subnet), guards_of(lease)
     if state.held is None:
         guards += (Guard(FROZEN, Field.CREATE_REVISION, 0),)
-    if not lease.is_reservation:
+    hold = _find_hold(store_view, lease.subnet)
+    overwritten = lease in store_view.damaged and hold is None  # a plain put took it off our grant
+    if not lease.is_reservation or overwritten:
         put = Put(name, encode_attributes(wanted), state.lease_id)
         result = replace(lease, attributes=wanted, lease_id=state.lease_id)
         return AskCommit(Transaction(guards, (put,)), result)
-    hold, hold_name = _find_hold(store_view, lease.subnet), format_hold_name(lease.subnet)
+    hold_name = format_hold_name(lease.subnet)
     absent = (Guard(hold_name, Field.CREATE_REVISION, 0),)
     actions = (Put(name, encode_attributes(wanted), 0), Put(hold_name, encode_hold(wanted), state.lease_id))
     transaction = Transaction(guards + (absent if hold is None else _hold_guards(hold)), actions)

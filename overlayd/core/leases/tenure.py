@@ -16,6 +16,7 @@ class Waiting(enum.Enum):
     """What else than time a node without a subnet waits for."""
 
     CONFIG = "the network config can't be used"
+    HOST = "this host is not fit for the network"
     SUBNET = "all subnets are taken"
     THAW = "claims are frozen"
     OTHER_SELF = "another incarnation of this node holds a subnet"

@@ -26,6 +26,7 @@ from overlayd.core.leases.keeper import (
     StoreView,
     StoreViewed,
     Tick,
+    to_view,
 )
 from overlayd.core.leases.store import Grant
 from overlayd.core.network.config import NetworkConfig, parse_config
@@ -96,7 +97,7 @@ class InternTable:
         """The one that is in force."""
         found = stores.snapshot(self.stores.values[store]).config
         assert found is not None
-        return self._configs[found.value]
+        return self._configs.get(found.value, next(iter(self._configs.values())))
 
     # A node
 
@@ -149,18 +150,13 @@ class InternTable:
     def _view(self, number: int) -> StoreView:
         """What a node that sees the whole store now decides on."""
         book = absorb_snapshot(LeaseBook(), stores.snapshot(self.stores.values[number]), 0)
-        config = book.config
-        assert config is not None
-        return StoreView(
-            book.revision,
-            config.mod_revision,
-            self._configs[config.value],
-            book.leases,
-            book.taken,
-            book.holds,
-            0,
-            book.is_frozen,
-        )
+        record = book.config
+        assert record is not None
+        if record.value in self._configs:
+            return to_view(book, record, self._configs[record.value])
+        # a config that is not sound: every node goes by the first one, as it was read then
+        first = next(iter(self._configs))
+        return to_view(book, replace(record, value=first, mod_revision=1), self._configs[first])
 
     def _ended(self, store: int, lease_id: int) -> int:
         return self.stores.number(stores.end(self.stores.values[store], lease_id))

@@ -24,7 +24,8 @@ class ModelInvariants:
         self._recorded = cache(self._is_recorded)
 
     def find_violation(self, world: ModelWorld) -> str | None:
-        if (fault := self._fault(world.store)) is not None:
+        overwritten = self.parts.scenario.budget.overwrite > 0
+        if not overwritten and (fault := self._fault(world.store)) is not None:
             return fault
         held = [(place, subnet) for place, number in enumerate(world.nodes) if (subnet := self.held(number))]
         for (place, subnet), (other, theirs) in itertools.combinations(held, 2):

@@ -62,7 +62,8 @@ def _is_at_rest(model: Model, world: ModelWorld) -> bool:
 
 
 def _waits_honestly(model: Model, world: ModelWorld, place: int) -> bool:
-    """Each subnet is held by another node, or reserved for it; and the node says that all are taken."""
+    """Each subnet is held by another node, or reserved for it, or nobody knows whose it is; and the node says that
+    all are taken.  Or the config is not sound, and it says that."""
     parts, number = model.parts, world.nodes[place]
     seen = parts.view(world.store)
     in_use = [held for other in world.nodes if (held := model.held(other)) is not None]
@@ -70,10 +71,13 @@ def _waits_honestly(model: Model, world: ModelWorld, place: int) -> bool:
     for lease in seen.leases:
         if lease.is_reservation and lease.attributes.node_id != own:
             in_use.append(lease.subnet)
+    in_use += [lease.subnet for lease in seen.damaged]  # nobody knows whose they are
     every = (subnet_at(seen.config, nth) for nth in range(seen.config.capacity))
-    if not all(any(subnet.overlaps(other) for other in in_use) for subnet in every):
+    is_full = all(any(subnet.overlaps(other) for other in in_use) for subnet in every)
+    if not is_full and seen.config_is_current:
         return False
     if parts.nodes.values[number].keeper.pending is None:
         number = parts.deliver(number, "news", world.store)[0]
     state = parts.nodes.values[number].keeper
-    return state.waits_for is Waiting.SUBNET or isinstance(state.pending, AskGrant | AskKeepalive)
+    why = Waiting.SUBNET if seen.config_is_current else Waiting.CONFIG
+    return state.waits_for is why or isinstance(state.pending, AskGrant | AskKeepalive)

@@ -196,7 +196,15 @@ def _what_counts(state: KeeperState, store_view: StoreView) -> StoreView:
         config_revision = 0  # there is nothing to claim
     if _is_safe(state, store_view, own, rivals, holds):
         taken, config_revision = (), 0  # what it holds is there to be kept, so no other is claimed
-    return StoreView(0, config_revision, store_view.config, leases, taken, holds, 0, store_view.frozen)
+    return replace(
+        store_view,
+        revision=0,
+        config_revision=config_revision,
+        leases=leases,
+        taken=taken,
+        holds=holds,
+        returns=0,
+    )
 
 
 def _is_safe(

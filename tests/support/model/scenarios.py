@@ -41,6 +41,10 @@ EVERYDAY = (
     ModelScenario(
         "a reservation", (ONE,), Budget(end=1, reserve=1), nodes=2, brisk=True, reservable=("10.244.1.0/24",)
     ),
+    ModelScenario(
+        "a lease overwritten by hand", (ONE,), Budget(overwrite=1, end=1), nodes=2, recorded=False, brisk=True
+    ),
+    ModelScenario("a config that is not sound", (ONE,), Budget(misconfigure=1, end=1), nodes=2, brisk=True),
 )
 """Each kind of trouble in some world that is searched to its end, all within a minute."""
 
@@ -55,6 +59,10 @@ LONG = (
     ModelScenario(
         "reservations", (TWO,), Budget(reserve=2, end=1), nodes=2, brisk=True, reservable=("10.244.1.0/24",)
     ),
+    ModelScenario(
+        "a lease of two overwritten", (TWO,), Budget(overwrite=1, end=1), nodes=2, recorded=False, brisk=True
+    ),
+    ModelScenario("an unsound config, two subnets", (TWO,), Budget(misconfigure=1, end=1), nodes=2, brisk=True),
     ModelScenario("three nodes, two subnets, an end", (TWO,), Budget(end=1), brisk=True),
     ModelScenario("three nodes in trouble", (ONE,), TROUBLE._replace(end=1), brisk=True),
     ModelScenario("two faults", (ONE,), TROUBLE._replace(faults=2, end=1), nodes=2, brisk=True),

@@ -24,7 +24,7 @@ from overlayd.core.leases.keeper import (
     KeeperState,
     RefreshView,
 )
-from overlayd.core.leases.store import CONFIG, FROZEN, Delete, Put, Snapshot, Transaction
+from overlayd.core.leases.store import CONFIG, FROZEN, SUBNETS, Delete, Put, Snapshot, Transaction
 from overlayd.core.network.addresses import Subnet
 from support.model import store as stores
 from support.model.interning import InternTable
@@ -169,6 +169,15 @@ class Transitions:
             nth = len(self.scenario.configs) - budget.configure
             after, spent = self._configured(world.store, nth), parts.spent(world.budget, "configure")
             yield ("config takes effect", nth), world._replace(store=after, budget=spent)
+        if budget.overwrite:
+            spent = parts.spent(world.budget, "overwrite")
+            for record in store.records:
+                if record.name.startswith(SUBNETS):
+                    after = self._put(world.store, record.name, b"\xff")
+                    yield (f"somebody overwrites {record.name}", -1), world._replace(store=after, budget=spent)
+        if budget.misconfigure:
+            after, spent = self._put(world.store, CONFIG, b"{"), parts.spent(world.budget, "misconfigure")
+            yield ("a config that is not sound takes effect", -1), world._replace(store=after, budget=spent)
         if budget.reserve:
             spent = parts.spent(world.budget, "reserve")
             for what, command in self._asks(world.store):
@@ -227,6 +236,10 @@ class Transitions:
     def _configure(self, store: int, nth: int) -> int:
         put = Put(CONFIG, self.scenario.configs[nth].encode(), 0)
         after, _ = stores.commit(self.parts.stores.values[store], Transaction((), (put,)))
+        return self.parts.stores.number(after)
+
+    def _put(self, store: int, name: str, value: bytes) -> int:
+        after, _ = stores.commit(self.parts.stores.values[store], Transaction((), (Put(name, value, 0),)))
         return self.parts.stores.number(after)
 
     def _restore(self, backup: int) -> int:

@@ -48,6 +48,10 @@ class Budget(NamedTuple):
     """The next config takes effect."""
     reserve: int = 0
     """An operator reserves a subnet for a node, or takes the reservation away."""
+    overwrite: int = 0
+    """Somebody puts what no one can read over a lease, by hand and without its grant."""
+    misconfigure: int = 0
+    """A config that is not sound takes effect."""
     restore: int = 0
     """The store is restored from the backup, claims are frozen."""
     ticks: int = 99

@@ -15,7 +15,10 @@ from overlayd.core.kernel.items import Item, KernelState, Key
 
 
 class CompositeDriver(Driver):
-    """All `drivers` as one.  Raises ValueError where two of them claim one type, or one noun."""
+    """All `drivers` as one.  Raises ValueError where two of them claim one type.
+
+    They may share a noun: a driver that makes devices of a kind of its own has link items of its own.
+    """
 
     def __init__(self, drivers: Iterable[Driver]) -> None:
         self._drivers = tuple(drivers)
@@ -70,13 +73,11 @@ class CompositeDriver(Driver):
 
 def _owners(drivers: Sequence[Driver]) -> Mapping[type[Item], Driver]:
     owners: dict[type[Item], Driver] = {}
-    nouns: dict[str, type[Item]] = {}
     for driver in drivers:
         for kind in driver.kinds:
-            other = nouns.setdefault(kind.noun, kind)
-            if kind in owners or other is not kind:
-                raise ValueError(f"two drivers have {kind.noun} items: {other.__qualname__}, {kind.__qualname__}")
-            owners[kind] = driver
+            if (other := owners.setdefault(kind, driver)) is not driver:
+                names = " and ".join(type(each).__qualname__ for each in (other, driver))
+                raise ValueError(f"{names} both claim the items of {kind.__module__}.{kind.__qualname__}")
     return owners
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overlayd.core.firewall.conflicts import ForeignFirewalls
+from overlayd.core.kernel.datapath import DatapathUnavailableError
 from overlayd.core.kernel.driver import Driver, OpenDriver
 from overlayd.host.composite_driver import CompositeDriver
 from overlayd.host.firewall_conflicts import open_foreign_firewall_reader
@@ -36,7 +37,8 @@ async def open_drivers(
     """Open the drivers of this network namespace, or of another one (see `in_netns`).
 
     `installed` are those of other packages, by name; `implementation` is for them.  `run_dir`: where to keep what
-    lives in this process, None for nowhere.  Raises DatapathUnavailableError.
+    lives in this process, None for nowhere.  Raises DatapathUnavailableError, also where two drivers claim one
+    kind of items.
     """
     async with AsyncExitStack() as stack:
         others: list[Driver] = []
@@ -50,4 +52,8 @@ async def open_drivers(
         iptables, firewalls = stack.enter_context(open_foreign_firewall_reader(netns))
         devices = [pattern for other in others for pattern in other.devices]
         kernel = await stack.enter_async_context(open_netlink_driver(netns, devices))
-        yield HostDrivers(CompositeDriver([kernel, *others, nft, iptables]), nft.read_drops, firewalls.look)
+        try:
+            driver = CompositeDriver([kernel, *others, nft, iptables])
+        except ValueError as error:
+            raise DatapathUnavailableError(f"of these drivers one must be uninstalled: {error}") from error
+        yield HostDrivers(driver, nft.read_drops, firewalls.look)

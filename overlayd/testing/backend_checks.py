@@ -78,7 +78,7 @@ def check_it_can_be_parsed_without_options(case: BackendCase) -> None:
 
 
 def check_a_driver_has_each_item_and_each_device(case: BackendCase) -> None:
-    """Else it could not be put in place, or nobody would know it again."""
+    """Else it could not be put in place, or the next life would not know it."""
     for state in case.states():
         for item in state:
             assert type(item) in case.kinds, f"no driver has {item}"

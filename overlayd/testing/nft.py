@@ -36,7 +36,7 @@ class FakeNft:
     def put(self, item: Item) -> Failure | None:
         match item:
             case NftTable():
-                if self.table != item:  # an odd one is made anew
+                if self.table != item:  # an odd one is replaced
                     self.flush()
                     self.counters.update(dict.fromkeys(COUNTERS, 0))
                 self.table = item

@@ -1,7 +1,7 @@
 """The datapath as a driver: it runs while its item is desired, and its table is what the entries say.
 
 One that died is not started again from here.  It is no longer observed, so the reconciler adds it again, as it
-would add a route that somebody deleted; all that is done about it here is to refuse that if it dies all the time.
+would add a route that was deleted; this driver only refuses that while it dies again and again.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class _Driver(Driver):
 
 
 def _is_moved(before: Datapath | None, after: Datapath) -> bool:
-    """Whether it has to attach anew, beyond what a table can say."""
+    """Tell whether it has to attach again: whether more than its table differs."""
     return before is None or (before.link, before.local, before.port) != (after.link, after.local, after.port)
 
 

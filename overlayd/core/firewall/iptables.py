@@ -1,6 +1,6 @@
 """The two rules that overlayd has in iptables: packets from the network and to it are accepted, first of all.
 
-Docker, and many a hardened host, let FORWARD drop whatever nobody has accepted.  No table of our own helps against
+Docker, and many a hardened host, let FORWARD drop all that no rule accepts.  No table of our own helps against
 that: a packet passes only if every filter lets it.  So the two rules stand in the others' chain, before all that
 others put there, in each *variant* of iptables that is in use.  There are two variants, which know nothing of each
 other: `nft` keeps its tables in nf_tables, `legacy` in the kernel's older place.  What is not in use drops

@@ -2,7 +2,7 @@
 
 Ours is the table `overlayd` of the family inet, as a whole and by its name, and nothing outside of it: that is how
 a restarted daemon knows it, and why a table of almost the same name is safe.  Inside stands only what is declared
-here; whatever else somebody put there makes the table `odd`, and an odd table is made anew.
+here; anything else there makes the table `odd`, and an odd table is replaced.
 
 A rule is nft's own syntax, written as `host/nft/listing.py` writes down what it finds, so that rules can be
 compared as text.  Drops are counted by named counters, which outlive a rewritten chain.

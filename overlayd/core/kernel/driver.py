@@ -51,7 +51,7 @@ class Scope:
     """What `observe` counts as ours, beyond what lives on a device of ours.
 
     `underlay`: gateway routes with our protocol number on these interfaces are ours (host-gw, direct
-    routing).  The same protocol number on any other foreign device is somebody else's.
+    routing).  The same protocol number on any other foreign device belongs to another program.
     """
 
     underlay: frozenset[str] = frozenset()
@@ -60,7 +60,7 @@ class Scope:
 @dataclass(frozen=True, slots=True)
 class DevicePattern:
     """Devices that are ours: `name` is a regular expression for the whole of it, `kind` the word for the kind in
-    `ip -d link`.  A device of one of these names and another kind is somebody else's."""
+    `ip -d link`.  A device of one of these names and another kind is foreign."""
 
     name: str
     kind: str

@@ -98,7 +98,7 @@ class Item:
 
     @property
     def container(self) -> Key | None:
-        """The key of what takes it along when that goes or is made anew: its link, its table."""
+        """The key of what takes it along when that goes or is replaced: its link, its table."""
         return None
 
     def needs(self, desired: Mapping[Key, Item]) -> Iterable[Key]:
@@ -134,7 +134,7 @@ class VxlanKind:
     """A VXLAN device's own attributes (linux/if_link.h, IFLA_VXLAN_*).
 
     A difference here means a new device; MAC, MTU and up/down of the link are changed in place.  `extra` is
-    what else is set on a device, in the words of `ip -d link`, that overlayd never sets: no wish has any.
+    what else is set on a device, in the words of `ip -d link`, that overlayd never sets: no desired link has any.
     """
 
     word: ClassVar[str] = "vxlan"
@@ -157,7 +157,7 @@ class VxlanKind:
 class TunKind:
     """A TUN device that stays when no process is attached (linux/if_tun.h: IFF_TUN, TUNSETPERSIST).
 
-    The offloads of such a device are whatever the process that attaches asks for, so no wish names them.
+    The offloads of such a device are whatever the process that attaches asks for, so no desired link names them.
     `extra` is what an observed device has that overlayd never asks for, such as `multi_queue`.
     """
 
@@ -320,7 +320,7 @@ def _order(item: Item) -> tuple[object, ...]:
 class KernelState:
     """A set of items with distinct keys.  It is an actual or a desired state, never both.
 
-    `index` are the items by their keys, if somebody has that at hand."""
+    `index` are the items by their keys, where the caller has them."""
 
     items: frozenset[Item] = frozenset()
     by_key: Mapping[Key, Item] = field(init=False, repr=False, compare=False, hash=False)

@@ -3,7 +3,7 @@
 Nothing is made by looking: `iptables-nft` is asked only where its table is there, and `iptables-legacy`, which
 makes a table by the mere question, only where the kernel says that it has one.  A listing of the former is
 believed as long as the generation of nf_tables is the same.  Of the latter no event tells: while it is in use it
-is listed anew every few seconds, and a difference is told as a change.
+is listed every few seconds, and a difference is told as a change.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _EVERYTHING: Keys = frozenset(ForwardRules(variant, ()).key for variant in Varia
 
 @dataclass(frozen=True, slots=True)
 class InUse:
-    """Which variants somebody else uses, and why some other one could not be looked at.  `legacy` is what
+    """Which variants other programs use, and why some other one could not be looked at.  `legacy` is what
     iptables-legacy-save has written, "" where there is nothing."""
 
     variants: frozenset[Variant] = frozenset()

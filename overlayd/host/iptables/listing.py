@@ -18,8 +18,8 @@ _RULE = re.compile(r"^-A (\S+) (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The table `filter` of one variant.  `ours`: None where there is none of ours.  `in_use`: somebody else has a
-    rule in it, or a policy that does not let everything pass."""
+    """The table `filter` of one variant.  `ours`: None where there is none of ours.  `in_use`: others have a rule
+    in it, or a policy that does not let everything pass."""
 
     ours: ForwardRules | None = None
     in_use: bool = False

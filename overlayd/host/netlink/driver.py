@@ -219,10 +219,8 @@ class _NetlinkDriver(Driver):
         return await self._set(link, existing)
 
     async def _create(self, link: Link, index_of: Mapping[str, int]) -> Failure | None:
-        if not is_our_device(self._netlink.devices, link.name, link.kind.word):  # nobody would know it again
-            return Failure(
-                errno.EINVAL, f"no driver has declared {link.kind.word} devices of the name {link.name}"
-            )
+        if not is_our_device(self._netlink.devices, link.name, link.kind.word):  # the next life would not know it
+            return Failure(errno.EINVAL, f"no driver declares {link.kind.word} devices of the name {link.name}")
         if isinstance(link.kind, TunKind):
             refused = create_tun(link.name, self._netlink.netns)
         elif (underlay := index_of.get(link.kind.underlay)) is not None:

@@ -107,7 +107,7 @@ def parse_vxlan(message: wire.Message, names: dict[int, str]) -> VxlanKind:
     """The vxlan device in a link message, `names` being the interfaces by index.
 
     An underlay that is gone, or that there never was, is called by its index with a space in it: no interface
-    can have such a name, so the device equals no wish.
+    can have such a name, so the device equals no desired one.
     """
     whole = ifinfmsg(wire.HEADER.pack(wire.HEADER.size + len(message.body), message.kind, 0, 0, 0) + message.body)
     whole.decode()

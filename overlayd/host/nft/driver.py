@@ -1,8 +1,8 @@
 """The driver of what nft keeps: our table, its chains, and the senders in its set.
 
 It remembers nothing but the last listing, and that is believed only as long as the kernel's generation says that
-no transaction came after it.  What was written is read back at once: should an nft list a thing otherwise than it
-was written, then that is a refusal, to be tried ever more seldom, and no reason to write it again and again.
+no transaction came after it.  What was written is read back at once.  A difference is a refusal, retried with
+backoff, and no reason to write it again and again.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _concerned(message: Message) -> Keys:
 
 
 def _judge(wanted: Item, there: KernelState) -> Failure | None:
-    """Whether nft lists what was written as it was written; what is not there at all, somebody took away."""
+    """Whether nft lists what was written as it was written; what is not there at all was taken away since."""
     table = there.by_key.get(NftTable().key, NftTable())
     found = there.by_key.get(wanted.key, wanted)
     if table == NftTable() and found == wanted:

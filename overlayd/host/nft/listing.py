@@ -1,9 +1,9 @@
 """From `nft --json list table` to items.
 
 A rule is written down in nft's syntax, as overlayd writes it; what overlayd never writes is shown as JSON, and so
-equals no wish.  What can't be an item, in the table or in its set, makes the table odd.  The form of the JSON is
-described in libnftables-json(5).  It differs by version: a single flag is a word or a list of one, and from 1.1.1
-on the type of a set is told by what it is compared with.
+equals no desired one.  What can't be an item, in the table or in its set, makes the table odd.  The form of the
+JSON is described in libnftables-json(5).  It differs by version: a single flag is a word or a list of one, and
+from 1.1.1 on the type of a set is told by what it is compared with.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small questions to nf_tables by netlink, and its events: what would be too dear to start nft for.
+"""Cheap nf_tables queries and events over netlink, to avoid spawning nft.
 
 The kernel counts the transactions of a namespace, whoever makes them: as long as this number, the generation, is
 the same, the table is as it was listed.  Sources: linux/netfilter/nfnetlink.h for the frame, nf_tables.h beside it

@@ -1,6 +1,6 @@
 """From operations to what `nft -f -` is told.
 
-One script is one transaction: all of it or nothing.  A chain that is to change is taken away and made anew within
+One script is one transaction: all of it or nothing.  A chain that is to change is deleted and added again within
 it, so that no packet meets an instant without it.  Each command is one line, by which nft names what it refuses.
 """
 
@@ -28,7 +28,7 @@ _SET = f"add set {_OURS} {SENDERS} {{ typeof {SENDERS_TYPE}; flags interval; }}"
 
 FEW = 10
 """Senders that are removed one by one, at most.  The kernel looks for each through the whole set: of five
-thousand, two hundred take two seconds, and to make the set anew a tenth of one."""
+thousand, two hundred take two seconds, and to replace the whole set a tenth of one."""
 
 
 def commands(operation: Operation) -> list[str]:
@@ -37,8 +37,8 @@ def commands(operation: Operation) -> list[str]:
         case NftTable():
             if operation.verb is Verb.REMOVE:
                 return [f"delete table {_OURS}"]
-            anew = [f"delete table {_OURS}"] if operation.verb is Verb.CHANGE else []
-            return [f"add table {_OURS}", *anew, *_frame()]
+            remake = [f"delete table {_OURS}"] if operation.verb is Verb.CHANGE else []
+            return [f"add table {_OURS}", *remake, *_frame()]
         case NftChain() as chain:
             if operation.verb is Verb.REMOVE:
                 return [f"delete chain {_OURS} {chain.name}"]

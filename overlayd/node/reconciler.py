@@ -50,8 +50,9 @@ class Reconciler:
         self._clock = clock
         self._retries = Retries()
         self._tracker = Tracker()
-        self._doubts: Keys = ALL
+        self._doubts: set[Key] = set()
         """What may have changed since it was observed last."""
+        self._all_in_doubt = True
         self._resynced_at = clock()
         self._scope = Scope()
         self._counters = Counters()
@@ -70,8 +71,14 @@ class Reconciler:
 
     def _changed(self, keys: Keys) -> None:
         """Remember what to observe in the next pass."""
-        self._doubts = ALL if keys is ALL or self._doubts is ALL else self._doubts | keys
+        self._doubt(keys)
         self.wake_up.ring(KERNEL)
+
+    def _doubt(self, keys: Keys) -> None:
+        if keys is ALL:
+            self._all_in_doubt = True
+        else:
+            self._doubts |= keys
 
     def _until_next(self, began: float) -> float:
         times = [self._resynced_at + RESYNC, self._retries.next_at(began)]
@@ -79,8 +86,8 @@ class Reconciler:
 
     async def _pass(self, reasons: frozenset[str]) -> None:
         if self._clock() >= self._resynced_at + RESYNC:
-            self._doubts, reasons = ALL, (reasons - {RETRY}) | {RESYNCED}
-        if self._doubts is ALL:
+            self._all_in_doubt, reasons = True, (reasons - {RETRY}) | {RESYNCED}
+        if self._all_in_doubt:
             self._resynced_at = self._clock()
         decision, trouble = await self._decide(), ""
         if decision.target is not None:
@@ -94,20 +101,21 @@ class Reconciler:
         """Apply what is missing; why the kernel could not be observed, "" if it was."""
         self._tracker.want(target.desired)
         if target.scope != self._scope:
-            self._scope, self._doubts = target.scope, ALL
+            self._scope, self._all_in_doubt = target.scope, True
         try:
             for _ in range(ROUNDS):
                 await self._observe()
                 if not await self._carry_out(self._tracker.plan(sweep=target.sweep)):
                     break
         except OSError as error:
-            self._doubts = ALL
+            self._all_in_doubt = True
             return f"the kernel can't be asked: {error}"
         return ""
 
     async def _observe(self) -> None:
         """Look at what is in doubt, and at nothing else."""
-        keys, self._doubts = self._doubts, frozenset()
+        keys = ALL if self._all_in_doubt else frozenset(self._doubts)
+        self._doubts, self._all_in_doubt = set(), False
         if keys is ALL or keys:
             self._tracker.observed(await self._driver.observe(self._scope, keys), keys)
 
@@ -142,7 +150,7 @@ class Reconciler:
         self._tracker.applied(operation for operation, failure in outcomes.items() if failure is None)
         refused = frozenset(operation.item.key for operation, failure in outcomes.items() if failure is not None)
         moved = any(self._tracker.contains_others(operation.item) for operation in outcomes)
-        self._doubts = ALL if moved or self._doubts is ALL else self._doubts | refused
+        self._doubt(ALL if moved else refused)
 
     def _record(self, outcomes: dict[Operation, Failure | None]) -> None:
         for operation, failure in outcomes.items():

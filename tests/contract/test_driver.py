@@ -363,7 +363,9 @@ async def test_what_the_outside_deletes_or_replaces_is_seen_and_mended(world: Dr
 
 
 async def test_a_change_from_outside_is_hinted_at(world: DriverWorld) -> None:
+    """Also one of a link that routes of ours may go by: the kernel takes these away without a word."""
     await install(world.driver, node(1, peers=(2,)))
+    await world.driver.observe(Scope(frozenset({"eth0"})))
     async with open_changes(world.driver) as hints:
         for entry in (neighbour(2), route(2), fdb_entry(2)):
             world.delete(entry)

@@ -41,14 +41,16 @@ HOST_GW = DesiredState(
 
 
 class CountingDriver(Driver):
-    """Counts the operations that go through it."""
+    """Counts the operations that go through it, and the looks at all that there is."""
 
     def __init__(self, inner: Driver) -> None:
         self._inner = inner
         self.kinds = inner.kinds
         self.operations = 0
+        self.looks = 0
 
     async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
+        self.looks += keys is ALL
         return await self._inner.observe(scope, keys)
 
     async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:
@@ -195,3 +197,27 @@ async def test_the_kernel_refuses_one_peer_and_serves_the_others() -> None:
         [failed_operation] = reports[-1].retries.failed_operations.values()
         assert "nowhere" in failed_operation.failure.reason
         nursery.cancel_scope.cancel()
+
+
+async def test_own_writes_and_foreign_changes_cause_no_look() -> None:
+    """Programming peers tells of thousands of changes, all of them our own; and hosts have a life of their own."""
+    async with open_real_world() as world, kept(world, VXLAN) as driver:
+        before = driver.looks
+        for number in range(20):
+            ip(world.netns, f"link add pod{number} type veth peer name pod{number}b")
+            ip(world.netns, f"link set pod{number} up")
+            ip(world.netns, f"route add 192.0.2.{number}/32 dev eth0")
+            ip(world.netns, f"route delete 192.0.2.{number}/32 dev eth0")
+        world.delete(overlay.fdb_entry(3))  # one change that counts, and ends the wait
+        await reached(world, VXLAN)
+        await quiet(driver)
+        assert driver.looks - before <= 3
+
+
+async def test_programming_many_peers_takes_two_looks() -> None:
+    numbers = range(2, 202)
+    many = DesiredState(
+        overlay.node(), {Subnet((overlay.subnet(n),)): KernelState.of(overlay.peer(n)) for n in numbers}
+    )
+    async with open_real_world() as world, kept(world, many) as driver:
+        assert driver.looks <= 4, "the devices that were made are looked at again, the peers are not"

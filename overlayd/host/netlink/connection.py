@@ -53,6 +53,12 @@ class Netlink:
         self.netns = netns
         self.devices = devices
 
+    @property
+    def port(self) -> int:
+        """The number of this socket, by which notifications of what it did are known."""
+        number: int = self._sock.getsockname()[0]
+        return number
+
     async def execute(self, requests: Sequence[Request]) -> tuple[Refusal | None, ...]:
         """Send requests in order; for each the kernel's refusal, or None where it was done.
 

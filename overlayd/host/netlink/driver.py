@@ -13,6 +13,7 @@ Nothing is remembered between two calls but the devices' indices, and these only
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network
@@ -50,7 +51,7 @@ from overlayd.core.kernel.items import (
 from overlayd.core.network.addresses import Family, IPAddress, Mac
 from overlayd.host.netlink import links, wire
 from overlayd.host.netlink.connection import Netlink, open_netlink, open_notifications, tell_changes
-from overlayd.host.netlink.dumps import read_addresses, read_links, read_route_rows
+from overlayd.host.netlink.dumps import link_index, link_name, read_addresses, read_links, read_route_rows
 from overlayd.host.netlink.entries import (
     AF_BRIDGE,
     NUD_PERMANENT,
@@ -72,6 +73,7 @@ from overlayd.host.tun import create_tun
 _GROUPS = (1, 3, 5, 7, 9, 24)
 """linux/rtnetlink.h, RTNLGRP_: LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV4_NETCONF (forwarding)."""
 
+NONE: Keys = frozenset()
 _NOWHERE = IPv4Address(0)
 """Stands for what nothing desired has: an FDB entry's several or special destinations."""
 
@@ -99,6 +101,12 @@ class _NetlinkDriver(Driver):
     def __init__(self, netlink: Netlink) -> None:
         self._netlink = netlink
         self._our_names: Mapping[int, str] | None = None
+        self._underlay: frozenset[int] = frozenset()
+        self._scope = Scope()
+        self._fdb_written: dict[Key, IPAddress | None] = {}
+        """What was written last: None for what was removed, _NOWHERE for what is not known."""
+        self._destinations: set[tuple[bytes, int]] = set()
+        """Where routes of ours lead, or have led."""
 
     async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
         """Only those tables are listed that have any of the keys."""
@@ -125,8 +133,9 @@ class _NetlinkDriver(Driver):
                 items += _fdb_entries(name, await self._read_neighbours(AF_BRIDGE, index))
             if is_wanted(Neighbour):
                 items += _neighbours(name, await self._read_neighbours(0, index))
+        underlay = {link.index: link.name for link in all_links if link.name in scope.underlay}
+        self._scope, self._underlay = scope, frozenset(underlay)
         if is_wanted(Route):
-            underlay = {link.index: link.name for link in all_links if link.name in scope.underlay}
             items += await self._observe_routes(names, underlay)
         return KernelState.of(items)
 
@@ -151,6 +160,8 @@ class _NetlinkDriver(Driver):
             key = (row.destination, row.prefixlen)
             in_effect = key not in seen
             seen.add(key)
+            if row.protocol == ROUTE_PROTOCOL:
+                self._destinations.add(key)
             if not in_effect or row.protocol != ROUTE_PROTOCOL or row.kind != RTN_UNICAST or not row.plain:
                 continue
             name = ours.get(row.ifindex) or (underlay.get(row.ifindex) if row.gateway else None)
@@ -180,6 +191,7 @@ class _NetlinkDriver(Driver):
         running: dict[int, OperationSteps] = {
             i: operation_steps(operation, index_of) for i, operation in operations.items()
         }
+        self._note_written((operation, None) for operation in operations.values())  # before the kernel tells of it
         answers: dict[int, Refusal | None] = dict.fromkeys(running)
         while running:
             requests = {}
@@ -190,6 +202,7 @@ class _NetlinkDriver(Driver):
                     outcomes[i] = _failure(end.value) if end.value else None
                     del running[i]
             answers = dict(zip(requests, await self._netlink.execute(list(requests.values())), strict=True))
+        self._note_written((operation, outcomes[i]) for i, operation in operations.items() if outcomes[i])
 
     async def _apply_device(self, operation: Operation) -> Failure | None:
         found = await read_links(self._netlink)
@@ -284,22 +297,65 @@ class _NetlinkDriver(Driver):
             nursery.cancel_scope.cancel()
 
     def _concerned(self, message: wire.Message) -> Keys:
-        """The entry that a message is about.  One about devices, addresses, settings or others' routes may concern
-        anything; pods' ARP and the bridges' learning, neighbours of foreign devices, nothing."""
-        if message.kind in (wire.RTM_NEWNEIGH, wire.RTM_DELNEIGH) and self._our_names is not None:
-            name = self._our_names.get(neighbour_index(message.body))
-            return frozenset() if name is None else _neighbour_keys(name, parse_neighbour(message.body))
-        if message.kind in (wire.RTM_NEWROUTE, wire.RTM_DELROUTE) and message.body[0] == Family.IPV4:
-            route = parse_route(message.body)
-            if route.protocol == ROUTE_PROTOCOL:
-                return frozenset({("route", IPv4Network((route.destination, route.prefixlen)))})
+        """Name what a notification is about: nothing of ours, one entry, or, where devices are concerned, all.
+
+        What this driver did itself is no news: its notifications bear the port of its socket.  Those of FDB
+        entries don't, and are told by what was written.
+        """
+        if self._our_names is None:
+            return ALL
+        match message.kind:
+            case wire.RTM_NEWNEIGH | wire.RTM_DELNEIGH:
+                name = self._our_names.get(neighbour_index(message.body))
+                if name is None or message.port == self._netlink.port:
+                    return NONE
+                return self._neighbour_keys(name, message)
+            case wire.RTM_NEWROUTE | wire.RTM_DELROUTE:
+                return NONE if message.port == self._netlink.port else self._route_keys(message)
+            case wire.RTM_NEWADDR if message.port == self._netlink.port:
+                return NONE
+            case wire.RTM_NEWLINK | wire.RTM_DELLINK | wire.RTM_NEWADDR | wire.RTM_DELADDR:
+                index = link_index(message.body)
+                return ALL if index in self._our_names or self._may_carry(index, message) else NONE
+            case wire.RTM_NEWNETCONF | wire.RTM_DELNETCONF:
+                return frozenset({Forwarding(Family.IPV4).key})
         return ALL
 
+    def _may_carry(self, index: int, message: wire.Message) -> bool:
+        """Tell whether the link is the underlay's, whose routes may go without a word, or new and perhaps ours."""
+        if index in self._underlay:
+            return True
+        if message.kind != wire.RTM_NEWLINK:
+            return False
+        name = link_name(message)
+        return name in self._scope.underlay or any(re.fullmatch(each.name, name) for each in self._netlink.devices)
 
-def _neighbour_keys(link: str, row: NeighbourRow) -> frozenset[Key]:
-    if row.family == AF_BRIDGE:
-        return frozenset({("fdb", link, row.mac)})
-    return frozenset({("neighbour", link, row.destination)})
+    def _neighbour_keys(self, link: str, message: wire.Message) -> Keys:
+        row = parse_neighbour(message.body)
+        if row.family != AF_BRIDGE:
+            return frozenset({("neighbour", link, row.destination)})
+        key = ("fdb", link, row.mac)
+        told = row.destination if message.kind == wire.RTM_NEWNEIGH else None
+        return NONE if self._fdb_written.get(key, _NOWHERE) == told else frozenset({key})
+
+    def _route_keys(self, message: wire.Message) -> Keys:
+        """Name the route to this destination, if it is ours or stands where one of ours does."""
+        if message.body[0] != Family.IPV4:
+            return NONE
+        row = parse_route(message.body)
+        destination = (row.destination, row.prefixlen)
+        if row.protocol != ROUTE_PROTOCOL and destination not in self._destinations:
+            return NONE
+        return frozenset({("route", IPv4Network(destination))})
+
+    def _note_written(self, operations: Iterable[tuple[Operation, Failure | None]]) -> None:
+        for operation, failure in operations:
+            item, gone = operation.item, operation.verb is Verb.REMOVE
+            if isinstance(item, FdbEntry):
+                self._fdb_written[item.key] = _NOWHERE if failure else None if gone else item.destination
+            elif isinstance(item, Route):
+                network = item.destination
+                self._destinations.add((network.network_address.packed, network.prefixlen))
 
 
 def _fdb_entries(link: str, rows: Sequence[NeighbourRow]) -> list[Item]:

@@ -25,6 +25,7 @@ from overlayd.host.tun import parse_tun
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=BBBBi")
 _U32 = struct.Struct("=I")
+_INDEX = struct.Struct("=i")
 
 _IFF_UP = 0x1
 _IFF_LOOPBACK = 0x8
@@ -53,11 +54,21 @@ async def read_host_facts(netlink: Netlink) -> HostFacts:
 async def read_links(netlink: Netlink) -> tuple[HostLink, ...]:
     query = _IFINFOMSG.pack(0, 0, 0, 0, 0) + attribute(_IFLA_EXT_MASK, _U32.pack(_RTEXT_FILTER_SKIP_STATS))
     messages = await netlink.dump(wire.RTM_GETLINK, query)
-    names = {_IFINFOMSG.unpack_from(message.body)[2]: _name(message) for message in messages}
+    names = {_IFINFOMSG.unpack_from(message.body)[2]: link_name(message) for message in messages}
     return tuple(_parse_link(message, names, netlink.devices) for message in messages)
 
 
-def _name(message: wire.Message) -> str:
+def link_index(body: memoryview) -> int:
+    """Read the interface that a message about a link or an address is about.
+
+    struct ifinfomsg and struct ifaddrmsg both have it at byte 4.
+    """
+    index: int = _INDEX.unpack_from(body, 4)[0]
+    return index
+
+
+def link_name(message: wire.Message) -> str:
+    """Read the name in a message about a link."""
     return _text(attributes(message.body, _IFINFOMSG.size)[_IFLA_IFNAME])
 
 

@@ -41,6 +41,8 @@ RTM_GETROUTE = 26
 RTM_NEWNEIGH = 28
 RTM_DELNEIGH = 29
 RTM_GETNEIGH = 30
+RTM_NEWNETCONF = 80
+RTM_DELNETCONF = 81
 RTM_GETNETCONF = 82
 
 _NLMSGERR_ATTR_MSG = 1
@@ -64,12 +66,13 @@ class Request(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message as received."""
+    """A message as received; `port` is that of the socket whose request caused it, 0 for the kernel itself."""
 
     kind: int
     flags: int
     sequence: int
     body: memoryview
+    port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +113,10 @@ def messages(datagram: bytes) -> Iterator[Message]:
     view = memoryview(datagram)
     start = 0
     while start + HEADER.size <= len(view):
-        length, kind, flags, sequence, _ = HEADER.unpack_from(view, start)
+        length, kind, flags, sequence, port = HEADER.unpack_from(view, start)
         if length < HEADER.size or start + length > len(view):
             raise ValueError(f"a netlink message of {length} bytes where {len(view) - start} are left")
-        yield Message(kind, flags, sequence, view[start + HEADER.size : start + length])
+        yield Message(kind, flags, sequence, view[start + HEADER.size : start + length], port)
         start += (length + 3) & ~3
 
 

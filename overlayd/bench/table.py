@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from overlayd.bench.judging import GoalOutcome, GoalVerdict, Judgement, find_median
 from overlayd.bench.model import BenchRun, Measure, Mode, Surroundings, WireSize
+from overlayd.core.text.table import format_table
 
 SUMMARIES = {
     GoalOutcome.MET: "every ratio that was measured is as it must be",
@@ -73,11 +74,7 @@ def show(measure: Measure, value: float) -> str:
 
 
 def _align(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """The first column to the left, the figures to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *rest in rows:
-        cells = [first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(rest, widths[1:], strict=True))]
-        yield "  " + "  ".join(cells).rstrip()
+    return format_table(rows, alignment="<>", indent="  ")
 
 
 def describe_plan(run: BenchRun) -> Iterator[str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from overlayd.cli.options import add_run_dir_option
 from overlayd.core.status.status import DatapathStatus, FirewallStatus, PeerStatus, StatusAnswer, Verdict
+from overlayd.core.text.table import format_table
 
 HEADLINES = {Verdict.HEALTHY: "healthy", Verdict.DEGRADED: "degraded", Verdict.UNKNOWN: "cannot tell"}
 
@@ -76,7 +77,8 @@ def _lines(answer: StatusAnswer) -> Iterator[str]:
     yield f"peers    {status.peers_in_sync}/{len(status.peers)}{known}"
     if status.peers:
         yield ""
-        yield from _table([("NODE", "SUBNET", "UNDERLAY", "STATE", "SINCE", ""), *_rows(status.peers, now)])
+        rows = [("NODE", "SUBNET", "UNDERLAY", "STATE", "SINCE", ""), *_rows(status.peers, now)]
+        yield from format_table(rows, indent="  ")
     if status.problems:
         yield ""
         yield "problems"
@@ -127,12 +129,6 @@ def _lease(answer: StatusAnswer) -> str:
 def _rows(peers: Sequence[PeerStatus], now: float) -> Iterator[tuple[str, ...]]:
     for peer in peers:
         yield (peer.node, peer.subnet, peer.public_ip, peer.state.value, age(now - peer.since), peer.reason)
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def age(seconds: float) -> str:

@@ -21,6 +21,7 @@ from overlayd.core.leases.subnets import find_config_mismatch
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.config import ConfigError, NetworkConfig, parse_config
 from overlayd.core.status.status import ProblemStatus
+from overlayd.core.text.table import format_table
 
 
 class ReservationError(ValueError):
@@ -87,9 +88,7 @@ def _lines(inventory: Inventory) -> Iterator[str]:
         rows.append(
             (lease.subnet, lease.node or "-", lease.public_ip, lease.backend or "-", kind, lease.node_id or "-")
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield from format_table(rows)
     if inventory.frozen:
         yield ""
         yield "claims are frozen"

@@ -10,7 +10,7 @@ import trio
 from overlayd.core.kernel.driver import ALL, Driver, Keys
 
 
-class Changes:
+class ChangedKeys:
     """What was told since the last `wait` returned."""
 
     def __init__(self) -> None:
@@ -29,8 +29,8 @@ class Changes:
 
 
 @asynccontextmanager
-async def open_changes(driver: Driver) -> AsyncIterator[Changes]:
+async def open_changes(driver: Driver) -> AsyncIterator[ChangedKeys]:
     """While open, gather what the driver tells."""
-    changes = Changes()
+    changes = ChangedKeys()
     async with driver.watch(changes.tell):
         yield changes

@@ -34,7 +34,7 @@ from overlayd.store.etcd.endpoints import parse_endpoint
 from overlayd.store.etcd.failure import Unreached
 from overlayd.store.etcd.keys import Keyspace, parse_prefix
 from overlayd.store.etcd.schema import rpc
-from overlayd.store.etcd.session import Session
+from overlayd.store.etcd.session import EtcdSession
 from overlayd.store.etcd.watch import open_watch, record
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ async def open_etcd(
     members = [parse_endpoint(endpoint) for endpoint in endpoints]
     keys = Keyspace(parse_prefix(prefix))
     certificates = CertificateFiles(access.tls) if check_tls(access.tls, members) else None
-    session = Session(access.login)
+    session = EtcdSession(access.login)
     current = None if certificates is None else certificates.current
     connections = [Connection(member, current) for member in dict.fromkeys(members)]
     try:
@@ -79,7 +79,7 @@ class EtcdStore:
         self,
         connections: Sequence[Connection],
         keys: Keyspace,
-        session: Session,
+        session: EtcdSession,
         certificates: CertificateFiles | None,
     ) -> None:
         self._connections = deque(connections)

@@ -26,7 +26,7 @@ T = TypeVar("T")
 log = logging.getLogger("overlayd.store.etcd")
 
 
-class Session:
+class EtcdSession:
     """Without a login, calls are made anonymously."""
 
     def __init__(self, login: Login | None) -> None:

@@ -1,5 +1,4 @@
-"""The image, built and run without a container engine: the same steps, in a directory.
+"""The image, built and run without a container engine or a registry.
 
-`dockerfile` reads what is to be done, `build` does it in directories with a plain Debian below, and `trial` starts
-the daemon there, as the DaemonSet would.
+`build` builds it with buildah on a plain Debian, and `trial` starts the daemon in it, as the DaemonSet would.
 """

@@ -99,9 +99,12 @@ async def test_the_reconciler_brings_back_a_datapath_that_died_with_all_its_entr
     async def publish(report: Report) -> None:
         reports.append(report)
 
+    def is_reached(loops: int) -> bool:
+        return len(node.attachment.loops) == loops and bool(reports) and reports[-1].is_reached(WISH)
+
     async def wait_for(loops: int) -> None:
         with trio.fail_after(PATIENCE):
-            while len(node.attachment.loops) < loops or not reports[-1].is_reached(WISH):  # noqa: ASYNC110
+            while not is_reached(loops):  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
     async with trio.open_nursery() as nursery:

@@ -23,6 +23,7 @@ from ipaddress import IPv4Address
 from overlayd.core.firewall.conflicts import flows, judge
 from overlayd.core.firewall.iptables import Variant
 from overlayd.core.firewall.policy import NO_FIREWALL, Firewall, PacketFilter, describe
+from overlayd.core.host.interest import Interest
 from overlayd.core.host.preflight import PreflightRequest, find_obstacles, find_overlaps
 from overlayd.core.host.snapshot import HostQuestion, HostSnapshot
 from overlayd.core.host.stale_addresses import find_stale_addresses
@@ -136,14 +137,15 @@ class Decision:
     problems: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
     facts: HostFacts = field(default_factory=HostFacts, compare=False, repr=False)
     suspects: tuple[IPAddress, ...] = ()
+    interest: Interest = field(default_factory=Interest)
 
     @property
     def question(self) -> HostQuestion:
         """What the next snapshot of the host is to find out."""
         targets = self.suspects[:SAMPLES]
         if self.candidate is None or (self.candidate == self.network and self.may_claim):
-            return HostQuestion(targets=targets)
-        return HostQuestion(self.candidate.backend.requirements(), self.underlay, targets)
+            return HostQuestion(targets=targets, interest=self.interest)
+        return HostQuestion(self.candidate.backend.requirements(), self.underlay, targets, self.interest)
 
     def claims_differently(self, before: Decision) -> bool:
         """Tell whether the claimer has something new to decide on."""
@@ -157,6 +159,8 @@ class Decision:
     def asks_again(self, before: Decision) -> bool:
         """Tell whether the next snapshot has something new to find out, so that the next pass is due at once."""
         new, old = self.question, before.question
+        if new.interest.networks != old.interest.networks or new.interest.links != old.interest.links:
+            return True
         return new != old and (new.requirements is not None or not set(new.targets) <= set(old.targets))
 
 
@@ -214,6 +218,7 @@ def decide(inputs: Inputs, before: Decision = NOTHING_YET) -> Decision:
         problems,
         host.facts,
         suspects,
+        _interest(inputs, network, candidate, view, before),
     )
 
 
@@ -292,6 +297,21 @@ def _given(inputs: Inputs) -> tuple[IPNetwork, ...]:
     """List the prefixes that this node has given to pods, whatever the network is by now."""
     given = {*inputs.given, *((inputs.published,) if inputs.published is not None else ())}
     return tuple(prefix for subnet in sorted(given, key=lambda one: one.sort_key) for prefix in subnet.prefixes)
+
+
+def _interest(
+    inputs: Inputs, network: Network, candidate: Network | None, view: NetworkView, before: Decision
+) -> Interest:
+    """State what of the host's tables matters from now on."""
+    configs = (network.config, *((candidate.config,) if candidate is not None else ()))
+    networks = tuple(dict.fromkeys(span.network for config in configs for span in config.ranges))
+    links = _links(inputs, view.underlay)
+    if before.view is not None and before.view.peers is view.peers:
+        peers = before.interest.peers
+    else:
+        found = (peer.attributes.public_ip(view.underlay.family) for peer in view.peers)
+        peers = tuple(sorted({int(address) for address in found if address is not None}))
+    return Interest(networks, links, peers, everything=False)
 
 
 def _find_suspects(host: HostSnapshot, view: NetworkView, before: Decision) -> tuple[IPAddress, ...]:

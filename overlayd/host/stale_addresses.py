@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from overlayd.core.host.stale_addresses import UsedAddress
+from overlayd.core.host.underlay import HostAddress, HostLink
 from overlayd.core.network.addresses import Family
 from overlayd.host.netlink import wire
 from overlayd.host.netlink.connection import Netlink
-from overlayd.host.netlink.dumps import read_addresses, read_links
 from overlayd.host.netlink.entries import pack_neighbours_query, parse_neighbour
 
 _ABSENT = 0x01 | 0x20
 """NUD_INCOMPLETE and NUD_FAILED (linux/neighbour.h): somebody asked for the address, and nobody has answered."""
 
 
-async def read_used_addresses(netlink: Netlink) -> tuple[UsedAddress, ...]:
-    """The addresses on all interfaces but ours, and their IPv4 neighbours.  Raises OSError."""
-    links = {link.index: link for link in await read_links(netlink) if not link.loopback}
-    names = {index: link.name for index, link in links.items() if not link.ours}
-    found = [UsedAddress(address.link, address.address) for address in await read_addresses(netlink, names)]
+async def read_used_addresses(
+    netlink: Netlink, links: Iterable[HostLink], addresses: Iterable[HostAddress]
+) -> tuple[UsedAddress, ...]:
+    """List the addresses on all interfaces but ours, and their IPv4 neighbours.  Raises OSError."""
+    names = {link.index: link.name for link in links if not link.loopback and not link.ours}
+    others = set(names.values())
+    found = [UsedAddress(address.link, address.address) for address in addresses if address.link in others]
     for message in await netlink.dump(wire.RTM_GETNEIGH, pack_neighbours_query(Family.IPV4, 0)):
         row = parse_neighbour(message.body)
         if row.ifindex in names and row.destination is not None and not row.state & _ABSENT:

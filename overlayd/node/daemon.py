@@ -78,7 +78,7 @@ class Daemon:
 
     async def run(self) -> None:
         log.info("started", extra={"version": __version__, "node": self._node.node_name})
-        async with trio.open_nursery() as nursery:
+        async with self._host.probe.watch(self._host_changed), trio.open_nursery() as nursery:
             nursery.start_soon(follow, self._store, self._relist, self._absorb, self._note_trouble, self._chance)
             nursery.start_soon(self._runner.run)
             if self._bootstrap is not None:
@@ -130,6 +130,9 @@ class Daemon:
         self._guard.note(new, self._stepped_at)
 
     # A pass: the latest of every part to a Decision, and its Report to whoever reads it
+
+    def _host_changed(self) -> None:
+        self._reconciler.wake_up.ring("host")
 
     async def _decide(self) -> Decision:
         host = await self._host.probe.look(self._decision.question)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from ipaddress import IPv4Network
 
 import trio
@@ -45,6 +47,12 @@ class FakeHostProbe:
             firewalls=self.firewalls,
             unreadable=self.unreadable,
         )
+
+    @asynccontextmanager
+    async def watch(self, on_change: Callable[[], None]) -> AsyncGenerator[None, None]:
+        """Tell of every change of the kernel: a fake host has no life of its own beside it."""
+        async with self.kernel.watch(lambda _: on_change()):
+            yield
 
     def facts(self) -> HostFacts:
         """List links, addresses and routes as the kernel would."""

@@ -158,8 +158,9 @@ def test_cleanup_takes_all_that_is_ours_and_nothing_else(lab: HeldLab) -> None:
 def test_signals_are_answered_with_status_zero(lab: HeldLab) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         script = (
-            'ip netns add bare; ip netns exec bare "$@" & sleep 2; '
-            f"kill -{number.value} $!; wait $!; status=$?; ip netns delete bare; exit $status"
+            'ip netns add bare; ip netns exec bare "$@" 2>/run/said & '
+            "until grep -q started /run/said; do kill -0 $! || break; sleep 0.1; done; "
+            f"kill -{number.value} $!; wait $!; status=$?; ip netns delete bare; cat /run/said >&2; exit $status"
         )
         command = [*OVERLAYD, "run", "--state-dir", "/run/y", "--run-dir", "/run/y"]
         done = run_inside(lab, "node1", "sh", "-c", script, "-", *command)

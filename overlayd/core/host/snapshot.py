@@ -6,11 +6,13 @@ them can disagree about the host.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from overlayd.core.firewall.conflicts import ForeignFirewalls
+from overlayd.core.host.interest import Interest
 from overlayd.core.host.preflight import HostFindings
 from overlayd.core.host.stale_addresses import UsedAddress
 from overlayd.core.host.underlay import HostFacts, RouteLookup
@@ -26,12 +28,13 @@ class HostQuestion:
 
     `requirements` are those of a network config that is not in force yet: they are probed for, over `underlay`.
     None: nothing is probed.  `targets` are addresses of peers that may be unreachable: the kernel is asked for its
-    route to each.
+    route to each.  Of routes only those of `interest` need be in the snapshot.
     """
 
     requirements: HostRequirements | None = None
     underlay: Underlay | None = None
     targets: tuple[IPAddress, ...] = ()
+    interest: Interest = field(default_factory=Interest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +63,8 @@ class HostProbe(Protocol):
 
     async def look(self, question: HostQuestion) -> HostSnapshot:
         """Observe the host without changing it.  What can't be read is said in the snapshot; nothing is raised."""
+        ...
+
+    def watch(self, on_change: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+        """While open, call `on_change` when something that the last question was about may have changed."""
         ...

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
+from overlayd.core.host.interest import Interest
 from overlayd.core.host.underlay import HostAddress, HostFacts, HostLink, HostRoute
 from overlayd.core.kernel.driver import DevicePattern, is_our_device
 from overlayd.core.kernel.items import TunKind, VxlanKind
@@ -48,7 +49,8 @@ _DROPPING = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
 async def read_host_facts(netlink: Netlink) -> HostFacts:
     links = await read_links(netlink)
     names = {link.index: link.name for link in links}
-    return HostFacts(links, await read_addresses(netlink, names), await read_routes(netlink, names))
+    routes = await read_routes(netlink, names, Interest(), frozenset())
+    return HostFacts(links, await read_addresses(netlink, names), routes)
 
 
 async def read_links(netlink: Netlink) -> tuple[HostLink, ...]:
@@ -105,16 +107,20 @@ def _parse_tunnel(
 
 
 async def read_addresses(netlink: Netlink, names: dict[int, str]) -> tuple[HostAddress, ...]:
-    found = []
-    for message in await netlink.dump(wire.RTM_GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0)):
-        _, prefixlen, flags, scope, index = _IFADDRMSG.unpack_from(message.body)
-        attrs = attributes(message.body, _IFADDRMSG.size)
-        # IFA_ADDRESS is the other end's where there is one; IPv6 has IFA_LOCAL only then
-        address = ip_address(bytes(attrs.get(_IFA_LOCAL) or attrs[_IFA_ADDRESS]))
-        if index in names:
-            secondary = bool(flags & _IFA_F_SECONDARY)
-            found.append(HostAddress(names[index], address, prefixlen, scope == _RT_SCOPE_UNIVERSE, secondary))
-    return tuple(found)
+    messages = await netlink.dump(wire.RTM_GETADDR, _IFADDRMSG.pack(0, 0, 0, 0, 0))
+    return tuple(address for message in messages if (address := parse_address(message, names)) is not None)
+
+
+def parse_address(message: wire.Message, names: dict[int, str]) -> HostAddress | None:
+    """Read a message about an address; None where its interface is not among the names."""
+    _, prefixlen, flags, scope, index = _IFADDRMSG.unpack_from(message.body)
+    if index not in names:
+        return None
+    attrs = attributes(message.body, _IFADDRMSG.size)
+    # IFA_ADDRESS is the other end's where there is one; IPv6 has IFA_LOCAL only then
+    address = ip_address(bytes(attrs.get(_IFA_LOCAL) or attrs[_IFA_ADDRESS]))
+    secondary = bool(flags & _IFA_F_SECONDARY)
+    return HostAddress(names[index], address, prefixlen, scope == _RT_SCOPE_UNIVERSE, secondary)
 
 
 async def read_route_rows(netlink: Netlink) -> list[RouteRow]:
@@ -128,19 +134,28 @@ async def read_route_rows(netlink: Netlink) -> list[RouteRow]:
     return [parse_route(message.body) for message in messages]
 
 
-async def read_routes(netlink: Netlink, names: dict[int, str]) -> tuple[HostRoute, ...]:
-    return tuple(
-        HostRoute(
-            ip_network((row.destination, row.prefixlen)),
-            names.get(row.ifindex, ""),
-            None if row.gateway is None else ip_address(row.gateway),
-            row.metric,
-            row.protocol,
-            _DROPPING.get(row.kind, ""),
-        )
-        for row in await read_route_rows(netlink)
-        if row.kind in _DROPPING or (row.kind == RTN_UNICAST and row.ifindex in names)
-    )
+async def read_routes(
+    netlink: Netlink, names: dict[int, str], interest: Interest, ours: frozenset[str]
+) -> tuple[HostRoute, ...]:
+    """List the routes of the main table that matter, but for those by our own devices."""
+    found = []
+    for row in await read_route_rows(netlink):
+        link = names.get(row.ifindex, "")
+        first, direct = int.from_bytes(row.destination), row.gateway is None
+        if link in ours or not interest.in_route(4, first, row.prefixlen, link, direct=direct):
+            continue
+        if row.kind in _DROPPING or (row.kind == RTN_UNICAST and link):
+            found.append(
+                HostRoute(
+                    ip_network((row.destination, row.prefixlen)),
+                    link,
+                    None if row.gateway is None else ip_address(row.gateway),
+                    row.metric,
+                    row.protocol,
+                    _DROPPING.get(row.kind, ""),
+                )
+            )
+    return tuple(found)
 
 
 def _text(payload: memoryview) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -248,6 +248,9 @@ class _Probe:
         await self._host.reach_kernel()
         self._host.looked(self._host)
         return await self._host.probe.look(question)
+
+    def watch(self, on_change: Callable[[], None]) -> AbstractAsyncContextManager[None]:
+        return self._host.probe.watch(on_change)
 
 
 class _Driver(Driver):

@@ -251,7 +251,7 @@ async def _run(args: argparse.Namespace) -> None:
             host = HostEdges(drivers.driver, reader, boottime, cleanup_state, drivers.driver.report)
             daemon = Daemon(settings, identity, store, host, load_backends(), random.Random(os.urandom(16)))
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_stop_at_signal, nursery.cancel_scope)
+                await nursery.start(_stop_at_signal, nursery.cancel_scope)
                 await nursery.start(serve_status, args.run_dir, daemon.answer)
                 if args.listen is not None:
                     await nursery.start(_serve_pages, args.listen, daemon.answer)
@@ -284,8 +284,11 @@ async def _serve_pages(
     await serve_http(await open_listeners(*where), current, task_status)
 
 
-async def _stop_at_signal(daemon: trio.CancelScope) -> None:
+async def _stop_at_signal(
+    daemon: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
         async for number in signals:
             logging.getLogger("overlayd.cli").info("stopping", extra={"signal": signal.Signals(number).name})
             daemon.cancel()

@@ -9,13 +9,14 @@ SCENARIOS ?= 10000
 FUZZ_SECONDS ?= 60
 C_DATAPATH := backends/overlayd_backends/udp/c
 
-.PHONY: help demo needs test test-all simulate model man image-check fuzz lint clean
+.PHONY: help demo needs test test-all simulate model man problems image-check fuzz lint clean
 
 help:
 	@echo "make demo   watch a whole cluster come up, prove itself and go away again"
 	@echo "make test   run all tests, after installing what they need"
 	@echo "make model  search the states that a few keepers can reach, STATES=2000000 of each scenario"
 	@echo "make man    write the manual pages anew, after a change of the command line"
+	@echo "make problems  write the tables of problems in docs/ anew, after a change of their registry"
 	@echo "make fuzz   let libFuzzer loose on the C datapath for FUZZ_SECONDS=60; needs clang"
 	@echo "make lint   ruff and strict mypy"
 	@echo "make clean  remove the environment and everything that was built"
@@ -43,6 +44,9 @@ model: $(VENV)/test.stamp
 
 man: $(VENV)/test.stamp
 	$(BIN)/python -m overlayd.cli.manual docs/man
+
+problems: $(VENV)/test.stamp
+	$(BIN)/python -m overlayd.cli.problem_tables docs
 
 image-check: $(VENV)/test.stamp
 	@tests/install-needs

@@ -18,14 +18,14 @@ from prometheus_client.registry import Collector
 
 from overlayd.core.kernel.driver import Verb
 from overlayd.core.leases.tenure import Belief
-from overlayd.core.status.health import why_not_ready
+from overlayd.core.status.health import is_true, why_not_ready
+from overlayd.core.status.registry import ConditionType
 from overlayd.core.status.status import (
     DatapathStatus,
     FirewallStatus,
     PeerState,
     StatusAnswer,
     Verdict,
-    why_run_out,
 )
 
 __all__ = ["CONTENT_TYPE", "collect", "exposition"]
@@ -67,7 +67,7 @@ def _daemon(answer: StatusAnswer) -> Iterator[Metric]:
     )
     build.add_metric([status.version, python_version()], 1)
     yield build
-    yield _gauge("overlayd_ready", "1 if /readyz says ready.", not why_not_ready(status, answer.now))
+    yield _gauge("overlayd_ready", "1 if /readyz says ready.", not why_not_ready(answer))
     verdicts = {verdict.name.lower(): answer.verdict is verdict for verdict in Verdict}
     yield _gauges("overlayd_verdict", "1 for what `overlayd status` would say.", "verdict", verdicts)
     yield _gauge("overlayd_status_age_seconds", "Time since the last look at the kernel.", answer.now - status.at)
@@ -78,11 +78,10 @@ def _daemon(answer: StatusAnswer) -> Iterator[Metric]:
 
 
 def _lease(answer: StatusAnswer) -> Iterator[Metric]:
-    status, lease = answer.status, answer.status.lease
-    run_out = bool(why_run_out(status, answer.now))
-    believed = Belief.FENCED.value if run_out and status.belief == Belief.HELD.value else status.belief
-    yield _gauge("overlayd_lease_held", "1 if the subnet is this node's.", believed == Belief.HELD.value)
-    beliefs = {belief.value: believed == belief.value for belief in Belief}
+    lease = answer.status.lease
+    held = is_true(answer, ConditionType.LEASE_HELD)
+    yield _gauge("overlayd_lease_held", "1 if the subnet is this node's.", held)
+    beliefs = {belief.value: answer.status.belief == belief.value for belief in Belief}
     yield _gauges("overlayd_lease_belief", "1 for what the node believes of its lease.", "belief", beliefs)
     left = GaugeMetricFamily(
         "overlayd_lease_remaining_seconds",
@@ -105,7 +104,7 @@ def _network(answer: StatusAnswer) -> Iterator[Metric]:
 
 def _store(answer: StatusAnswer) -> Iterator[Metric]:
     status = answer.status
-    reached = status.in_sync and all(problem.code != "store-unreachable" for problem in status.problems)
+    reached = is_true(answer, ConditionType.STORE_REACHABLE)
     yield _gauge("overlayd_store_connected", "1 if the store was read and answers.", reached)
     yield _gauge(
         "overlayd_store_revision", "The newest revision that was read, 0 before the first.", status.revision
@@ -125,7 +124,7 @@ def _reconciler(answer: StatusAnswer) -> Iterator[Metric]:
     yield _gauge(
         "overlayd_kernel_programmed",
         "1 if all that the node itself needs is in the kernel.",
-        answer.status.programmed,
+        is_true(answer, ConditionType.PROGRAMMED),
     )
 
 

@@ -40,13 +40,13 @@ def explain(status: int, *lines: str) -> Page:
 
 
 def _healthz(answer: StatusAnswer) -> Page:
-    return _verdict(why_not_alive(answer.status, answer.now), "alive")
+    return _verdict(why_not_alive(answer), "alive")
 
 
 def _readyz(answer: StatusAnswer) -> Page:
     """When not ready, also with the problems of the moment: one of them is likely to be the cause."""
     problems = [f"{problem.code}: {problem.text}" for problem in answer.status.problems]
-    return _verdict(why_not_ready(answer.status, answer.now), "ready", problems)
+    return _verdict(why_not_ready(answer), "ready", problems)
 
 
 def _verdict(trouble: str, word: str, more: list[str] | None = None) -> Page:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from overlayd.cli.options import add_run_dir_option
+from overlayd.core.status.registry import ConditionType, Truth
 from overlayd.core.status.status import DatapathStatus, FirewallStatus, PeerStatus, StatusAnswer, Verdict
 from overlayd.core.text.table import format_table
 
@@ -123,7 +124,9 @@ def _lease(answer: StatusAnswer) -> str:
         left = f"{age(lease.until - now)} left"
     else:
         left = f"ran out {age(now - lease.until)} ago"
-    return f"{lease.subnet}  {belief} for {age(now - lease.since)}, {left}"
+    judged = next((c for c in answer.status.conditions if c.type is ConditionType.LEASE_HELD), None)
+    since = lease.since if judged is None or judged.status is Truth.TRUE else judged.since
+    return f"{lease.subnet}  {belief} for {age(now - since)}, {left}"
 
 
 def _rows(peers: Sequence[PeerStatus], now: float) -> Iterator[tuple[str, ...]]:

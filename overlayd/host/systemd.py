@@ -64,14 +64,14 @@ def take_supervisor(environ: MutableMapping[str, str], pid: int) -> Supervisor |
 
 def compose_news(answer: StatusAnswer, told: Told, *, watchdog: bool) -> tuple[list[str], Told]:
     """The lines to send now, and what is known once they have arrived."""
-    ready = told.ready or not why_not_ready(answer.status, answer.now)
+    ready = told.ready or not why_not_ready(answer)
     after = Told(ready, compose_summary(answer))
     lines = []
     if ready and not told.ready:
         lines.append("READY=1")
     if after.status != told.status:
         lines.append(f"STATUS={after.status}")
-    if watchdog and not why_not_alive(answer.status, answer.now):
+    if watchdog and not why_not_alive(answer):
         lines.append("WATCHDOG=1")
     return lines, after
 
@@ -82,7 +82,7 @@ def compose_summary(answer: StatusAnswer) -> str:
     if answer.verdict is Verdict.HEALTHY and status.lease is not None:
         return f"healthy: {status.lease.subnet}, {status.peers_in_sync}/{len(status.peers)} peers"
     word = "cannot tell" if answer.verdict is Verdict.UNKNOWN else "degraded"
-    causes = sorted({problem.code for problem in status.problems})
+    causes = dict.fromkeys(problem.code for problem in status.problems)
     return f"{word}: {answer.reason}" + (f" ({', '.join(causes)})" if causes else "")
 
 

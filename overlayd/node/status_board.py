@@ -10,7 +10,8 @@ from overlayd.core.leases.book import LeaseBook
 from overlayd.core.leases.tenure import Tenure
 from overlayd.core.report import Report
 from overlayd.core.status.builder import NodeInfo, StatusInputs, compose_status, judge_peers, with_datapath
-from overlayd.core.status.status import StatusAnswer, answer
+from overlayd.core.status.health import answer
+from overlayd.core.status.status import StatusAnswer
 from overlayd.node.problem_log import ProblemLog
 
 
@@ -47,7 +48,12 @@ class StatusBoard:
         self._compose(self._inputs)
 
     def _compose(self, inputs: StatusInputs) -> None:
-        self._inputs = replace(inputs, at=self._clock(), problems=self._problems.all())
+        self._inputs = replace(
+            inputs,
+            at=self._clock(),
+            problems=self._problems.all(),
+            conditions=self._status.conditions,
+        )
         self._status = compose_status(self._inputs)
 
     def answer(self) -> StatusAnswer:

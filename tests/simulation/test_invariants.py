@@ -19,7 +19,7 @@ from overlayd.core.leases.lease import Lease
 from overlayd.core.leases.store import Changes
 from overlayd.core.network.backend import PeerRefusedError
 from overlayd.core.network.view import NetworkView
-from overlayd.core.status import builder, status
+from overlayd.core.status import builder, conditions, health
 from overlayd.core.status.problem import Problem
 from overlayd.core.status.status import Verdict
 from overlayd.node import daemon, reconciler, store_watch
@@ -100,12 +100,12 @@ def take_every_vxlan_device_for_ours(patch: pytest.MonkeyPatch) -> None:
 
 
 def always_say_healthy(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(status, "judge", lambda *_: (Verdict.HEALTHY, ""))
+    patch.setattr(health, "_judge", lambda *_: (Verdict.HEALTHY, ""))
 
 
 def believe_old_news_of_the_kernel(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reconciler, "RESYNC", 1000.0)
-    patch.setattr(status, "STALE_AFTER", 1000.0)
+    patch.setattr(conditions, "STALE_AFTER", 1000.0)
 
 
 def keep_silent_about_the_store(patch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from overlayd.core.firewall.conflicts import (
     BaseChain,
     ChainVerdict,
-    Condition,
     ForeignFirewalls,
     ForeignRule,
     PacketFlow,
+    RuleMatch,
     Ruleset,
     Span,
     Subject,
@@ -249,10 +249,10 @@ words: st.SearchStrategy[Span | str] = st.sampled_from(["ovl.1", "eth0", "ovl*",
 
 
 @st.composite
-def conditions(draw: st.DrawFn) -> Condition:
+def conditions(draw: st.DrawFn) -> RuleMatch:
     subject = draw(subjects)
     values = spans if subject is Subject.SOURCE else words
-    return Condition(subject, (draw(values),), draw(st.booleans()))
+    return RuleMatch(subject, (draw(values),), draw(st.booleans()))
 
 
 rules = st.builds(
@@ -274,7 +274,7 @@ def resolved(
 
     def one(rule: ForeignRule) -> ForeignRule:
         known = [
-            Condition(Subject.FAMILY, ("ipv4",) if chance.draw(st.booleans()) else ("ipv6",))
+            RuleMatch(Subject.FAMILY, ("ipv4",) if chance.draw(st.booleans()) else ("ipv6",))
             if condition.holds(OUT) is None
             else condition
             for condition in rule.conditions

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from overlayd.api import http
 from overlayd.api.pages import respond
 from overlayd.cli.options import parse_listen
-from overlayd.core.status.status import LeaseStatus, ProblemStatus, Status, StatusAnswer, answer
+from overlayd.core.status.health import answer
+from overlayd.core.status.status import LeaseStatus, ProblemStatus, Status, StatusAnswer
 from overlayd.host.listeners import ListenError, open_listeners
 from support.statuses import GOOD, NOW, REFUSED
 
@@ -34,7 +35,11 @@ def page(path: str, status: Status, now: float = NOW) -> tuple[int, str]:
     ("status", "now", "said"),
     [
         (GOOD, NOW + 56, "the daemon last looked at the kernel 61 s ago"),
-        (replace(GOOD, at=NOW + 86_010), NOW + 86_011, "the lease could not be renewed in time"),
+        (
+            replace(GOOD, at=NOW + 86_010),
+            NOW + 86_011,
+            "this node's lease is fenced: it could not be renewed in time",
+        ),
         (replace(GOOD, lease=None, belief="unclaimed"), NOW, "this node's lease is unclaimed"),
         (replace(GOOD, belief="fenced"), NOW, "this node's lease is fenced"),
         (replace(GOOD, belief="lost"), NOW, "this node's lease is lost"),

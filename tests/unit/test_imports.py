@@ -43,6 +43,7 @@ COMMANDS_OF_EXTRAS = ("overlayd.cli.lab", "overlayd.cli.bench")
 
 CORE_ORDER = (
     "text",
+    "status.registry",
     "status.problem",
     "network.addresses",
     "network.config",

@@ -71,7 +71,7 @@ async def test_a_node_whose_rules_are_refused_is_not_ready_and_says_so(
         await trio.sleep(5)
         assert {"kernel-behind", "kernel-refused"} <= codes(node)
         answer = node.answer()
-        assert why_not_ready(answer.status, answer.now) != ""
+        assert why_not_ready(answer) != ""
         assert not node.subnet_file.exists()
         await trio.sleep(600)
         assert in_place(node) == {NFT}

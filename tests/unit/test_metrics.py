@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from overlayd.api.metrics import collect, exposition
 from overlayd.core.firewall.nftables import COUNTERS
 from overlayd.core.kernel.items import Link
+from overlayd.core.status.health import answer
 from overlayd.core.status.status import (
     DatapathStatus,
     FirewallStatus,
@@ -25,7 +26,6 @@ from overlayd.core.status.status import (
     ProblemStatus,
     ReconcilerStatus,
     Status,
-    answer,
 )
 from support.cluster import cluster
 from support.statuses import GOOD, NOW

@@ -11,6 +11,7 @@ import trio
 from overlayd.api.status_socket import StatusUnavailableError, query_status, serve_status
 from overlayd.cli import main
 from overlayd.cli.status import age, render
+from overlayd.core.status.health import answer
 from overlayd.core.status.status import (
     DatapathStatus,
     LeaseStatus,
@@ -21,8 +22,6 @@ from overlayd.core.status.status import (
     StatusAnswer,
     UnderlayStatus,
     Verdict,
-    answer,
-    judge,
 )
 from support import statuses
 from support.statuses import NOW, REFUSED
@@ -42,22 +41,29 @@ GOOD = msgspec.structs.replace(
 replace = msgspec.structs.replace
 
 
+def judge(status: Status, now: float = NOW) -> tuple[Verdict, str]:
+    told = answer(status, now)
+    return told.verdict, told.reason
+
+
 def test_a_good_status_is_healthy() -> None:
-    assert judge(GOOD, NOW) == (Verdict.HEALTHY, "")
-    assert judge(replace(GOOD, peers=()), NOW) == (Verdict.HEALTHY, "")
+    assert judge(GOOD) == (Verdict.HEALTHY, "")
+    assert judge(replace(GOOD, peers=())) == (Verdict.HEALTHY, "")
     reserved = replace(GOOD, lease=LeaseStatus("10.244.7.0/24", NOW - 1, until=None))
-    assert judge(reserved, NOW) == (Verdict.HEALTHY, "")
+    assert judge(reserved) == (Verdict.HEALTHY, "")
 
 
 @pytest.mark.parametrize(
     ("status", "now", "verdict", "said"),
     [
         (GOOD, NOW + 56, Verdict.UNKNOWN, "61 s ago"),
-        (replace(GOOD, at=NOW + 86_010), NOW + 86_011, Verdict.UNKNOWN, "could not be renewed"),
+        (replace(GOOD, at=NOW + 86_010), NOW + 86_011, Verdict.UNKNOWN, "lease is fenced"),
         (replace(GOOD, lease=None, belief="unclaimed"), NOW, Verdict.DEGRADED, "unclaimed"),
-        (replace(GOOD, belief="fenced"), NOW, Verdict.DEGRADED, "fenced"),
-        (replace(GOOD, in_sync=False), NOW, Verdict.DEGRADED, "not programmed yet"),
-        (replace(GOOD, device=None), NOW, Verdict.DEGRADED, "not programmed yet"),
+        (replace(GOOD, belief="fenced"), NOW, Verdict.UNKNOWN, "fenced"),
+        (replace(GOOD, in_sync=False), NOW, Verdict.DEGRADED, "the store has not been read yet"),
+        (replace(GOOD, programmed=False), NOW, Verdict.DEGRADED, "not all in the kernel"),
+        (replace(GOOD, network=None), NOW, Verdict.DEGRADED, "not known yet"),
+        (replace(GOOD, underlay=None), NOW, Verdict.DEGRADED, "not known yet"),
         (replace(GOOD, peers=(*GOOD.peers, REFUSED)), NOW, Verdict.DEGRADED, "1 of 3 peers"),
         (replace(GOOD, problems=(ProblemStatus("x", "y"),)), NOW, Verdict.DEGRADED, "problems"),
     ],
@@ -221,3 +227,15 @@ def test_a_datapath_is_shown_with_what_it_dropped_and_why_it_stopped() -> None:
     assert "datapath c (it was asked for), with no offloads" in text
     assert "dropped" not in text
     assert "stopped" not in text
+
+
+def test_long_name_of_a_peer_is_cut_on_the_terminal_and_whole_in_json() -> None:
+    name = "n" * 253
+    hostile = replace(GOOD, peers=(replace(GOOD.peers[0], node=name), replace(GOOD.peers[1], node="a\x1b[2Jb")))
+    told = answer(hostile, NOW)
+    text = render(told)
+    assert max(map(len, text.splitlines())) < 140
+    assert f"  {name[:63]}…  10.244.8.0/24" in text
+    assert "a\\x1b[2Jb" in text
+    assert "\x1b" not in text
+    assert name.encode() in msgspec.json.encode(told)

@@ -14,7 +14,8 @@ import pytest
 import trio
 import trio.testing
 
-from overlayd.core.status.status import LeaseStatus, PeerState, PeerStatus, ProblemStatus, Status, answer
+from overlayd.core.status.health import answer
+from overlayd.core.status.status import LeaseStatus, PeerState, PeerStatus, ProblemStatus, Status, UnderlayStatus
 from overlayd.host.systemd import (
     NotifyError,
     Supervisor,
@@ -34,7 +35,9 @@ GOOD = replace(
     lease=LeaseStatus("10.244.7.0/24", NOW, NOW + 86_000),
     in_sync=True,
     programmed=True,
+    network="10.244.0.0/16",
     device="ovl.1",
+    underlay=UnderlayStatus("eth0", "10.99.0.1", "10.99.0.1", 1500),
     peers=(PEER,),
 )
 
@@ -48,7 +51,7 @@ def test_ready_is_said_once_and_status_when_it_changes() -> None:
     assert compose_news(answer(GOOD, NOW + 1), told, watchdog=False) == ([], told)
     fenced = replace(GOOD, belief="fenced", problems=(ProblemStatus("store-unreachable", "x"),))
     lines, told = compose_news(answer(fenced, NOW), told, watchdog=False)
-    assert lines == ["STATUS=degraded: this node's lease is fenced (store-unreachable)"]
+    assert lines == ["STATUS=cannot tell: this node's lease is fenced (store-unreachable)"]
     assert compose_news(answer(GOOD, NOW), told, watchdog=False)[0] == ["STATUS=healthy: 10.244.7.0/24, 1/1 peers"]
 
 

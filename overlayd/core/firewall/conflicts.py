@@ -60,7 +60,7 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class RuleMatch:
     """That the subject is, or with `negated` is not, one of these values: spans for addresses, else words; a name
     of an interface may end with an asterisk.  Without `whole` there are more values, which are not known."""
 
@@ -135,7 +135,7 @@ ChainKey = tuple[str, str, str]
 class ForeignRule:
     """A rule with one verdict.  `name` tells an operator which one it is."""
 
-    conditions: tuple[Condition, ...]
+    conditions: tuple[RuleMatch, ...]
     verdict: ChainVerdict
     target: str = ""
     name: str = ""

@@ -14,13 +14,14 @@ from overlayd.core.leases.tenure import Belief, Tenure, Waiting
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.desired import DesiredState
 from overlayd.core.report import Report
+from overlayd.core.status.conditions import as_of, judge_peer, told
 from overlayd.core.status.problem import Problem
 from overlayd.core.status.status import (
+    Condition,
     DatapathStatus,
     LeaseStatus,
     PeerState,
     PeerStatus,
-    ProblemStatus,
     ReconcilerStatus,
     Status,
     UnderlayStatus,
@@ -43,7 +44,7 @@ class StatusInputs:
     """What the parts know at one instant; `at` in seconds of CLOCK_BOOTTIME.
 
     `report` is the last pass's, None before the first is over.  `problems` are those that are not in the
-    report's Decision.
+    report's Decision.  `conditions` are those of the status before, of which `since` goes on.
     """
 
     node: NodeInfo
@@ -55,6 +56,7 @@ class StatusInputs:
     peers: tuple[PeerStatus, ...] = ()
     report: Report | None = None
     problems: tuple[Problem, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
 
 def compose_status(inputs: StatusInputs) -> Status:
@@ -65,7 +67,7 @@ def compose_status(inputs: StatusInputs) -> Status:
     served = inputs.tenure.served
     until = None if served is None or served.is_reservation else inputs.tenure.until
     networks = [str(leg.network) for leg in view.legs] if view is not None else []
-    return Status(
+    status = Status(
         version=inputs.node.version,
         at=report.at if report is not None else inputs.node.started,
         resync=inputs.node.resync,
@@ -86,12 +88,11 @@ def compose_status(inputs: StatusInputs) -> Status:
         else None,
         firewall=decision.firewall,
         peers=inputs.peers,
-        problems=tuple(
-            ProblemStatus(problem.code, problem.text, problem.remedy)
-            for problem in sorted({*inputs.problems, *lease_problems(inputs), *kernel_problems(inputs)})
-        ),
+        problems=tuple(map(told, {*inputs.problems, *lease_problems(inputs), *kernel_problems(inputs)})),
+        conditions=inputs.conditions,
         reconciler=_reconciler_status(report) if report is not None else ReconcilerStatus(),
     )
+    return as_of(status, inputs.at)
 
 
 def _reconciler_status(report: Report) -> ReconcilerStatus:
@@ -132,16 +133,17 @@ def judge_peers(report: Report, before: Iterable[PeerStatus]) -> tuple[PeerStatu
 def _peer_status(
     peer: Lease, report: Report, desired: DesiredState, known: Mapping[str, PeerStatus]
 ) -> PeerStatus:
-    state, reason = judge_peer(peer.subnet, report, desired)
+    state, reason = find_progress(peer.subnet, report, desired)
     subnet = str(peer.subnet)
     before = known.get(subnet)
     since = before.since if before is not None and before.state is state else report.at
     public_ip = str(next(iter(peer.attributes.public_ips), ""))
-    return PeerStatus(peer.attributes.node_name or public_ip, subnet, public_ip, state, since, reason)
+    name = peer.attributes.node_name or public_ip
+    return PeerStatus(name, subnet, public_ip, state, since, reason, judge_peer(state, since, reason))
 
 
-def judge_peer(subnet: Subnet, report: Report, desired: DesiredState) -> tuple[PeerState, str]:
-    """Judge how far a peer's entries are, and why no farther."""
+def find_progress(subnet: Subnet, report: Report, desired: DesiredState) -> tuple[PeerState, str]:
+    """Find how far a peer's entries are, and why no farther."""
     if (refusal := desired.refused.get(subnet)) is not None:
         return PeerState.REFUSED, refusal
     wanted = desired.peers.get(subnet)

@@ -12,6 +12,8 @@ import enum
 
 import msgspec
 
+from overlayd.core.status.registry import ConditionType, Truth
+
 STALE_AFTER = 2.0
 """Resync intervals after which a status is too old to conclude anything from."""
 
@@ -33,8 +35,25 @@ class PeerState(enum.Enum):
     """Its lease holds what this node can't serve."""
 
 
+class Condition(msgspec.Struct, frozen=True):
+    """Whether something is so, since when, and if it is not well, for which reason.
+
+    `reason` is the code of the problem that says it, or a peer's state; "" where nothing is wrong.  `message` is
+    the sentence about it.
+    """
+
+    type: ConditionType
+    status: Truth
+    since: float
+    reason: str = ""
+    message: str = ""
+
+
 class PeerStatus(msgspec.Struct, frozen=True):
-    """One peer.  `since` is when it entered `state`; `reason` is "" for a peer in sync."""
+    """One peer.  `since` is when it entered `state`; `reason` is "" for a peer in sync.
+
+    `conditions` say the same in the form that a node's have, as of the last look at the kernel.
+    """
 
     node: str
     subnet: str
@@ -42,6 +61,7 @@ class PeerStatus(msgspec.Struct, frozen=True):
     state: PeerState
     since: float
     reason: str = ""
+    conditions: tuple[Condition, ...] = ()
 
 
 class LeaseStatus(msgspec.Struct, frozen=True):
@@ -114,7 +134,7 @@ class Status(msgspec.Struct, frozen=True):
     node_id: str
     started: float
     belief: str
-    """unclaimed, held, fenced or lost, as of `at`."""
+    """unclaimed, held, fenced or lost: the value of a Belief."""
     in_sync: bool
     """Whether a whole snapshot of the store was absorbed."""
     revision: int
@@ -131,6 +151,9 @@ class Status(msgspec.Struct, frozen=True):
     firewall: FirewallStatus | None = None
     peers: tuple[PeerStatus, ...] = ()
     problems: tuple[ProblemStatus, ...] = ()
+    """The worst first."""
+    conditions: tuple[Condition, ...] = ()
+    """One of each type but those that only peers have."""
     reconciler: ReconcilerStatus = ReconcilerStatus()
 
     @property
@@ -139,48 +162,12 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class StatusAnswer(msgspec.Struct, frozen=True):
-    """A status as it was answered at `now`, with the judgement of that instant and its reason."""
+    """A status as it was answered at `now`, with the judgement of that instant and its reason.
+
+    Belief, conditions and problems of `status` are those of that instant, the rest is as of `status.at`.
+    """
 
     now: float
     verdict: Verdict
     reason: str
     status: Status
-
-
-def why_stale(status: Status, now: float) -> str:
-    """Why nothing can be concluded from the status any more, "" while something can."""
-    age = now - status.at
-    return f"the daemon last looked at the kernel {age:.0f} s ago" if age > STALE_AFTER * status.resync else ""
-
-
-def why_run_out(status: Status, now: float) -> str:
-    """Why the own lease may have gone to somebody else by now, "" where it can't or where there is none."""
-    lease = status.lease
-    if lease is None or lease.until is None or now < lease.until:
-        return ""
-    return (
-        f"the lease could not be renewed in time: since {now - lease.until:.0f} s ago "
-        "another node may have been given the subnet"
-    )
-
-
-def judge(status: Status, now: float) -> tuple[Verdict, str]:
-    """What the status says at `now`, and why, "" if it is healthy."""
-    if doubt := why_stale(status, now) or why_run_out(status, now):
-        return Verdict.UNKNOWN, doubt
-    lease = status.lease
-    if lease is None or status.belief != "held":
-        return Verdict.DEGRADED, f"this node's lease is {status.belief}"
-    if not status.in_sync or status.device is None:
-        return Verdict.DEGRADED, "the network is not programmed yet"
-    out_of_sync = len(status.peers) - status.peers_in_sync
-    if out_of_sync:
-        return Verdict.DEGRADED, f"{out_of_sync} of {len(status.peers)} peers are not in sync"
-    if status.problems:
-        return Verdict.DEGRADED, "there are problems"
-    return Verdict.HEALTHY, ""
-
-
-def answer(status: Status, now: float) -> StatusAnswer:
-    verdict, reason = judge(status, now)
-    return StatusAnswer(now, verdict, reason, status)

@@ -15,8 +15,8 @@ from overlayd.core.firewall.conflicts import (
     BaseChain,
     ChainKey,
     ChainVerdict,
-    Condition,
     ForeignRule,
+    RuleMatch,
     Ruleset,
     Span,
     Subject,
@@ -56,7 +56,7 @@ def _rule(line: str, name: str, chains: Collection[str]) -> ForeignRule:
         words = iter(shlex.split(line))
     except ValueError:
         return ForeignRule((), ChainVerdict.UNKNOWN, name=name)
-    conditions: list[Condition] = []
+    conditions: list[RuleMatch] = []
     negated = False
     for word in words:
         if word in ("-j", "-g"):
@@ -70,7 +70,7 @@ def _rule(line: str, name: str, chains: Collection[str]) -> ForeignRule:
 
 
 def _ending(
-    conditions: tuple[Condition, ...], option: str, target: str, name: str, chains: Collection[str]
+    conditions: tuple[RuleMatch, ...], option: str, target: str, name: str, chains: Collection[str]
 ) -> ForeignRule:
     """What follows the target are options of its own."""
     if target in _VERDICTS:
@@ -80,22 +80,22 @@ def _ending(
     return ForeignRule(conditions, ChainVerdict.UNKNOWN, name=name)
 
 
-def _conditions(word: str, words: Iterator[str], negated: bool) -> Iterator[Condition]:
+def _conditions(word: str, words: Iterator[str], negated: bool) -> Iterator[RuleMatch]:
     if word == "-m":
         next(words, "")  # which extension: its conditions follow
     elif word == "--comment":
         next(words, "")
     elif word in _ADDRESSES:
         span = _span(next(words, ""))
-        yield Condition(_ADDRESSES[word], (span,) if span else (), negated, whole=span is not None)
+        yield RuleMatch(_ADDRESSES[word], (span,) if span else (), negated, whole=span is not None)
     elif word in _NAMES:
-        yield Condition(_NAMES[word], (re.sub(r"\+$", "*", next(words, "")),), negated)
+        yield RuleMatch(_NAMES[word], (re.sub(r"\+$", "*", next(words, "")),), negated)
     elif word == "-p":
-        yield Condition(Subject.PROTOCOL, (next(words, ""),), negated)
+        yield RuleMatch(Subject.PROTOCOL, (next(words, ""),), negated)
     elif word in _STATES:
-        yield Condition(Subject.STATE, tuple(next(words, "").lower().split(",")), negated)
+        yield RuleMatch(Subject.STATE, tuple(next(words, "").lower().split(",")), negated)
     else:
-        yield Condition(Subject.UNKNOWN)
+        yield RuleMatch(Subject.UNKNOWN)
 
 
 def _span(text: str) -> Span | None:

@@ -16,8 +16,8 @@ from overlayd.core.firewall.conflicts import (
     BaseChain,
     ChainKey,
     ChainVerdict,
-    Condition,
     ForeignRule,
+    RuleMatch,
     Ruleset,
     Span,
     Subject,
@@ -47,7 +47,7 @@ _OTHER_PROTOCOLS = {"udp", "udplite", "sctp", "dccp", "icmp", "igmp", "esp", "ah
 _ADDRESSES = {"saddr": Subject.SOURCE, "daddr": Subject.DESTINATION}
 _HEADER = {**_ADDRESSES, "protocol": Subject.PROTOCOL}
 _CONNECTION = {"state": Subject.STATE, "status": Subject.STATUS}
-_UNKNOWN = Condition(Subject.UNKNOWN)
+_UNKNOWN = RuleMatch(Subject.UNKNOWN)
 
 
 class RulesetError(ValueError):
@@ -82,7 +82,7 @@ def parse_ruleset(text: str) -> Ruleset:
 def _rules(rule: dict[str, Any]) -> Iterator[ForeignRule]:
     """More than one where a map of verdicts stands in it."""
     name = f"the rule with handle {rule['handle']}"
-    conditions: list[Condition] = []
+    conditions: list[RuleMatch] = []
     for statement in rule["expr"]:
         ((kind, value),) = statement.items()
         if kind == "match":
@@ -105,7 +105,7 @@ def _rules(rule: dict[str, Any]) -> Iterator[ForeignRule]:
             yield ForeignRule(tuple(conditions), ChainVerdict.UNKNOWN, name=name)
 
 
-def _mapped(value: dict[str, Any], conditions: tuple[Condition, ...], name: str) -> Iterator[ForeignRule]:
+def _mapped(value: dict[str, Any], conditions: tuple[RuleMatch, ...], name: str) -> Iterator[ForeignRule]:
     """A map of verdicts, as a rule for each of its elements: no two of them are met by one packet."""
     data = value["data"]
     if not isinstance(data, dict) or not isinstance(data.get("set"), list):
@@ -122,19 +122,19 @@ def _mapped(value: dict[str, Any], conditions: tuple[Condition, ...], name: str)
             yield ForeignRule(met, _VERDICTS.get(kind, ChainVerdict.UNKNOWN), name=name)
 
 
-def _condition(left: Any, operator: str, right: Any) -> Condition:
+def _condition(left: Any, operator: str, right: Any) -> RuleMatch:
     match left:
         case {"payload": {"protocol": "ip6" | "icmpv6"}}:
-            return Condition(Subject.FAMILY, ("ipv6",))
+            return RuleMatch(Subject.FAMILY, ("ipv6",))
         case {"payload": {"protocol": protocol}} if protocol in _OTHER_PROTOCOLS:
-            return Condition(Subject.PROTOCOL, (protocol,))
+            return RuleMatch(Subject.PROTOCOL, (protocol,))
     subject = _subject(left)
     if subject is Subject.UNKNOWN or operator not in ("==", "!=", "in"):
         return _UNKNOWN
     parts = _parts(right)
     values = [_span(part) if subject in _ADDRESSES.values() else _word(part) for part in parts]
     known = tuple(value for value in values if value is not None)
-    return Condition(subject, known, operator == "!=", whole=len(known) == len(values))
+    return RuleMatch(subject, known, operator == "!=", whole=len(known) == len(values))
 
 
 def _subject(left: Any) -> Subject:

@@ -13,7 +13,7 @@ QUIET = 0.5
 """Seconds without a change after which the pace starts again."""
 SHARE = 4.0
 """A pass is followed by a pause of so many times its own length: passes take a fifth of a core at most."""
-PAUSE_MAX = 2.0
+PAUSE_MAX = 0.5
 """Seconds that a change waits for its pass at most, however long passes take."""
 
 

@@ -16,7 +16,7 @@ Three rules hold throughout:
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
@@ -197,7 +197,7 @@ def decide(inputs: Inputs, before: Decision = NOTHING_YET) -> Decision:
     last = before.target.desired if before.target is not None else None
     desired = state_desired((network.backend, filters), view, last)
     problems["firewalls"] = _judge_firewalls(inputs, view, desired)
-    suspects = _find_suspects(host, view, before)
+    suspects = _find_suspects(host, view, desired, before)
     problems["reach"] = name_unreachable(suspects, host.unreachable)
     if tenure.served is not None:
         networks = [leg.network for leg in view.legs]
@@ -218,7 +218,7 @@ def decide(inputs: Inputs, before: Decision = NOTHING_YET) -> Decision:
         problems,
         host.facts,
         suspects,
-        _interest(inputs, network, candidate, view, before),
+        _interest(inputs, network, candidate, view, desired, before),
     )
 
 
@@ -300,26 +300,46 @@ def _given(inputs: Inputs) -> tuple[IPNetwork, ...]:
 
 
 def _interest(
-    inputs: Inputs, network: Network, candidate: Network | None, view: NetworkView, before: Decision
+    inputs: Inputs,
+    network: Network,
+    candidate: Network | None,
+    view: NetworkView,
+    desired: DesiredState,
+    before: Decision,
 ) -> Interest:
     """State what of the host's tables matters from now on."""
     configs = (network.config, *((candidate.config,) if candidate is not None else ()))
     networks = tuple(dict.fromkeys(span.network for config in configs for span in config.ranges))
     links = _links(inputs, view.underlay)
-    if before.view is not None and before.view.peers is view.peers:
-        peers = before.interest.peers
-    else:
-        found = (peer.attributes.public_ip(view.underlay.family) for peer in view.peers)
-        peers = tuple(sorted({int(address) for address in found if address is not None}))
+    added = {int(address) for address in _addresses(_fresh(desired, before), view)} - set(before.interest.peers)
+    # an address too many is a glance too many, and no more: those of peers that left stay
+    peers = tuple(sorted((*before.interest.peers, *added))) if added else before.interest.peers
     return Interest(networks, links, peers, everything=False)
 
 
-def _find_suspects(host: HostSnapshot, view: NetworkView, before: Decision) -> tuple[IPAddress, ...]:
-    """Find peers that may be unreachable, unless peers and routes are the same objects as before."""
-    if before.view is not None and before.view.peers is view.peers and before.facts is host.facts:
-        return before.suspects
-    found = (peer.attributes.public_ip(view.underlay.family) for peer in view.peers)
-    return find_suspects(host.facts, (address for address in found if address is not None))
+def _find_suspects(
+    host: HostSnapshot, view: NetworkView, desired: DesiredState, before: Decision
+) -> tuple[IPAddress, ...]:
+    """Find peers that may be unreachable; with the routes as before only those that are new have to be judged."""
+    if before.facts is not host.facts:
+        return find_suspects(host.facts, _addresses(view.peers, view))
+    suspects = (*before.suspects, *find_suspects(host.facts, _addresses(_fresh(desired, before), view)))
+    if not suspects:
+        return ()
+    present = set(_addresses(view.peers, view))
+    return tuple(address for address in dict.fromkeys(suspects) if address in present)
+
+
+def _fresh(desired: DesiredState, before: Decision) -> Iterable[Lease]:
+    """List the leases that were not among the last pass's."""
+    known = before.target.desired.parts if before.target is not None else {}
+    return [desired.parts[key].lease for key in desired.parts.keys() - known.keys()]
+
+
+def _addresses(leases: Iterable[Lease], view: NetworkView) -> Iterator[IPAddress]:
+    """List the peers' addresses on the underlay."""
+    family = view.underlay.family
+    return (address for lease in leases if (address := lease.attributes.public_ip(family)) is not None)
 
 
 def _links(inputs: Inputs, underlay: Underlay) -> frozenset[str]:

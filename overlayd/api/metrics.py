@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from platform import python_version
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
 
@@ -113,7 +113,15 @@ def _store(answer: StatusAnswer) -> Iterator[Metric]:
 
 def _reconciler(answer: StatusAnswer) -> Iterator[Metric]:
     done = answer.status.reconciler
-    yield CounterMetricFamily("overlayd_reconciler_passes", "Comparisons of wish and kernel.", value=done.passes)
+    yield CounterMetricFamily(
+        "overlayd_reconciler_passes", "Comparisons of desired and actual state.", value=done.passes
+    )
+    why = "Passes by what woke them; one pass may have several reasons."
+    yield _counters("overlayd_passes", why, "reason", done.reasons)
+    buckets = [*((bound, float(count)) for bound, count in done.within.items()), ("+Inf", float(done.passes))]
+    yield HistogramMetricFamily(
+        "overlayd_pass_duration_seconds", "How long passes took.", buckets=buckets, sum_value=done.seconds
+    )
     yield _counters("overlayd_reconciler_operations", "Changes made to the kernel.", "verb", _by_verb(done.done))
     yield _counters(
         "overlayd_reconciler_failures", "Changes that the kernel refused.", "verb", _by_verb(done.refused)

@@ -15,16 +15,22 @@ from overlayd.core.leases.tenure import Tenure
 
 T = TypeVar("T")
 
+BOUNDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.5)
+"""Seconds: the buckets in which passes are counted by their duration."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counters:
     """What the reconciler has done since it was started: passes by reason, operations by verb, and those refused.
 
-    A pass with several reasons counts once for each of them.
+    A pass with several reasons counts once for each of them.  `seconds` is how long passes took in all, and
+    `within` how many of them took no longer than each of BOUNDS.
     """
 
     passes: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    within: tuple[int, ...] = (0,) * len(BOUNDS)
     done: Mapping[Verb, int] = field(default_factory=dict)
     refused: Mapping[Verb, int] = field(default_factory=dict)
 
@@ -33,8 +39,15 @@ class Counters:
         refused = (operation.verb for operation, failure in outcomes.items() if failure is not None)
         return replace(self, done=_sum(self.done, done), refused=_sum(self.refused, refused))
 
-    def after_pass(self, reasons: Iterable[str]) -> Counters:
-        return replace(self, passes=self.passes + 1, reasons=_sum(self.reasons, reasons))
+    def after_pass(self, reasons: Iterable[str], took: float) -> Counters:
+        """Count a pass that took so many seconds."""
+        return replace(
+            self,
+            passes=self.passes + 1,
+            reasons=_sum(self.reasons, reasons),
+            seconds=self.seconds + took,
+            within=tuple(count + (took <= bound) for count, bound in zip(self.within, BOUNDS, strict=True)),
+        )
 
 
 def _sum(before: Mapping[T, int], more: Iterable[T]) -> Mapping[T, int]:

@@ -89,10 +89,11 @@ class Reconciler:
             self._all_in_doubt, reasons = True, (reasons - {RETRY}) | {RESYNCED}
         if self._all_in_doubt:
             self._resynced_at = self._clock()
+        began = self._clock()
         decision, trouble = await self._decide(), ""
         if decision.target is not None:
             trouble = await self._reach(decision.target)
-        self._counters = self._counters.after_pass(reasons)
+        self._counters = self._counters.after_pass(reasons, self._clock() - began)
         missing = frozenset(self._tracker.differing & self._tracker.desired.keys())
         report = Report(self._clock(), decision, missing, self._retries, trouble, self._counters)
         await self._finish(report)

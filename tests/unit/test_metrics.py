@@ -47,7 +47,15 @@ FULL = msgspec.structs.replace(
     firewall=FirewallStatus(masquerade=True, source_check=False, reason="off", drops=dict.fromkeys(COUNTERS, 6)),
     peers=(peer(2, PeerState.IN_SYNC), peer(3, PeerState.IN_SYNC), peer(4, PeerState.REFUSED)),
     problems=(ProblemStatus("key-unknown", "a"), ProblemStatus("key-unknown", "b")),
-    reconciler=ReconcilerStatus(passes=9, done={"add": 12}, refused={"change": 1}, retrying=1),
+    reconciler=ReconcilerStatus(
+        passes=9,
+        reasons={"start": 1, "store": 7, "lease": 1, "config": 1, "host": 1, "kernel": 2, "retry": 1, "resync": 1},
+        seconds=0.5,
+        within={"0.1": 8},
+        done={"add": 12},
+        refused={"change": 1},
+        retrying=1,
+    ),
 )
 BARE = Status("0.1.0", NOW, 30.0, "node1", "ab12", NOW, "unclaimed", in_sync=False, revision=0)
 
@@ -81,6 +89,10 @@ def test_a_good_status_in_numbers() -> None:
         "overlayd_store_connected": 1,
         "overlayd_store_revision": 17,
         "overlayd_reconciler_passes_total": 9,
+        "overlayd_passes_total{reason=store}": 7,
+        "overlayd_pass_duration_seconds_bucket{le=0.1}": 8,
+        "overlayd_pass_duration_seconds_bucket{le=+Inf}": 9,
+        "overlayd_pass_duration_seconds_sum": 0.5,
         "overlayd_reconciler_operations_total{verb=add}": 12,
         "overlayd_reconciler_operations_total{verb=remove}": 0,
         "overlayd_reconciler_failures_total{verb=change}": 1,

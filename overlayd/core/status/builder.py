@@ -13,7 +13,7 @@ from overlayd.core.leases.lease import Lease
 from overlayd.core.leases.tenure import Belief, Tenure, Waiting
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.desired import DesiredState
-from overlayd.core.report import Report
+from overlayd.core.report import BOUNDS, Report
 from overlayd.core.status.conditions import as_of, judge_peer, told
 from overlayd.core.status.problem import Problem
 from overlayd.core.status.status import (
@@ -100,6 +100,8 @@ def _reconciler_status(report: Report) -> ReconcilerStatus:
     return ReconcilerStatus(
         passes=counters.passes,
         reasons=dict(counters.reasons),
+        seconds=counters.seconds,
+        within={str(bound): count for bound, count in zip(BOUNDS, counters.within, strict=True)},
         done={verb.value: count for verb, count in counters.done.items()},
         refused={verb.value: count for verb, count in counters.refused.items()},
         retrying=len(report.retries.failed_operations),

@@ -82,12 +82,17 @@ class UnderlayStatus(msgspec.Struct, frozen=True):
 
 
 class ReconcilerStatus(msgspec.Struct, frozen=True):
-    """What was done to the kernel since the daemon started.  `reasons` count
-    passes by what woke them, `done` and `refused` operations by verb;
-    `retrying` is how many are refused now and wait for their next try."""
+    """What was done to the kernel since the daemon started.
+
+    `reasons` count passes by what woke them, `seconds` is how long they took in all, `within` how many took no
+    longer than so many seconds.  `done` and `refused` count operations by verb; `retrying` is how many are
+    refused now and wait for their next try.
+    """
 
     passes: int = 0
     reasons: dict[str, int] = msgspec.field(default_factory=dict)
+    seconds: float = 0.0
+    within: dict[str, int] = msgspec.field(default_factory=dict)
     done: dict[str, int] = msgspec.field(default_factory=dict)
     refused: dict[str, int] = msgspec.field(default_factory=dict)
     retrying: int = 0

@@ -145,6 +145,8 @@ def row(family: Metric) -> str:
     values: dict[str, dict[str, None]] = {}
     for sample in family.samples:
         for label, value in sample.labels.items():
+            if label == "le":  # every histogram has it
+                continue
             values.setdefault(label, {})[f"`{value}`"] = None
     is_open = OPEN | ({"reason"} if family.name.startswith("overlayd_datapath") else set())
     labels = [f"`{label}`" + ("" if label in is_open else f": {', '.join(values[label])}") for label in values]

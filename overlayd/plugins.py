@@ -12,7 +12,7 @@ from overlayd.core.network.backend import Backend
 BACKENDS = "overlayd.backends"
 DRIVERS = "overlayd.drivers"
 FORMER = "overlayd.datapaths"
-"""What the group was called before; a package that was installed then need not be installed anew."""
+"""What the group was called before; a package that was installed then need not be installed again."""
 
 
 def load_backends() -> Mapping[str, type[Backend]]:

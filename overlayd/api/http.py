@@ -3,7 +3,7 @@
 Whoever connects is a stranger.  What each of them can cost is bounded: a request head of HEAD_MOST bytes, a body
 that is never read into memory, PATIENCE seconds in all, and SEATS of them at once.  When all seats are taken the
 newcomer gets the seat of whoever has sat longest: a prompt visitor is answered and gone within a few turns of the
-scheduler, so only those lose their seat who dawdle, and nobody can lock the probes out by holding connections.
+scheduler, so only slow clients lose their seat, and nobody can lock the probes out by holding connections.
 """
 
 from __future__ import annotations

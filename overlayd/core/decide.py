@@ -10,7 +10,7 @@ Three rules hold throughout:
 - A subnet in use is not given up for a reason that only concerns a new one.  An obstacle on this host keeps a new
   config from coming into force, and a new subnet from being claimed; a lease that stands is adopted and renewed.
 - Nothing is swept before the first whole snapshot of the store, nor while a Tenure is undecided.
-- What is wrong stays named for as long as it is wrong: every judgement is made anew at each pass.
+- What is wrong stays named for as long as it is wrong: every pass judges again.
 """
 
 from __future__ import annotations

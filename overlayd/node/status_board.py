@@ -1,4 +1,4 @@
-"""The last finished Status of this node: composed anew whenever a part has news, answered to whoever asks."""
+"""The last finished Status of this node: composed whenever a part has news, answered to every query."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from that peer's subnet, or from the peer's own underlay address, with which a n
 destination must be in our own subnet.  Who forges the outer source of a real peer together with that peer's
 inner source passes: only encryption below could tell.
 
-Masquerading is wished for once this node has a subnet, the check once the peers are known: before that, with no
+Masquerading is desired once this node has a subnet, the check once the peers are known: before that, with no
 senders, it would drop everything.  While the node has no subnet the check says nothing of destinations: a daemon
 that was restarted knows its peers a moment before it knows its own lease again.  A userspace datapath checks
 sources by itself; the check is for the kernel's VXLAN alone.
@@ -77,7 +77,8 @@ NO_FIREWALL = Firewall()
 
 
 def decide(masquerade: bool, source_check: bool | None, obstacle: str) -> Firewall:
-    """What becomes of the operator's wishes where `obstacle` keeps nft from working ("": it works).
+    """Decide what the node can do of what the operator asked for, where `obstacle` keeps nft from working ("":
+    it works).
 
     `source_check` None stands for "if it can be had".  Raises FirewallError for what was asked for in vain.
     """

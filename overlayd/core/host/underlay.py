@@ -95,7 +95,7 @@ class Reaching:
 
 
 InterfaceSelector = str | Matching | Reaching | None
-"""What the operator asks for; a string is an interface's name or an IPv4 address on it, None is no wish."""
+"""What the operator asks for; a string is an interface's name or an IPv4 address on it, None asks for nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,8 @@ def diff(
 
     Without `sweep` nothing is removed but what stands in the way of something desired: the rule for the time
     before the first snapshot, when absence from the desired state means nothing yet.  What goes as a whole, or is
-    made anew, takes with it what it contains.  Where both are parts of larger states, `all_desired` is all that is
-    desired: what an operation needs may stand outside the parts.
+    made again, takes with it what it contains.  Where both are parts of larger states, `all_desired` is all that
+    is desired: what an operation needs may stand outside the parts.
     """
     unwanted = actual.items - desired.items
     wanted = desired.by_key

@@ -1,4 +1,4 @@
-"""What a node desires of the kernel, peer by peer, stated anew only for the peers that changed.
+"""What a node desires of the kernel, peer by peer, stated again only for the peers that changed.
 
 The result depends on the policies and the view alone; what was stated before only saves work.  Of two peers that
 want one kernel key for different items the older is served, on every node alike.

@@ -15,7 +15,7 @@ class AccessError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files.  `ca`: who may have signed etcd's certificate, None for whomever this host trusts.  `cert` and
+    """PEM files.  `ca`: the CA bundle that verifies etcd's certificate, None for the system's.  `cert` and
     `key`: what we show of ourselves (mTLS), both or neither."""
 
     ca: Path | None = None

@@ -37,7 +37,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),
     # A proxy meant for web traffic must not carry the control plane.
     ("grpc.enable_http_proxy", 0),
-    # Without this a store opened anew inherits the connections and the backoff of the one before.
+    # Without this a store opened again inherits the connections and the backoff of the one before.
     ("grpc.use_local_subchannel_pool", 1),
 )
 

@@ -1,4 +1,4 @@
-"""Who we are to etcd: the token that every call shows, got for the password, and got anew once it is refused.
+"""Who we are to etcd: the token that every call shows, got for the password, and renewed once it is refused.
 
 A token is refused when it has expired, when the member that made it up has forgotten it, and when any user, role
 or password of etcd's was changed since.  None of that is an error of ours, so a call is made once more with a new

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import formatdate
 from http import HTTPStatus
+from ipaddress import ip_address
 
 import h11
 import trio
@@ -103,8 +104,27 @@ async def _read_request(stream: HalfCloseableStream, conversation: h11.Connectio
 
 def _answer(request: h11.Request, current: Callable[[], StatusAnswer]) -> Page:
     if request.method not in (b"GET", b"HEAD"):
-        return explain(HTTPStatus.METHOD_NOT_ALLOWED, "there is nothing here but to GET")
-    return respond(request.target.decode("ascii").partition("?")[0], current())
+        return explain(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are answered here")
+    answer = current()
+    hosts = [value.decode("ascii", "replace") for name, value in request.headers if name == b"host"]
+    if not all(is_ours(host, answer.status.node) for host in hosts):
+        return explain(HTTPStatus.MISDIRECTED_REQUEST, "ask by an IP address, localhost, or this node's name")
+    return respond(request.target.decode("ascii").partition("?")[0], answer)
+
+
+def is_ours(host: str, node: str) -> bool:
+    """Tell whether a Host header (RFC 9110, section 7.2) can mean this node.
+
+    A page in a browser can let a name of its own lead here (DNS rebinding), and would then read what we answer.
+    So a name with dots is answered only if it begins with this node's.
+    """
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        first, dot, _ = name.lower().partition(".")
+        return not dot or first == node.lower().partition(".")[0]
+    return True
 
 
 def _pack(conversation: h11.Connection, page: Page, *, is_head: bool) -> bytes:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlayd.api import http
+from overlayd.api.http import is_ours
 from overlayd.api.pages import respond
 from overlayd.cli.options import parse_listen
 from overlayd.core.status.health import answer
@@ -291,3 +292,22 @@ async def test_an_address_of_another_host_is_refused() -> None:
         await open_listeners(IPv4Address("192.0.2.1"), 8286)
     with pytest.raises(ListenError, match=r"--listen \[2001:db8::1\]:8286 is not to be had"):
         await open_listeners(IPv6Address("2001:db8::1"), 8286)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_answered"),
+    [
+        ("127.0.0.1:9100", True),
+        ("[::1]:9100", True),
+        ("[fd00::7]", True),
+        ("10.0.0.5", True),
+        ("localhost:9100", True),
+        ("node7", True),
+        ("Node7.example.com:9100", True),
+        ("evil.example.com", False),
+        ("evil.example.com:9100", False),
+        ("127.0.0.1.evil.example.com", False),
+    ],
+)
+def test_a_host_header_that_is_no_name_of_this_node_is_refused(host: str, is_answered: bool) -> None:
+    assert is_ours(host, "node7") is is_answered

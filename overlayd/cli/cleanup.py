@@ -128,15 +128,15 @@ def _remove_file(path: Path) -> None:
 
 
 async def _release(args: argparse.Namespace) -> None:
-    from overlayd.core.leases.book import LeaseBook, absorb_snapshot
     from overlayd.core.leases.keeper import release
+    from overlayd.core.leases.records import RecordBook, absorb_snapshot
     from overlayd.core.leases.store import Refused
     from overlayd.host.identity import load_identity
 
     if (identity := load_identity(args.state_dir)) is None:
         raise CommandError(f"nothing to release: {args.state_dir} holds no identity, so no lease is this node's")
     async with open_store(args) as store:
-        book = absorb_snapshot(LeaseBook(), await store.snapshot(), asked_at=0)
+        book = absorb_snapshot(RecordBook(), await store.snapshot(), asked_at=0)
         own = [lease for lease in book.leases if lease.attributes.node_id == identity.node_id]
         for lease in own:
             if lease.is_reservation:

@@ -17,8 +17,8 @@ from typing import Any
 
 from overlayd.cli import CommandError
 from overlayd.cli.options import add_store_options, open_store
-from overlayd.core.leases.book import LeaseBook, absorb_snapshot
-from overlayd.core.leases.lease import Lease
+from overlayd.core.leases.lease_record import LeaseRecord
+from overlayd.core.leases.records import RecordBook, absorb_snapshot
 from overlayd.core.leases.store import (
     CONFIG,
     Committed,
@@ -186,13 +186,13 @@ async def _set(args: argparse.Namespace) -> None:
     _print(facts, f"stored at revision {revision}\n\n{meaning.text}", as_json=args.json)
 
 
-def find_evicted(snapshot: Snapshot, config: NetworkConfig) -> tuple[Lease, ...]:
+def find_evicted(snapshot: Snapshot, config: NetworkConfig) -> tuple[LeaseRecord, ...]:
     """The leases that a node could not hold under this config."""
-    leases = absorb_snapshot(LeaseBook(), snapshot, asked_at=0).leases
+    leases = absorb_snapshot(RecordBook(), snapshot, asked_at=0).leases
     return tuple(lease for lease in leases if find_config_mismatch(config, lease.subnet) is not None)
 
 
-def describe_evicted(evicted: Sequence[Lease]) -> str:
+def describe_evicted(evicted: Sequence[LeaseRecord]) -> str:
     named = [f"{lease.subnet} of {lease.attributes.node_name or lease.attributes.identity}" for lease in evicted]
     more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
     nodes = "1 node loses its subnet" if len(named) == 1 else f"{len(named)} nodes lose their subnets"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from overlayd.cli import CommandError
 from overlayd.core.leases.keeper import TTL_MIN
 from overlayd.core.leases.store import Store
+from overlayd.core.network.addresses import is_host_address
 
 if TYPE_CHECKING:
     from overlayd.core.host.underlay import InterfaceSelector, Matching, Reaching
@@ -268,7 +269,7 @@ def parse_target(text: str) -> Reaching:
         address = IPv4Address(text)
     except ValueError:
         raise ValueError(f"{text!r} is not an IPv4 address like 10.0.0.1") from None
-    if address.is_unspecified or address.is_multicast or address.is_loopback or int(address) == 2**32 - 1:
+    if not is_host_address(address):
         raise ValueError(f"{text} is behind no interface: give a unicast address of another host")
     return Reaching(address)
 

@@ -32,6 +32,7 @@ from overlayd.cli.options import (
     pick_iface,
 )
 from overlayd.core.leases.keeper import TTL_DEFAULT, TTL_MIN
+from overlayd.core.network.addresses import is_host_address
 from overlayd.core.network.config import ConfigError
 
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ async def _run(args: argparse.Namespace) -> None:
     from overlayd.node.daemon import Daemon
     from overlayd.node.settings import HostEdges, Settings
     from overlayd.plugins import load_backends, load_drivers
+    from overlayd.store.leases import StoreLeases
 
     pick = pick_iface(args)
     try:
@@ -249,7 +251,9 @@ async def _run(args: argparse.Namespace) -> None:
             cleanup_state = CleanupStateFile(args.run_dir)
             reader = HostReader(netlink, pick, drivers.read_drops, drivers.look_at_firewalls)
             host = HostEdges(drivers.driver, reader, boottime, cleanup_state, drivers.driver.report)
-            daemon = Daemon(settings, identity, store, host, load_backends(), random.Random(os.urandom(16)))
+            daemon = Daemon(
+                settings, identity, StoreLeases(store), host, load_backends(), random.Random(os.urandom(16))
+            )
             async with trio.open_nursery() as nursery:
                 await nursery.start(_stop_at_signal, nursery.cancel_scope)
                 await nursery.start(serve_status, args.run_dir, daemon.answer)
@@ -329,7 +333,7 @@ def parse_public_ip(text: str) -> IPv4Address:
         address = IPv4Address(text)
     except ValueError:
         raise ValueError(f"{text!r} is not an IPv4 address like 203.0.113.7") from None
-    if address.is_unspecified or address.is_multicast or address.is_loopback or int(address) == 2**32 - 1:
+    if not is_host_address(address):
         raise ValueError(f"{text} can't be sent to by peers: give a unicast address of this host")
     return address
 

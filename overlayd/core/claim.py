@@ -1,22 +1,18 @@
-"""What the claimer may decide on: the book of leases, under the config and with the attributes of the last
-Decision."""
+"""What this node wants of its claimer, by the last Decision."""
 
 from __future__ import annotations
 
 from overlayd.core.decide import Decision
-from overlayd.core.leases.book import LeaseBook
-from overlayd.core.leases.keeper import StoreViewed, to_view
+from overlayd.core.leases.claimer import ClaimRequest
 
 
-def keeper_input(book: LeaseBook, decision: Decision) -> StoreViewed | None:
-    """Compose the claimer's input; None while something is missing.
+def claim_request(decision: Decision) -> ClaimRequest | None:
+    """Compose the claimer's request; None while there is no sound config, or it is not known what the lease is to
+    say.
 
-    Before a config is in force the candidate serves: under it a lease that stands is adopted and renewed, and an
-    obstacle on this host keeps only a new one from being claimed.
+    A config that this host has yet to be found fit for is good enough to adopt and renew a lease by.
     """
     network = decision.network or decision.candidate
-    if network is None or decision.advertised is None or not book.in_sync:
+    if network is None or decision.advertised is None:
         return None
-    return StoreViewed(
-        to_view(book, network.record, network.config, may_claim=decision.may_claim), decision.advertised
-    )
+    return ClaimRequest(network.config, network.record, decision.advertised, decision.may_claim)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import trio
 
 from overlayd import __version__
 from overlayd.core.changes import LogEvent, changes_of_decision, changes_of_tenure
-from overlayd.core.claim import keeper_input
+from overlayd.core.claim import claim_request
 from overlayd.core.decide import NOTHING_YET, Decision, Inputs, decide
-from overlayd.core.leases.book import LeaseBook, absorb_changes, absorb_snapshot
-from overlayd.core.leases.keeper import KeeperState, StoreViewed
-from overlayd.core.leases.store import Changes, Store
+from overlayd.core.leases.claimer import Claimant, Claimer, ClaimRequest
+from overlayd.core.leases.source import LeaseStore
+from overlayd.core.leases.tenure import Tenure
 from overlayd.core.network.backend import Backend
 from overlayd.core.report import Report, publication
 from overlayd.core.status.builder import NodeInfo
@@ -45,14 +46,13 @@ class Daemon:
         self,
         settings: Settings,
         identity: Identity,
-        store: Store,
+        store: LeaseStore,
         host: HostEdges,
         backends: Mapping[str, type[Backend]],
         chance: random.Random,
     ) -> None:
         self._node = settings.of_node(identity, f"{chance.getrandbits(64):016x}")
-        self._store, self._host, self._backends, self._chance = store, host, backends, chance
-        self._book = LeaseBook()
+        self._source, self._host, self._backends, self._chance = store.source, host, backends, chance
         self._decision = NOTHING_YET
         self._store_trouble = ""
         self._stepped_at = host.clock()
@@ -62,65 +62,46 @@ class Daemon:
         self._guard = SubnetGuard(exit_on_new_subnet=settings.exit_on_new_subnet)
         info = NodeInfo(__version__, settings.node_name, identity.node_id, host.clock(), RESYNC)
         self._board = StatusBoard(info, self._problems, host.clock, host.datapath)
-        keeper = KeeperState(
-            identity.node_id,
-            self._node.incarnation,
-            settings.lease_ttl,
-            previous=self._publisher.find_subnet(),
+        claimant = Claimant(
+            identity.node_id, self._node.incarnation, settings.lease_ttl, self._publisher.find_subnet()
         )
-        self._runner = LeaseRunner(
-            store, keeper, self._keeper_input, self._relist, self._stepped, host.clock, chance
-        )
-        self._bootstrap = (
-            ConfigBootstrap(store, settings.first_config, self._lacks_config) if settings.first_config else None
-        )
+        claims = store.claims(claimant, self._request, host.clock)
+        self._runner = LeaseRunner(claims, self._stepped, host.clock, chance)
+        self._bootstrap = ConfigBootstrap(self._source, settings.first_config) if settings.first_config else None
         self._reconciler = Reconciler(host.driver, self._decide, self._finish, host.clock)
+        self._source.subscribe(self._note_store)
 
     async def run(self) -> None:
         log.info("started", extra={"version": __version__, "node": self._node.node_name})
         async with self._host.probe.watch(self._host_changed), trio.open_nursery() as nursery:
-            nursery.start_soon(follow, self._store, self._relist, self._absorb, self._note_trouble, self._chance)
+            nursery.start_soon(follow, self._source, self._note_trouble, self._chance)
             nursery.start_soon(self._runner.run)
             if self._bootstrap is not None:
                 nursery.start_soon(self._bootstrap.run)
             nursery.start_soon(self._reconciler.run)
 
-    # The store to the book, and the book to whoever reads it
+    # News of the store to whoever reads the book
 
-    async def _relist(self) -> int:
-        asked_at = self._book.revision
-        snapshot = await self._store.snapshot()
-        self._take(absorb_snapshot(self._book, snapshot, asked_at))
-        return snapshot.revision
-
-    def _absorb(self, changes: Changes) -> None:
-        self._take(absorb_changes(self._book, changes))
-
-    def _take(self, book: LeaseBook) -> None:
-        before, self._book = self._book, book
-        self._board.note_store(book)
-        if book.differs_from(before):
+    def _note_store(self, is_new: bool) -> None:
+        self._board.note_store(self._source.book)
+        if is_new:
             self._runner.wake_up.ring()
             self._reconciler.wake_up.ring("store")
             if self._bootstrap is not None:
                 self._bootstrap.wake_up.ring()
-
-    def _lacks_config(self) -> bool:
-        return self._book.in_sync and self._book.config is None
 
     def _note_trouble(self, reason: str) -> None:
         if reason != self._store_trouble:
             self._store_trouble = reason
             self._reconciler.wake_up.ring("store")
 
-    # The book to the keeper, and the keeper's tenure to whoever reads it
+    # The decision to the claimer, and the claimer's tenure to whoever reads it
 
-    def _keeper_input(self) -> StoreViewed | None:
-        return keeper_input(self._book, self._decision)
+    def _request(self) -> ClaimRequest | None:
+        return claim_request(self._decision)
 
-    def _stepped(self, before: KeeperState, after: KeeperState) -> None:
+    def _stepped(self, old: Tenure, new: Tenure) -> None:
         was, self._stepped_at = self._stepped_at, self._host.clock()
-        old, new = before.tenure, after.tenure
         events = list(changes_of_tenure(old, new, was, self._stepped_at))
         _log(events)
         if old != new or events:
@@ -141,8 +122,8 @@ class Daemon:
             self._host.clock(),
             self._node,
             self._backends,
-            self._book,
-            self._runner.state.tenure,
+            self._source.book,
+            self._runner.tenure,
             host,
             self._store_trouble,
             frozenset(known.known.links),
@@ -161,7 +142,7 @@ class Daemon:
         return self._decision
 
     async def _finish(self, report: Report) -> None:
-        outcome = publication(report, self._runner.state.tenure)
+        outcome = publication(report, self._runner.tenure)
         problems = self._publisher.carry_out(outcome, report.decision, ipmasq=self._node.firewall.masquerade)
         self._problems.replace("publication", problems)
         self._board.note_report(report)
@@ -171,8 +152,8 @@ class Daemon:
         return self._board.answer()
 
     @property
-    def keeper(self) -> KeeperState:
-        return self._runner.state
+    def claimer(self) -> Claimer[Any, Any]:
+        return self._runner.claimer
 
 
 def _log(events: Iterable[LogEvent]) -> None:

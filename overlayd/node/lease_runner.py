@@ -1,87 +1,57 @@
-"""Carries out what the LeaseKeeper decides: one command at a time, each answered by an event.
+"""Drives a claimer: one command at a time, each answered by an event.
 
-All decisions are in `overlayd.core.leases.keeper`; here is only the waiting, the asking, and the clock.
+All decisions are the claimer's (`overlayd.core.leases.claimer`), and the store's side carries them out; here is
+only the waiting, the clock and chance.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Any
 
-from overlayd.core.leases.keeper import (
-    AskCommit,
-    AskGrant,
-    AskKeepalive,
-    Command,
-    CommandFailed,
-    CommitResult,
-    Event,
-    Granted,
-    KeeperState,
-    KeptAlive,
-    RefreshView,
-    StoreViewed,
-    Tick,
-    step,
-    wake_at,
-)
-from overlayd.core.leases.store import Store, StoreError
+from overlayd.core.leases.claimer import Claimer
+from overlayd.core.leases.source import Claims
+from overlayd.core.leases.tenure import Tenure
 from overlayd.node.wakeup import WakeUp
 
 
 class LeaseRunner:
-    """Keeps `state` up to date.
+    """Keeps `claimer` up to date.
 
-    `seen` gives what there is to decide on, None while something is missing; `relist` reads
-    the whole store afresh; `decided` is called with the state before and after every step.
+    `stepped` is called with the tenure before and after every step.  Ring `wake_up` when the claimer may see
+    something new.
     """
 
     def __init__(
         self,
-        store: Store,
-        state: KeeperState,
-        seen: Callable[[], StoreViewed | None],
-        relist: Callable[[], Awaitable[int]],
-        decided: Callable[[KeeperState, KeeperState], None],
+        claims: Claims,
+        stepped: Callable[[Tenure, Tenure], None],
         clock: Callable[[], float],
         chance: random.Random,
     ) -> None:
-        self.state = state
+        self.claimer: Claimer[Any, Any] = claims.start
         self.wake_up = WakeUp()
-        self._store = store
-        self._keeper_input = seen
-        self._relist = relist
-        self._decided = decided
+        self._claims = claims
+        self._stepped = stepped
         self._clock = clock
         self._chance = chance
         self._stepped_at = clock()
 
+    @property
+    def tenure(self) -> Tenure:
+        return self.claimer.tenure
+
     async def run(self) -> None:
         while True:
-            command = self._step(self._keeper_input() or Tick())
+            command = self._step(self._claims.look())
             while command is not None:
-                command = self._step(await self._perform(command))
-            at = wake_at(self.state, self._stepped_at)
+                command = self._step(await self._claims.carry_out(command))
+            at = self.claimer.wake_at(self._stepped_at)
             await self.wake_up.wait(None if at is None else at - self._clock())
 
-    def _step(self, event: Event) -> Command | None:
-        before, self._stepped_at = self.state, self._clock()
-        self.state, command = step(before, event, self._stepped_at, self._chance.random())
-        self._decided(before, self.state)
+    def _step(self, event: Any) -> Any:
+        before, self._stepped_at = self.claimer.tenure, self._clock()
+        self.claimer, command = self.claimer.step(event, self._stepped_at, self._chance.random())
+        self._stepped(before, self.claimer.tenure)
         return command
-
-    async def _perform(self, command: Command) -> Event:
-        sent_at = self._clock()
-        try:
-            match command:
-                case AskGrant(ttl=ttl):
-                    return Granted(await self._store.grant(ttl), sent_at)
-                case AskKeepalive(lease_id=lease_id):
-                    return KeptAlive(await self._store.keepalive(lease_id), sent_at)
-                case AskCommit(transaction=transaction):
-                    return CommitResult(await self._store.commit(transaction))
-                case RefreshView():
-                    await self._relist()
-                    return self._keeper_input() or CommandFailed("the store has no valid network config")
-        except StoreError as error:
-            return CommandFailed(str(error))

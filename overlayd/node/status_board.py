@@ -32,7 +32,7 @@ class StatusBoard:
         self._status = compose_status(self._inputs)
 
     def note_store(self, book: LeaseBook) -> None:
-        self._compose(replace(self._inputs, in_sync=book.in_sync, revision=book.revision))
+        self._compose(replace(self._inputs, in_sync=book.in_sync, revision=book.position))
 
     def note_tenure(self, tenure: Tenure) -> None:
         old, new, now = self._inputs.tenure.served, tenure.served, self._clock()

@@ -44,7 +44,7 @@ class BackendCase:
         at = replace(self.underlay, address=address, public_ip=address)
         mac = Mac(bytes([2, 0, 0, 0, 0, number]))
         attributes = replace(self.backend.advertise(at, mac), node_id=f"id{number}", node_name=f"node{number}")
-        return Lease(Subnet((IPv4Network(f"10.244.{number}.0/24"),)), attributes, number, number, number)
+        return Lease(Subnet((IPv4Network(f"10.244.{number}.0/24"),)), attributes, number)
 
     def view(self, peers: Iterable[int] = (), *, has_lease: bool = True) -> NetworkView:
         """What this node sees with these peers, and with or without a subnet of its own."""

@@ -26,7 +26,7 @@ NODE = IPv4Address("10.99.0.1")
 def lease(third: int, mac: int, host: int, age: int) -> Lease:
     data = f'{{"VNI":1,"VtepMAC":"02:00:00:00:00:{mac:02x}"}}'
     kind = "vxlan" if host else "udp"
-    return Lease(Subnet.parse(f"10.244.{third}.0/24"), Attributes((NODE + host,), kind, data), age, age, 7)
+    return Lease(Subnet.parse(f"10.244.{third}.0/24"), Attributes((NODE + host,), kind, data), age)
 
 
 def view(leases: tuple[Lease, ...], address: int = 0) -> NetworkView:
@@ -37,7 +37,7 @@ def view(leases: tuple[Lease, ...], address: int = 0) -> NetworkView:
 LEASES = st.lists(
     st.builds(lease, st.integers(1, 6), st.integers(1, 4), st.integers(0, 3), st.integers(1, 5)),
     max_size=6,
-    unique_by=(lambda one: one.subnet, lambda one: one.create_revision),
+    unique_by=(lambda one: one.subnet, lambda one: one.order),
 )
 
 

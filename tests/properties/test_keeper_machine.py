@@ -13,7 +13,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from overlayd.core.leases.book import LeaseBook, absorb_snapshot
+from overlayd.core.leases.claimer import ClaimRequest
 from overlayd.core.leases.keeper import (
     AskCommit,
     AskGrant,
@@ -31,6 +31,7 @@ from overlayd.core.leases.keeper import (
     to_view,
 )
 from overlayd.core.leases.lease import Attributes
+from overlayd.core.leases.records import RecordBook, absorb_snapshot
 from overlayd.core.leases.store import CONFIG, Grant, Put, Transaction
 from overlayd.core.leases.tenure import Belief
 from overlayd.core.network.config import parse_config
@@ -71,14 +72,14 @@ class Keepers(RuleBasedStateMachine):
 
     def _keeper_input(self, number: int) -> StoreViewed:
         snapshot = abstract.snapshot(self.store)
-        book = absorb_snapshot(LeaseBook(), snapshot, asked_at=0)
-        assert snapshot.config is not None
-        config = parse_config(snapshot.config.value)
+        records = absorb_snapshot(RecordBook(), snapshot, asked_at=0)
+        assert records.config is not None
+        config = parse_config(records.config.value)
         state = self.keepers[number]
         wanted = Attributes(
             (IPv4Address(f"10.99.0.{number + 1}"),), "vxlan", "{}", None, state.node_id, "", state.incarnation
         )
-        return StoreViewed(to_view(book, snapshot.config, config), wanted)
+        return StoreViewed(to_view(records, ClaimRequest(config, records.config, wanted)), wanted)
 
     def _tell(self, number: int, event: Event, chance: float) -> None:
         self.keepers[number], command = self.under_test.step(self.keepers[number], event, self.now, chance)

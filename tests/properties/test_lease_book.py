@@ -11,9 +11,11 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from overlayd.core.leases.book import NAMED, LeaseBook, absorb_changes, absorb_snapshot
+from overlayd.core.leases.book import NAMED, LeaseBook
 from overlayd.core.leases.codec import RecordError, format_subnet_name, parse_lease
 from overlayd.core.leases.lease import Attributes, Lease
+from overlayd.core.leases.lease_record import LeaseRecord
+from overlayd.core.leases.records import RecordBook, absorb_changes, absorb_snapshot
 from overlayd.core.leases.store import CONFIG, Change, Changes, Deleted, Record, Snapshot
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.network.config import NetworkConfig, parse_config
@@ -57,11 +59,13 @@ def snapshot_at(history: Sequence[Change], revision: int) -> Snapshot:
     return Snapshot(revision, config, tuple(present.values()))
 
 
-def present_state(book: LeaseBook) -> dict[str, object]:
-    """What a book says of the present."""
+def present_state(records: RecordBook) -> dict[str, object]:
+    """What the books say of the present."""
+    book = records.book
     return {
-        "revision": book.revision,
+        "revision": (records.revision, book.position),
         "config": book.config,
+        "records": records.leases,
         "leases": book.leases,
         "taken": sorted(subnet.sort_key for subnet in book.taken),
         "in_sync": book.in_sync,
@@ -90,7 +94,7 @@ def test_any_split_order_or_repetition_gives_the_same_book(data: st.DataObject) 
     )
     deliveries = data.draw(st.permutations(enough + data.draw(st.lists(anything, max_size=8))))
 
-    book = LeaseBook()
+    book = RecordBook()
     for news in deliveries:
         if isinstance(news, Changes):
             book = absorb_changes(book, news)
@@ -98,7 +102,7 @@ def test_any_split_order_or_repetition_gives_the_same_book(data: st.DataObject) 
             asked_at = data.draw(st.integers(0, min(news.revision, book.revision)))
             book = absorb_snapshot(book, news, asked_at)
 
-    told_at_once = absorb_snapshot(LeaseBook(), snapshot_at(history, end), asked_at=0)
+    told_at_once = absorb_snapshot(RecordBook(), snapshot_at(history, end), asked_at=0)
     assert present_state(book) == present_state(told_at_once)
     assert book.highest == end
 
@@ -106,29 +110,29 @@ def test_any_split_order_or_repetition_gives_the_same_book(data: st.DataObject) 
 @given(histories(), st.data())
 def test_a_store_that_went_back_is_followed_and_named(history: list[Change], data: st.DataObject) -> None:
     end = len(history)
-    book = absorb_snapshot(LeaseBook(), snapshot_at(history, end), asked_at=0)
+    book = absorb_snapshot(RecordBook(), snapshot_at(history, end), asked_at=0)
     restored = snapshot_at(history, data.draw(st.integers(0, end - 1)))
     after = absorb_snapshot(book, restored, asked_at=book.revision)
-    fresh = absorb_snapshot(LeaseBook(), restored, asked_at=0)
+    fresh = absorb_snapshot(RecordBook(), restored, asked_at=0)
     assert (after.entries, after.revision, after.leases) == (fresh.entries, fresh.revision, fresh.leases)
-    assert [problem.code for problem in after.problems(None)].count("store-went-back") == 1
+    assert [problem.code for problem in after.book.problems(None)].count("store-went-back") == 1
     assert "store-went-back" not in [
-        problem.code for problem in absorb_changes(after, Changes(end, ())).problems(None)
+        problem.code for problem in absorb_changes(after, Changes(end, ())).book.problems(None)
     ]
 
 
 def test_a_value_that_differs_at_the_same_revision_is_believed() -> None:
     """A store that went back and forth again may have another value at a revision that we know."""
     lease = parse_lease(Record("subnets/10.244.1.0-24", b'{"PublicIP":"10.0.0.1"}', 5, 5, 7))
-    book = absorb_snapshot(LeaseBook(), Snapshot(9, None, (record_of(lease),)), asked_at=0)
+    book = absorb_snapshot(RecordBook(), Snapshot(9, None, (record_of(lease),)), asked_at=0)
     other = Record("subnets/10.244.1.0-24", b'{"PublicIP":"10.0.0.2"}', 5, 5, 7)
     assert absorb_snapshot(book, Snapshot(9, None, (other,)), asked_at=9).leases == (parse_lease(other),)
 
 
 @given(st.lists(leases(), max_size=6))
-def test_nothing_is_parsed_twice(written: list[Lease]) -> None:
+def test_nothing_is_parsed_twice(written: list[LeaseRecord]) -> None:
     records = one_per_key(map_records(written))
-    book = absorb_snapshot(LeaseBook(), Snapshot(50, None, records), asked_at=0)
+    book = absorb_snapshot(RecordBook(), Snapshot(50, None, records), asked_at=0)
     copies = tuple(replace(record, value=bytes(bytearray(record.value))) for record in records)
     again = absorb_snapshot(book, Snapshot(60, None, copies), asked_at=50)
     assert all(again.entries[name] is entry for name, entry in book.entries.items())
@@ -137,7 +141,7 @@ def test_nothing_is_parsed_twice(written: list[Lease]) -> None:
 # Which leases are served -----------------------------------------------------------------------------------
 
 
-def map_records(written: Sequence[Lease]) -> list[Record]:
+def map_records(written: Sequence[LeaseRecord]) -> list[Record]:
     return [record_of(lease) for lease in written]
 
 
@@ -145,8 +149,12 @@ def one_per_key(records: Sequence[Record]) -> tuple[Record, ...]:
     return tuple({record.name: record for record in records}.values())
 
 
+def records_of(records: Sequence[Record]) -> RecordBook:
+    return absorb_snapshot(RecordBook(), Snapshot(50, None, one_per_key(records)), asked_at=0)
+
+
 def book_of(records: Sequence[Record]) -> LeaseBook:
-    return absorb_snapshot(LeaseBook(), Snapshot(50, None, one_per_key(records)), asked_at=0)
+    return records_of(records).book
 
 
 def is_inside(subnet: Subnet, config: NetworkConfig) -> bool:
@@ -157,22 +165,22 @@ def is_inside(subnet: Subnet, config: NetworkConfig) -> bool:
     )
 
 
-def served_slowly(written: Sequence[Lease], config: NetworkConfig) -> list[Lease]:
+def served_slowly(written: Sequence[LeaseRecord], config: NetworkConfig) -> list[Lease]:
     """The rule as one would tell it: oldest first, each that is inside and overlaps none of those before."""
     served: list[Lease] = []
     for lease in sorted(
         written, key=lambda one: (one.create_revision, one.mod_revision, format_subnet_name(one.subnet))
     ):
         if is_inside(lease.subnet, config) and not any(lease.subnet.overlaps(one.subnet) for one in served):
-            served.append(lease)
+            served.append(lease.lease)
     return served
 
 
-def bare_leases(of: st.SearchStrategy[Subnet], newest: int) -> st.SearchStrategy[Lease]:
+def bare_leases(of: st.SearchStrategy[Subnet], newest: int) -> st.SearchStrategy[LeaseRecord]:
     """Leases of which only subnet and age matter."""
     who = Attributes((IPv4Address("10.0.0.1"),))
     ages = st.tuples(st.integers(1, newest), st.integers(0, 2))
-    return st.builds(lambda subnet, age: Lease(subnet, who, age[0], sum(age), 7), of, ages)
+    return st.builds(lambda subnet, age: LeaseRecord(subnet, who, age[0], sum(age), 7), of, ages)
 
 
 near_and_far = bare_leases(
@@ -181,7 +189,7 @@ near_and_far = bare_leases(
 
 
 @st.composite
-def rivals(draw: st.DrawFn) -> tuple[NetworkConfig, list[Lease]]:
+def rivals(draw: st.DrawFn) -> tuple[NetworkConfig, list[LeaseRecord]]:
     """Leases of few addresses and few revisions, at the end of the network: they overlap and tie in every way."""
     config = draw(configs)
     corners = [nth_prefix(span.network, span.network.max_prefixlen - 3, -1) for span in config.ranges]
@@ -191,14 +199,14 @@ def rivals(draw: st.DrawFn) -> tuple[NetworkConfig, list[Lease]]:
 
 @settings(max_examples=300)
 @given(rivals())
-def test_the_oldest_of_overlapping_leases_is_served(given_: tuple[NetworkConfig, list[Lease]]) -> None:
+def test_the_oldest_of_overlapping_leases_is_served(given_: tuple[NetworkConfig, list[LeaseRecord]]) -> None:
     config, written = given_
-    book = book_of(map_records(written))
-    assert list(book.served(config)) == served_slowly(book.leases, config)
+    records = records_of(map_records(written))
+    assert list(records.book.served(config)) == served_slowly(records.leases, config)
 
 
 @given(st.lists(near_and_far, max_size=10), configs)
-def test_what_is_not_served_is_a_problem(written: list[Lease], config: NetworkConfig) -> None:
+def test_what_is_not_served_is_a_problem(written: list[LeaseRecord], config: NetworkConfig) -> None:
     book = book_of(map_records(written[:NAMED]))
     unserved = {lease.subnet for lease in book.leases} - {lease.subnet for lease in book.served(config)}
     problems = book.problems(config)
@@ -209,7 +217,7 @@ def test_what_is_not_served_is_a_problem(written: list[Lease], config: NetworkCo
 
 @given(st.lists(near_and_far, max_size=8), st.lists(junk_records(), max_size=8), configs)
 def test_a_bad_record_harms_nothing_but_itself(
-    written: list[Lease], junk: list[Record], config: NetworkConfig
+    written: list[LeaseRecord], junk: list[Record], config: NetworkConfig
 ) -> None:
     good = one_per_key(map_records(written))
     bad = [record for record in junk if is_bad(record) and record.name not in {one.name for one in good}]
@@ -233,7 +241,7 @@ def is_bad(record: Record) -> bool:
 
 @given(st.lists(near_and_far, max_size=8), near_and_far, configs)
 def test_a_younger_lease_takes_nothing_from_an_older_one(
-    written: list[Lease], late: Lease, config: NetworkConfig
+    written: list[LeaseRecord], late: LeaseRecord, config: NetworkConfig
 ) -> None:
     late = replace(late, create_revision=45, mod_revision=45)
     if late.subnet not in {lease.subnet for lease in written}:
@@ -243,15 +251,15 @@ def test_a_younger_lease_takes_nothing_from_an_older_one(
 
 @given(st.lists(near_and_far, max_size=8), configs)
 def test_peers_are_the_served_leases_of_the_others_but_for_reservations_that_were_left(
-    written: list[Lease], config: NetworkConfig
+    written: list[LeaseRecord], config: NetworkConfig
 ) -> None:
-    book = book_of(map_records(written))
+    records = records_of(map_records(written))
     own = {lease.subnet for lease in written[:2]}
-    peers = book.peers(config, lambda lease: lease.subnet in own)
-    served = served_slowly(book.leases, config)
+    peers = records.book.peers(config, lambda lease: lease.subnet in own)
+    served = served_slowly(records.leases, config)
     leased = {lease.attributes.node_id for lease in served if not lease.is_reservation} - {""}
-    assert list(peers) == [
-        lease
+    assert [(peer.subnet, peer.attributes) for peer in peers] == [
+        (lease.subnet, lease.attributes)
         for lease in served
         if lease.subnet not in own and not (lease.is_reservation and lease.attributes.node_id in leased)
     ]
@@ -303,7 +311,7 @@ def test_each_kind_of_problem_is_named_with_its_remedy() -> None:
 
 
 def test_a_config_is_no_lease_and_no_problem() -> None:
-    book = absorb_snapshot(LeaseBook(), Snapshot(3, Record(CONFIG, b"?", 2, 2, 0), ()), asked_at=0)
+    book = absorb_snapshot(RecordBook(), Snapshot(3, Record(CONFIG, b"?", 2, 2, 0), ()), asked_at=0).book
     assert book.config is not None
     assert (book.leases, book.taken, book.problems(CONFIGS[0])) == ((), (), ())
 
@@ -316,14 +324,14 @@ def test_many_problems_of_one_kind_are_counted() -> None:
 
 
 def test_a_huge_value_is_not_kept() -> None:
-    book = book_of([lease_record("10.244.4.0-24", 5, b"x" * 1_000_000)])
+    book = records_of([lease_record("10.244.4.0-24", 5, b"x" * 1_000_000)])
     change = book.entries["subnets/10.244.4.0-24"].change
     assert isinstance(change, Record)
     assert change.value == b""
 
 
 def test_nothing_is_in_sync_before_the_first_snapshot() -> None:
-    book = absorb_changes(LeaseBook(), Changes(7, (lease_record("10.244.1.0-24", 7),)))
+    book = absorb_changes(RecordBook(), Changes(7, (lease_record("10.244.1.0-24", 7),)))
     assert not book.in_sync
     assert book.revision == 7
     assert absorb_snapshot(book, Snapshot(6, None, ()), asked_at=0).leases == book.leases
@@ -332,6 +340,6 @@ def test_nothing_is_in_sync_before_the_first_snapshot() -> None:
 
 def test_old_news_after_a_snapshot_brings_nothing_back() -> None:
     record = lease_record("10.244.1.0-24", 3)
-    book = absorb_snapshot(LeaseBook(), Snapshot(6, None, ()), asked_at=0)
+    book = absorb_snapshot(RecordBook(), Snapshot(6, None, ()), asked_at=0)
     assert absorb_changes(book, Changes(6, (record,))).leases == ()
     assert absorb_snapshot(book, Snapshot(4, None, (record,)), asked_at=2).leases == ()

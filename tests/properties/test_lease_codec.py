@@ -18,7 +18,8 @@ from overlayd.core.leases.codec import (
     parse_lease,
     parse_subnet_name,
 )
-from overlayd.core.leases.lease import Attributes, Lease
+from overlayd.core.leases.lease import Attributes
+from overlayd.core.leases.lease_record import LeaseRecord
 from overlayd.core.leases.store import Record
 from overlayd.core.network.addresses import Subnet
 from overlayd.core.text.strict_json import SIZE_LIMIT
@@ -36,7 +37,7 @@ def test_a_name_reads_back_as_its_subnet(subnet: Subnet) -> None:
 
 
 @given(leases())
-def test_a_lease_reads_back_as_it_was_written(lease: Lease) -> None:
+def test_a_lease_reads_back_as_it_was_written(lease: LeaseRecord) -> None:
     assert parse_lease(record_of(lease)) == lease
 
 
@@ -180,7 +181,7 @@ def test_any_json_in_any_field_is_read_or_refused(data: st.DataObject) -> None:
 
 
 @given(leases(), st.data())
-def test_a_damaged_record_is_read_or_refused(lease: Lease, data: st.DataObject) -> None:
+def test_a_damaged_record_is_read_or_refused(lease: LeaseRecord, data: st.DataObject) -> None:
     value = bytearray(encode_attributes(lease.attributes))
     for _ in range(data.draw(st.integers(1, 3))):
         value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from overlayd.core.kernel.datapath import Datapath, Encap
-from overlayd.core.leases.book import LeaseBook, absorb_snapshot
 from overlayd.core.leases.codec import encode_attributes, format_subnet_name
 from overlayd.core.leases.lease import Attributes
+from overlayd.core.leases.records import RecordBook, absorb_snapshot
 from overlayd.core.leases.store import SUBNETS, Record, Snapshot
 from overlayd.core.network.addresses import Family, Mac, Subnet
 from overlayd.core.network.backend import make_view
@@ -114,7 +114,7 @@ class ConflictNode:
 
     def __init__(self, name: str) -> None:
         self.name, self.address = name, NODES[name]
-        self.book = LeaseBook()
+        self.seen = RecordBook()
         self.records: list[Held] = []
         self.own: Held | None = None
         self.engines: list[Engine] = [engine_class(kind)(False, False, False, False) for kind in IMPLEMENTATIONS]
@@ -124,15 +124,16 @@ class ConflictNode:
         it does until it knows better."""
         self.records = records
         snapshot = Snapshot(revision, None, tuple(held.record for held in records))
-        self.book = absorb_snapshot(self.book, snapshot, asked_at=min(revision, self.book.revision))
+        self.seen = absorb_snapshot(self.seen, snapshot, asked_at=min(revision, self.seen.revision))
         mine = [held for held in sorted(records, key=lambda one: one.created) if self._is_mine(held)]
         best = mine if believes_first else [held for held in served(records) if held in mine]
         self.own = best[0] if best else None
 
         lease = next(
-            (one for one in self.book.leases if self.own and one.subnet.of(Family.IPV4) == self.own.prefix), None
+            (one for one in self.seen.book.leases if self.own and one.subnet.of(Family.IPV4) == self.own.prefix),
+            None,
         )
-        peers = self.book.peers(CONFIG, lambda one: one.attributes.node_id == self.name)
+        peers = self.seen.book.peers(CONFIG, lambda one: one.attributes.node_id == self.name)
         backend = UdpBackend()
         view = make_view(CONFIG, backend, self._underlay, Mac(bytes(6)), lease, peers, in_sync=True)
         desired = state_desired([backend], view)

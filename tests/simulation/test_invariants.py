@@ -14,8 +14,8 @@ from overlayd.core.kernel.items import Item, KernelState, Key, Link
 from overlayd.core.kernel.pace import Pace
 from overlayd.core.kernel.plan import Plan, diff
 from overlayd.core.leases import keeper
-from overlayd.core.leases.book import LeaseBook, absorb_changes
 from overlayd.core.leases.lease import Lease
+from overlayd.core.leases.records import RecordBook, absorb_changes
 from overlayd.core.leases.store import Changes
 from overlayd.core.network.backend import PeerRefusedError
 from overlayd.core.network.view import NetworkView
@@ -26,6 +26,7 @@ from overlayd.node import daemon, reconciler, store_watch
 from overlayd.node.problem_log import ProblemLog
 from overlayd.node.reconciler import Reconciler
 from overlayd.node.wakeup import WakeUp
+from overlayd.store import leases
 from overlayd.store.memory import MemoryStore
 from overlayd.testing.kernel import FakeKernel
 from overlayd.testing.simulation.invariants import Invariants
@@ -74,11 +75,11 @@ def never_sweep(patch: pytest.MonkeyPatch) -> None:
 
 
 def keep_to_what_was_first_told(patch: pytest.MonkeyPatch) -> None:
-    def deaf(book: LeaseBook, changes: Changes) -> LeaseBook:
+    def deaf(book: RecordBook, changes: Changes) -> RecordBook:
         news = tuple(change for change in changes.changes if change.name not in book.entries)
         return absorb_changes(book, replace(changes, changes=news))
 
-    patch.setattr(daemon, "absorb_changes", deaf)
+    patch.setattr(leases, "absorb_changes", deaf)
     patch.setattr(store_watch, "RELIST", 10_000.0)
     patch.setattr(Invariants, "kernel_is_as_wished", nothing)
     patch.setattr(Invariants, "peers_agree", lambda *_: None)

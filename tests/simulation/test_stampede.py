@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from overlayd.core.leases.codec import format_subnet_name, parse_lease
-from overlayd.core.leases.keeper import KeeperState, StoreView, StoreViewed, belief
+from overlayd.core.leases.keeper import EtcdClaimer, KeeperState, StoreView, StoreViewed
 from overlayd.core.leases.lease import Attributes
 from overlayd.core.leases.store import CONFIG, Changes, Put, Transaction
 from overlayd.core.leases.subnets import subnet_at
@@ -18,6 +18,7 @@ from overlayd.core.leases.tenure import Belief
 from overlayd.core.network.config import parse_config
 from overlayd.node.lease_runner import LeaseRunner
 from overlayd.node.store_watch import follow
+from overlayd.store.leases import KeeperClaims, RecordSource
 from overlayd.testing.scheduling import run_seeded
 from overlayd.testing.store import SimulatedStore
 from overlayd.testing.store_link import Cut, StoreLink
@@ -37,44 +38,52 @@ class QuietStore(SimulatedStore):
         raise AssertionError
 
 
-class Small:
-    """What of a daemon asks the store: the real feed and the real leasing, with the little to decide on that they
-    need.  Its kernel, and its memory of the others, would only cost time here."""
+class ForgetfulSource(RecordSource):
+    """Asks, and forgets the answer: a memory of the others would only cost time here."""
 
-    def __init__(self, number: int, store: SimulatedStore, network: trio.Nursery, asked: Counter[int]) -> None:
+    async def refresh(self) -> None:
+        await self._store.snapshot()
+
+
+class OwnView:
+    """What one node decides on: its own record alone, as it is at this instant."""
+
+    def __init__(self, store: SimulatedStore, number: int) -> None:
         self._store = store
         self._config = parse_config(CONFIG_TEXT)
-        self._chance = random.Random(number)
+        self._subnet = subnet_at(self._config, number)
         node_id = f"id{number}"
         self._wanted = Attributes((IPv4Address(0x0A630000 + number),), node_id=node_id, incarnation="1")
-        self._subnet = subnet_at(self._config, number)
+        self.start = KeeperState(node_id, "1", TTL, previous=self._subnet)
 
-        def count() -> None:
-            asked[int(trio.current_time())] += 1
-
-        self.line = StoreLink(node_id, store, network, self._chance, Trace(), trio.lowlevel.checkpoint, count)
-        state = KeeperState(node_id, "1", TTL, previous=self._subnet)
-        self.leasing = LeaseRunner(
-            self.line, state, self._keeper_input, self._relist, lambda *_: None, trio.current_time, self._chance
-        )
-
-    async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(follow, self.line, self._relist, self._absorb, lambda _: None, self._chance)
-            nursery.start_soon(self.leasing.run)
-
-    async def _relist(self) -> int:
-        return (await self.line.snapshot()).revision
-
-    def _absorb(self, changes: Changes) -> None:
-        pass
-
-    def _keeper_input(self) -> StoreViewed:
+    def __call__(self) -> StoreViewed:
         record = self._store.records.get(format_subnet_name(self._subnet))
         leases = (parse_lease(record),) if record is not None else ()
         config = self._store.records[CONFIG].mod_revision
         taken = tuple(lease.subnet for lease in leases)
         return StoreViewed(StoreView(self._store.revision, config, self._config, leases, taken), self._wanted)
+
+
+class Small:
+    """What of a daemon asks the store: the real loops, with the little to decide on that they need."""
+
+    def __init__(self, number: int, store: SimulatedStore, network: trio.Nursery, asked: Counter[int]) -> None:
+        self._chance = random.Random(number)
+
+        def count() -> None:
+            asked[int(trio.current_time())] += 1
+
+        self.line = StoreLink(
+            f"id{number}", store, network, self._chance, Trace(), trio.lowlevel.checkpoint, count
+        )
+        self._source, view = ForgetfulSource(self.line), OwnView(store, number)
+        claims = KeeperClaims(self.line, self._source, EtcdClaimer(view.start), view, trio.current_time)
+        self.leasing = LeaseRunner(claims, lambda *_: None, trio.current_time, self._chance)
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow, self._source, lambda _: None, self._chance)
+            nursery.start_soon(self.leasing.run)
 
 
 def busiest_seconds(count: int, outage: float, how: Cut) -> tuple[int, int]:
@@ -98,7 +107,7 @@ def busiest_seconds(count: int, outage: float, how: Cut) -> tuple[int, int]:
             back = trio.current_time()
             await trio.sleep(400)
             now = trio.current_time()
-            assert all(belief(node.leasing.state, now) is Belief.HELD for node in nodes)
+            assert all(node.leasing.tenure.belief(now) is Belief.HELD for node in nodes)
             network.cancel_scope.cancel()
         peace = max(asked[second] for second in range(int(back - outage) - 100, int(back - outage)))
         return peace, max(asked[second] for second in range(int(back), int(now)))

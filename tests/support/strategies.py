@@ -8,7 +8,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from hypothesis import strategies as st
 
 from overlayd.core.leases.codec import encode_attributes, format_subnet_name
-from overlayd.core.leases.lease import Attributes, Lease
+from overlayd.core.leases.lease import Attributes
+from overlayd.core.leases.lease_record import LeaseRecord
 from overlayd.core.leases.store import SUBNETS, Record
 from overlayd.core.network.addresses import IPNetwork, Mac, Subnet
 from overlayd.core.text.strict_json import SIZE_LIMIT
@@ -98,10 +99,10 @@ _lease_ids = st.sampled_from([0, 7, 8])
 
 
 @st.composite
-def leases(draw: st.DrawFn, of: st.SearchStrategy[Subnet] | None = None) -> Lease:
+def leases(draw: st.DrawFn, of: st.SearchStrategy[Subnet] | None = None) -> LeaseRecord:
     """A lease as the store might have it; few revisions, so that ties happen."""
     created = draw(_revisions)
-    return Lease(
+    return LeaseRecord(
         subnet=draw(subnets() if of is None else of),
         attributes=draw(attributes()),
         create_revision=created,
@@ -110,7 +111,7 @@ def leases(draw: st.DrawFn, of: st.SearchStrategy[Subnet] | None = None) -> Leas
     )
 
 
-def record_of(lease: Lease) -> Record:
+def record_of(lease: LeaseRecord) -> Record:
     return Record(
         format_subnet_name(lease.subnet),
         encode_attributes(lease.attributes),

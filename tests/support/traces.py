@@ -108,14 +108,15 @@ class RecordingStore:
 @contextmanager
 def recorded_steps(trace: KeeperTrace) -> Iterator[None]:
     """While open, every step of every keeper in this process is written down."""
+    take_step = keeper.step
 
     def step(state: KeeperState, event: Event, now: float, chance: float) -> tuple[KeeperState, Command | None]:
-        after, command = keeper.step(state, event, now, chance)
+        after, command = take_step(state, event, now, chance)
         trace.steps.append(TraceStep(state, event, now, chance, after, command))
         return after, command
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("overlayd.node.lease_runner.step", step)
+        patch.setattr("overlayd.core.leases.keeper.step", step)
         yield
 
 

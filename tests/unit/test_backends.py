@@ -25,7 +25,7 @@ MAC = Mac.parse("02:00:00:00:00:01")
 
 
 def lease(third: int, attributes: Attributes) -> Lease:
-    return Lease(Subnet.parse(f"10.244.{third}.0/24"), attributes, third, third, 7)
+    return Lease(Subnet.parse(f"10.244.{third}.0/24"), attributes, third)
 
 
 def vxlan_peer(number: int, public_ip: str | None = None, data: str | None = None) -> Lease:

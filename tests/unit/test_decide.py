@@ -14,9 +14,10 @@ from overlayd.core.host.stale_addresses import UsedAddress
 from overlayd.core.host.underlay import HostAddress, HostFacts, HostLink, HostRoute
 from overlayd.core.kernel.driver import Scope
 from overlayd.core.kernel.retries import Retries
-from overlayd.core.leases.book import LeaseBook, absorb_snapshot
+from overlayd.core.leases.book import LeaseBook
 from overlayd.core.leases.codec import encode_attributes
 from overlayd.core.leases.lease import Attributes, Lease
+from overlayd.core.leases.records import RecordBook, absorb_snapshot
 from overlayd.core.leases.store import CONFIG, Record, Snapshot
 from overlayd.core.leases.tenure import Tenure, Waiting
 from overlayd.core.network.addresses import Mac, Subnet
@@ -37,7 +38,7 @@ FINDINGS = HostFindings()
 
 
 def lease(subnet: Subnet = OWN, node_id: str = "id1") -> Lease:
-    return Lease(subnet, Attributes((NODE,), "vxlan", None, None, node_id, node_id, "life1"), 3, 3, 7)
+    return Lease(subnet, Attributes((NODE,), "vxlan", None, None, node_id, node_id, "life1"), 3)
 
 
 def book(config: bytes | None = VXLAN, *leases: Lease) -> LeaseBook:
@@ -46,7 +47,7 @@ def book(config: bytes | None = VXLAN, *leases: Lease) -> LeaseBook:
         for one in leases
     )
     found = Record(CONFIG, config, 1, 1, 0) if config is not None else None
-    return absorb_snapshot(LeaseBook(), Snapshot(9, found, records), asked_at=0)
+    return absorb_snapshot(RecordBook(), Snapshot(9, found, records), asked_at=0).book
 
 
 def inputs(

@@ -41,7 +41,7 @@ BOTH = Firewall(masquerade=True, source_check=True)
 def lease(number: int, backend: str = "vxlan", vtep: int | None = None) -> Lease:
     data = f'{{"VNI":1,"VtepMAC":"02:00:00:00:00:{vtep or number:02x}"}}'
     attributes = Attributes((IPv4Address(f"10.99.0.{number}"),), backend, data)
-    return Lease(Subnet.parse(f"10.244.{number}.0/24"), attributes, number, number, number)
+    return Lease(Subnet.parse(f"10.244.{number}.0/24"), attributes, number)
 
 
 def view(peers: tuple[Lease, ...] = (), *, own: Lease | None = None, in_sync: bool = True) -> NetworkView:
@@ -116,7 +116,7 @@ def test_sources_are_checked_for_the_vxlan_of_the_kernel_alone() -> None:
 
 
 def test_two_peers_behind_one_address_are_both_let_in() -> None:
-    behind = Lease(Subnet.parse("10.244.7.0/24"), lease(2, vtep=7).attributes, 7, 7, 7)
+    behind = Lease(Subnet.parse("10.244.7.0/24"), lease(2, vtep=7).attributes, 7)
     found = desired(BOTH, view((lease(2), behind), own=lease(1)))
     assert {str(item) for item in found.kernel.items if isinstance(item, Sender)} == {
         "sender 10.99.0.2 of 10.99.0.2/32",

@@ -52,6 +52,8 @@ def test_the_command_line_wins_over_the_environment(monkeypatch: pytest.MonkeyPa
         ("--lease-ttl", "٣٠٠", "is not a number of seconds"),
         ("--public-ip", "10.0.0", "'10.0.0' is not an IPv4 address like 203.0.113.7"),
         ("--public-ip", "127.0.0.1", "can't be sent to by peers"),
+        ("--public-ip", "240.0.0.5", "can't be sent to by peers"),
+        ("--iface-can-reach", "240.0.0.5", "is behind no interface"),
         ("--public-ip", "fe80::1", "not an IPv4 address"),
         ("--iface", "", "neither an interface name nor"),
         ("--iface", "a-name-that-is-too-long", "neither an interface name nor"),

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import msgspec
 
-from overlayd.core.leases.book import LeaseBook, absorb_snapshot
 from overlayd.core.leases.codec import (
     encode_attributes,
     encode_hold,
@@ -15,7 +14,9 @@ from overlayd.core.leases.codec import (
     is_word,
 )
 from overlayd.core.leases.keeper import guards_of
-from overlayd.core.leases.lease import Attributes, Lease
+from overlayd.core.leases.lease import Attributes
+from overlayd.core.leases.lease_record import LeaseRecord
+from overlayd.core.leases.records import RecordBook, absorb_snapshot
 from overlayd.core.leases.store import CONFIG, Delete, Field, Guard, Put, Snapshot, Transaction
 from overlayd.core.leases.subnets import find_config_mismatch
 from overlayd.core.network.addresses import Subnet
@@ -50,7 +51,7 @@ class Inventory(msgspec.Struct, frozen=True):
 
 
 def compose_inventory(snapshot: Snapshot) -> Inventory:
-    book = absorb_snapshot(LeaseBook(), snapshot, asked_at=0)
+    book = absorb_snapshot(RecordBook(), snapshot, asked_at=0)
     held = {hold.subnet for hold in book.holds}
     leases = sorted(book.leases, key=lambda lease: lease.subnet.sort_key)
     return Inventory(
@@ -59,12 +60,12 @@ def compose_inventory(snapshot: Snapshot) -> Inventory:
         leases=tuple(_line(lease, held) for lease in leases),
         problems=tuple(
             ProblemStatus(problem.code, problem.text, problem.remedy)
-            for problem in book.problems(_find_config(snapshot))
+            for problem in book.book.problems(_find_config(snapshot))
         ),
     )
 
 
-def _line(lease: Lease, held: set[Subnet]) -> LeaseLine:
+def _line(lease: LeaseRecord, held: set[Subnet]) -> LeaseLine:
     who = lease.attributes
     return LeaseLine(
         subnet=str(lease.subnet),
@@ -112,7 +113,7 @@ def make_reservation(snapshot: Snapshot, subnet: Subnet, node_id: str) -> Transa
         raise ReservationError("there is no valid network config to reserve a subnet of (overlayd config show)")
     if (reason := find_config_mismatch(config, subnet)) is not None:
         raise ReservationError(f"{subnet} can't be reserved: it {reason}")
-    book = absorb_snapshot(LeaseBook(), snapshot, asked_at=0)
+    book = absorb_snapshot(RecordBook(), snapshot, asked_at=0)
     own = next((lease for lease in book.leases if lease.subnet == subnet), None)
     if own is not None and own.attributes.node_id != node_id:
         raise ReservationError(f"{subnet} is {_whose(own)}: release it first (overlayd leases release)")
@@ -148,7 +149,7 @@ def make_release(snapshot: Snapshot, subnet: Subnet, *, force: bool) -> Transact
     unchanged = (Guard(name, Field.MOD_REVISION, record.mod_revision),)
     if force:
         return Transaction(unchanged, (Delete(name), Delete(hold_name)))
-    book = absorb_snapshot(LeaseBook(), snapshot, asked_at=0)
+    book = absorb_snapshot(RecordBook(), snapshot, asked_at=0)
     lease = next((lease for lease in book.leases if lease.subnet == subnet), None)
     if lease is None or not lease.is_reservation:
         whose = _whose(lease) if lease is not None else "of nobody knows whom"
@@ -163,7 +164,7 @@ def make_release(snapshot: Snapshot, subnet: Subnet, *, force: bool) -> Transact
     return Transaction((*unchanged, still_held), (Put(name, record.value, hold.lease_id), Delete(hold_name)))
 
 
-def _whose(lease: Lease) -> str:
+def _whose(lease: LeaseRecord) -> str:
     word = "reserved for" if lease.is_reservation else "leased to"
     return f"{word} {lease.attributes.node_name or lease.attributes.identity}"
 

@@ -15,9 +15,10 @@ import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from overlayd.core.leases.lease import Attributes, Hold, Lease
+from overlayd.core.leases.lease import Attributes
+from overlayd.core.leases.lease_record import Hold, LeaseRecord
 from overlayd.core.leases.store import HELD, SUBNETS, Record
-from overlayd.core.network.addresses import Family, IPAddress, IPNetwork, Subnet
+from overlayd.core.network.addresses import Family, IPAddress, IPNetwork, Subnet, is_host_address
 from overlayd.core.text.strict_json import JsonError, folded, parse_json, quoted
 
 NAME_LIMIT = 80
@@ -62,9 +63,9 @@ def format_subnet_name(subnet: Subnet) -> str:
     return SUBNETS + "&".join(halves)
 
 
-def parse_lease(record: Record) -> Lease:
+def parse_lease(record: Record) -> LeaseRecord:
     """Read a whole record.  Raises RecordError."""
-    return Lease(
+    return LeaseRecord(
         subnet=parse_subnet_name(record.name),
         attributes=parse_attributes(record.value),
         create_revision=record.create_revision,
@@ -191,7 +192,7 @@ def _address(key: str, given: object, kind: type[IPv4Address | IPv6Address]) -> 
         ) from error
     if str(address) != given:
         raise RecordError(f"gives {key} {quoted(given)}, which is written {address}")
-    if address.is_unspecified or address.is_multicast or address.is_loopback or int(address) == 0xFFFF_FFFF:
+    if not is_host_address(address):
         raise RecordError(f"gives {key} {address}, which is no address of a host")
     return address
 

@@ -26,9 +26,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from overlayd.core.leases.book import LeaseBook
+from overlayd.core.leases.claimer import ClaimRequest
 from overlayd.core.leases.codec import encode_attributes, encode_hold, format_hold_name, format_subnet_name
-from overlayd.core.leases.lease import Attributes, Hold, Lease
+from overlayd.core.leases.lease import Attributes
+from overlayd.core.leases.lease_record import Hold, LeaseRecord
+from overlayd.core.leases.records import RecordBook
 from overlayd.core.leases.store import (
     CONFIG,
     FROZEN,
@@ -38,7 +40,6 @@ from overlayd.core.leases.store import (
     Grant,
     Guard,
     Put,
-    Record,
     Refused,
     Transaction,
 )
@@ -67,39 +68,38 @@ class StoreView:
 
     `taken` are the subnets that some key names, whether or not its value is a lease.  `returns` is how often the
     store is known to have gone back in time: revisions before and after that can't be compared.  `damaged` are
-    records that can't be read, with empty attributes.  While it is `frozen`, or the config in the store is not
-    the one given here (`config_is_current`, as that one is not sound), nothing may be claimed; nor while an
-    obstacle on this host forbids it (`may_claim`).  A record that is ours already is adopted and renewed all the
-    same.
+    records that can't be read, with empty attributes.  While it is `frozen`, nothing may be claimed.  No new
+    subnet may be while the config in the store is another than the one given here (`config_is_current`), as that
+    one is not sound or not in force yet, nor while this host is not fit for it (`may_claim`).
     """
 
     revision: int
     config_revision: int
     config: NetworkConfig
-    leases: tuple[Lease, ...]
+    leases: tuple[LeaseRecord, ...]
     taken: tuple[Subnet, ...]
     holds: tuple[Hold, ...] = ()
     returns: int = 0
     frozen: bool = False
-    damaged: tuple[Lease, ...] = ()
+    damaged: tuple[LeaseRecord, ...] = ()
     config_is_current: bool = True
     may_claim: bool = True
 
 
-def to_view(book: LeaseBook, record: Record, config: NetworkConfig, *, may_claim: bool = True) -> StoreView:
-    """Make the keeper's view of a book, for a node that goes by this config, read from this record."""
+def to_view(book: RecordBook, request: ClaimRequest) -> StoreView:
+    """Compose what the keeper decides on."""
     return StoreView(
         book.revision,
-        record.mod_revision,
-        config,
+        request.stored.version,
+        request.config,
         book.leases,
         book.taken,
         book.holds,
         book.returns,
         book.is_frozen,
         book.damaged,
-        config_is_current=book.config == record,
-        may_claim=may_claim,
+        config_is_current=book.config == request.stored,
+        may_claim=request.may_claim,
     )
 
 
@@ -118,7 +118,7 @@ class AskCommit:
     """`result` is the lease that is ours if the transaction commits, None for a release."""
 
     transaction: Transaction
-    result: Lease | None
+    result: LeaseRecord | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +193,8 @@ class KeeperState:
     lease_id: int = 0
     until: float = 0.0
     renew_at: float = 0.0
-    held: Lease | None = None
-    last: Lease | None = None
+    held: LeaseRecord | None = None
+    last: LeaseRecord | None = None
     lost_to: str = ""
     """Who holds our subnet now."""
     config_mismatch: str = ""
@@ -209,7 +209,7 @@ class KeeperState:
     waits_for: Waiting | None = None
 
     @property
-    def served(self) -> Lease | None:
+    def served(self) -> LeaseRecord | None:
         """The lease that forwarding goes by."""
         return self.held or self.last
 
@@ -217,7 +217,7 @@ class KeeperState:
     def tenure(self) -> Tenure:
         """What this state says to the rest of the node."""
         return Tenure(
-            self.served,
+            self.served.lease if self.served is not None else None,
             self.held is not None,
             self.until,
             self.lost_to,
@@ -310,7 +310,7 @@ def _forget_revisions(state: KeeperState) -> KeeperState:
     return replace(state, held=held, last=last, need_revision=0, has_held=False)
 
 
-def _hold(state: KeeperState, result: Lease, revision: int) -> KeeperState:
+def _hold(state: KeeperState, result: LeaseRecord, revision: int) -> KeeperState:
     created = result.create_revision or revision
     held = replace(result, create_revision=created, mod_revision=revision)
     return replace(
@@ -337,7 +337,7 @@ def _recognise(state: KeeperState) -> KeeperState:
         return state
     if (reason := find_config_mismatch(store_view.config, served.subnet)) is not None:
         return replace(state, held=None, last=None, config_mismatch=reason)
-    found: Lease | None = None
+    found: LeaseRecord | None = None
     for lease in store_view.leases:
         if lease.subnet == served.subnet:
             found = lease
@@ -345,7 +345,7 @@ def _recognise(state: KeeperState) -> KeeperState:
             return _lose(state, lease.attributes.identity)
     if found is None:
         found = next((lease for lease in store_view.damaged if lease.subnet == served.subnet), None)
-        if found is None or state.held is None or found.create_revision != state.held.create_revision:
+        if found is None or not _is_overwritten(state, found):
             return _gone(state)
         return replace(state, held=found)  # nobody else holds it: it will be written again
     if not _is_ours(state, found):
@@ -356,7 +356,7 @@ def _recognise(state: KeeperState) -> KeeperState:
     return _gone(state)
 
 
-def _is_held(state: KeeperState, lease: Lease, store_view: StoreView) -> bool:
+def _is_held(state: KeeperState, lease: LeaseRecord, store_view: StoreView) -> bool:
     """Whether this record, ours by its name, is the one that we hold: by our grant, or by a hold on our grant."""
     if state.held is None or lease.create_revision != state.held.create_revision:
         return False
@@ -366,14 +366,23 @@ def _is_held(state: KeeperState, lease: Lease, store_view: StoreView) -> bool:
     return hold is not None and hold.lease_id == state.lease_id
 
 
+def _is_overwritten(state: KeeperState, damaged: LeaseRecord) -> bool:
+    """Tell whether this is the record that we hold, with a value put over it by hand: a plain put takes the key
+    off our grant as well, and nobody else can have created it meanwhile."""
+    held = state.held
+    if held is None or damaged.create_revision != held.create_revision:
+        return False
+    return damaged.lease_id in (0, state.lease_id)
+
+
 def _find_hold(store_view: StoreView, subnet: Subnet) -> Hold | None:
     return next((hold for hold in store_view.holds if hold.subnet == subnet), None)
 
 
-def _is_ours(state: KeeperState, record: Lease | Hold) -> bool:
+def _is_ours(state: KeeperState, record: LeaseRecord | Hold) -> bool:
     """This life's record.  Before it has held anything, also what an earlier life of this node left, or what
     flannel left on this node, which is known by its public address alone."""
-    who = record.attributes if isinstance(record, Lease) else record
+    who = record.attributes if isinstance(record, LeaseRecord) else record
     if who.node_id:
         known = not state.has_held or who.incarnation in ("", state.incarnation)  # an operator names no life
         return who.node_id == state.node_id and known
@@ -398,12 +407,15 @@ def _decide(state: KeeperState, now: float, chance: float) -> Command | Waiting 
     own.sort(key=lambda lease: lease.create_revision)
     usable = [lease for lease in own if _may_be_used(state, store_view, lease)]
     keep = state.held or next(iter(usable), None)
-    if (leftover := _find_leftover(state, store_view, own, keep)) is not None:
+    is_settled = keep is not None or store_view.may_claim  # else what stands may fit once the host does
+    if is_settled and (leftover := _find_leftover(state, store_view, own, keep)) is not None:
         return AskCommit(leftover, None)
     if (held := state.held) is not None:
         return None if held.attributes == wanted else _keep(state, store_view, held, wanted)
     if state.has_held and any(_is_other_self(state, lease) for lease in store_view.leases):
         return Waiting.OTHER_SELF
+    if keep is None and state.last is None and not store_view.may_claim:
+        return Waiting.HOST
     if not state.lease_id:
         return AskGrant(state.ttl)
     if store_view.frozen:
@@ -412,15 +424,15 @@ def _decide(state: KeeperState, now: float, chance: float) -> Command | Waiting 
         return _keep(state, store_view, keep, wanted)
     if not store_view.config_is_current:
         return Waiting.CONFIG
-    if not store_view.may_claim:
-        return Waiting.HOST
     taken = [*store_view.taken, *(hold.subnet for hold in store_view.holds if not _is_ours(state, hold))]
     subnet = choose_subnet(store_view.config, taken, state.previous, chance)
+    if not store_view.may_claim and (state.last is None or subnet != state.last.subnet):
+        return Waiting.HOST  # what is in use may be claimed again, another subnet not
     return _claim(state, store_view, subnet, wanted) if subnet is not None else Waiting.SUBNET
 
 
 def _find_leftover(
-    state: KeeperState, store_view: StoreView, own: Sequence[Lease], keep: Lease | None
+    state: KeeperState, store_view: StoreView, own: Sequence[LeaseRecord], keep: LeaseRecord | None
 ) -> Transaction | None:
     """What removes one record or hold of ours beside the one that we keep."""
     for lease in own:
@@ -435,11 +447,11 @@ def _find_leftover(
     return None
 
 
-def _is_other_self(state: KeeperState, lease: Lease) -> bool:
+def _is_other_self(state: KeeperState, lease: LeaseRecord) -> bool:
     return lease.attributes.node_id == state.node_id and not _is_ours(state, lease)
 
 
-def _may_be_used(state: KeeperState, store_view: StoreView, lease: Lease) -> bool:
+def _may_be_used(state: KeeperState, store_view: StoreView, lease: LeaseRecord) -> bool:
     """Whether a record of ours fits the config, loses to no older record, and is held by no one else."""
     older = (
         other
@@ -468,10 +480,10 @@ def _claim(state: KeeperState, store_view: StoreView, subnet: Subnet, wanted: At
     else:  # our own, of a reservation that is gone
         guards += _hold_guards(hold)
         actions.append(Delete(format_hold_name(subnet)))
-    return AskCommit(Transaction(tuple(guards), tuple(actions)), Lease(subnet, wanted, 0, 0, state.lease_id))
+    return AskCommit(Transaction(tuple(guards), tuple(actions)), LeaseRecord(subnet, wanted, 0, 0, state.lease_id))
 
 
-def _keep(state: KeeperState, store_view: StoreView, lease: Lease, wanted: Attributes) -> AskCommit:
+def _keep(state: KeeperState, store_view: StoreView, lease: LeaseRecord, wanted: Attributes) -> AskCommit:
     """Write an existing record of ours anew: with what we want it to say, and on our grant, or, for a
     reservation, with a hold on our grant."""
     name, guards = format_subnet_name(lease.subnet), guards_of(lease)
@@ -490,7 +502,7 @@ def _keep(state: KeeperState, store_view: StoreView, lease: Lease, wanted: Attri
     return AskCommit(transaction, replace(lease, attributes=wanted))
 
 
-def guards_of(lease: Lease) -> tuple[Guard, ...]:
+def guards_of(lease: LeaseRecord) -> tuple[Guard, ...]:
     """What must hold of a key for it to be the very record that we saw."""
     name = format_subnet_name(lease.subnet)
     return (
@@ -507,9 +519,27 @@ def _hold_guards(hold: Hold) -> tuple[Guard, ...]:
     )
 
 
-def release(lease: Lease) -> Transaction:
+def release(lease: LeaseRecord) -> Transaction:
     """Deletes the key of this very lease; refused if it has been written since, by ourselves or another: a
     release that is under way for long must not hit what was adopted meanwhile."""
     name = format_subnet_name(lease.subnet)
     guards = (*guards_of(lease), Guard(name, Field.MOD_REVISION, lease.mod_revision))
     return Transaction(guards, (Delete(name),))
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdClaimer:
+    """The LeaseKeeper as a Claimer: see overlayd.core.leases.claimer."""
+
+    state: KeeperState
+
+    @property
+    def tenure(self) -> Tenure:
+        return self.state.tenure
+
+    def step(self, event: Event, now: float, chance: float) -> tuple[EtcdClaimer, Command | None]:
+        state, command = step(self.state, event, now, chance)
+        return EtcdClaimer(state), command
+
+    def wake_at(self, stepped_at: float) -> float | None:
+        return wake_at(self.state, stepped_at)

@@ -1,4 +1,4 @@
-"""A lease, its attributes, and the hold on a reservation, as the store has them."""
+"""A lease and its attributes, as a node reads them."""
 
 from __future__ import annotations
 
@@ -37,26 +37,15 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One lease as the store has it.  `lease_id` 0 means a reservation: the key never expires."""
+    """One lease.
+
+    `order` tells which of two leases is older: the one with the lower number, and numbers are good for nothing
+    else.  A reservation never expires; it `is_held` while its node shows itself beside it, as other leases do by
+    being there.
+    """
 
     subnet: Subnet
     attributes: Attributes
-    create_revision: int
-    mod_revision: int
-    lease_id: int
-
-    @property
-    def is_reservation(self) -> bool:
-        return self.lease_id == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """The key by which a node holds a reservation: it is on the node's grant, as the reservation is on none."""
-
-    subnet: Subnet
-    node_id: str
-    incarnation: str
-    create_revision: int
-    mod_revision: int
-    lease_id: int
+    order: int
+    is_reservation: bool = False
+    is_held: bool = True

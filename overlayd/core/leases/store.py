@@ -1,4 +1,4 @@
-"""The seam to the store: raw records at one revision, and guarded transactions.
+"""The contract of a key-value store, below the seam: raw records at one revision, and guarded transactions.
 
 Names are relative to the cluster's prefix: `config`, `subnets/10.244.3.0-24`.  Nothing here is parsed; a
 record may hold anything.
@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
+
+from overlayd.core.leases.source import StoreError as StoreError
 
 CONFIG = "config"
 SUBNETS = "subnets/"
@@ -25,10 +27,6 @@ FROZEN = "overlayd/frozen"
 def is_watched(name: str) -> bool:
     """Whether snapshots and watches tell of the record with this name."""
     return name == CONFIG or name.startswith((SUBNETS, OWN))
-
-
-class StoreError(Exception):
-    """The store could not be asked.  Whether a write took effect is unknown."""
 
 
 class StoreRefused(StoreError):

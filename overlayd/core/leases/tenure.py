@@ -72,4 +72,4 @@ class Tenure:
 
         Right after a start, an address that nobody claims yet may well be ours: nothing may be swept then.
         """
-        return self.served is not None or self.is_lost or self.waits_for not in (None, Waiting.THAW)
+        return self.served is not None or self.is_lost or self.waits_for not in (None, Waiting.THAW, Waiting.HOST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from overlayd.core.leases.store import Record
+from overlayd.core.leases.book import StoredConfig
 from overlayd.core.network.addresses import Family
 from overlayd.core.network.backend import Backend, BackendOptionError
 from overlayd.core.network.config import ConfigError, ConfigFault, NetworkConfig, member_name, parse_config
@@ -17,13 +17,13 @@ from overlayd.core.text.strict_json import quoted
 class Network:
     """A sound network config as it was read, and the backend that it asks for."""
 
-    record: Record
+    record: StoredConfig
     config: NetworkConfig
     backend: Backend
 
 
 def read_network(
-    record: Record | None, known: Network | None, backends: Mapping[str, type[Backend]], key: str
+    record: StoredConfig | None, known: Network | None, backends: Mapping[str, type[Backend]], key: str
 ) -> tuple[Network | None, tuple[Problem, ...]]:
     """Read the config that stands at `key`, or keep to the one `known` and say what is wrong with the new one."""
     if record is None:

@@ -109,4 +109,4 @@ class NetworkView:
 
 def peers_by_age(leases: Iterable[Lease]) -> list[Lease]:
     """Order leases oldest first: of two that want the same kernel key, the older one is served."""
-    return sorted(leases, key=lambda lease: lease.create_revision)
+    return sorted(leases, key=lambda lease: lease.order)

@@ -325,7 +325,7 @@ async def _reservation(world: SimulatedWorld, fault: Fault, host: SimulatedHost,
         await trio.sleep(fault.lasts + world.scenario.ttl)
         oracle = world.oracle
         if oracle.network is not None and not oracle.book.is_frozen and oracle.lease_of(host) is None:
-            taken = [*oracle.book.taken, *(hold.subnet for hold in oracle.book.holds)]
+            taken = [*oracle.book.taken, *(hold.subnet for hold in oracle.records.holds)]
             subnet = choose_subnet(oracle.network[0], taken, None, chance.random())
             if subnet is not None:
                 await _reserve(world, host, subnet)

@@ -28,7 +28,7 @@ from overlayd.core.kernel.items import (
     Neighbour,
     VxlanKind,
 )
-from overlayd.core.leases.keeper import KeeperState, belief
+from overlayd.core.leases.keeper import EtcdClaimer, KeeperState, belief
 from overlayd.core.leases.store import Store
 from overlayd.core.leases.tenure import Belief
 from overlayd.core.network.addresses import IPAddress, Mac
@@ -40,6 +40,7 @@ from overlayd.host.identity import Identity
 from overlayd.node.daemon import Daemon
 from overlayd.node.settings import HostEdges, Settings
 from overlayd.plugins import load_backends
+from overlayd.store.leases import StoreLeases
 from overlayd.testing.host_probe import FakeHostProbe
 from overlayd.testing.kernel import FakeKernel, ForeignLink, ForeignRoute
 from overlayd.testing.scheduling import stop_timers
@@ -152,7 +153,8 @@ class SimulatedHost:
         identity = Identity(self.node_id, self.mac)
         here.set(self)
         with trio.CancelScope() as process:
-            self._daemon = Daemon(self._settings, identity, self.store_link, edges, self._backends, chance)
+            leases = StoreLeases(self.store_link)
+            self._daemon = Daemon(self._settings, identity, leases, edges, self._backends, chance)
             self._process = process
             task_status.started()
             try:
@@ -218,7 +220,9 @@ class SimulatedHost:
 
     @property
     def keeper(self) -> KeeperState:
-        return self.daemon.keeper
+        claimer = self.daemon.claimer
+        assert isinstance(claimer, EtcdClaimer)
+        return claimer.state
 
     @property
     def belief(self) -> Belief:

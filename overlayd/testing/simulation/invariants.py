@@ -16,7 +16,7 @@ import trio
 from overlayd.core.kernel.datapath import Encap
 from overlayd.core.kernel.items import ROUTE_PROTOCOL, KernelState
 from overlayd.core.leases.keeper import KeeperState, belief
-from overlayd.core.leases.lease import Lease
+from overlayd.core.leases.lease_record import LeaseRecord
 from overlayd.core.leases.tenure import Belief, Waiting
 from overlayd.core.network.addresses import IPAddress, IPNetwork
 from overlayd.core.status.status import STALE_AFTER, PeerState, Verdict
@@ -282,7 +282,7 @@ class Invariants(trio.abc.Instrument):
 
 def find_overlap(hosts: Iterable[SimulatedHost]) -> str:
     """Describe two hosts that both believe that they hold subnets which overlap; "" if there are none."""
-    claimed: list[tuple[SimulatedHost, Lease]] = []
+    claimed: list[tuple[SimulatedHost, LeaseRecord]] = []
     for host in hosts:
         if host.belief is not Belief.HELD or (held := host.keeper.held) is None:
             continue

@@ -14,8 +14,9 @@ from pathlib import Path
 import trio
 
 from overlayd.core.kernel.items import KernelState
-from overlayd.core.leases.book import LeaseBook, absorb_snapshot
+from overlayd.core.leases.book import LeaseBook
 from overlayd.core.leases.lease import Lease
+from overlayd.core.leases.records import RecordBook, absorb_snapshot
 from overlayd.core.leases.store import CONFIG, OWN, SUBNETS, Delete, Put, Snapshot, Transaction
 from overlayd.core.leases.subnets import choose_subnet
 from overlayd.core.network.addresses import Family, IPAddress, IPNetwork
@@ -43,8 +44,12 @@ class Oracle:
     `network` is None while the config can't be used: then hosts differ rightly, by what they knew before.
     """
 
-    book: LeaseBook
+    records: RecordBook
     network: tuple[NetworkConfig, Backend] | None
+
+    @property
+    def book(self) -> LeaseBook:
+        return self.records.book
 
     def lease_of(self, host: SimulatedHost) -> Lease | None:
         """The lease that this host has come to rest with: a reservation that it had to leave, as the config has
@@ -129,7 +134,7 @@ class SimulatedWorld:
                 for prefix in (SUBNETS, OWN)
             }
             snapshot = Snapshot(self.store.revision, records.get(CONFIG), below[SUBNETS], below[OWN])
-            self._truth = Oracle(absorb_snapshot(LeaseBook(), snapshot, 0), self._find_network())
+            self._truth = Oracle(absorb_snapshot(RecordBook(), snapshot, 0), self._find_network())
         return self._truth
 
     def _find_network(self) -> tuple[NetworkConfig, Backend] | None:

@@ -11,7 +11,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Generic, TypeVar
 
-from overlayd.core.leases.book import LeaseBook, absorb_snapshot
+from overlayd.core.leases.book import StoredConfig
+from overlayd.core.leases.claimer import ClaimRequest
 from overlayd.core.leases.keeper import (
     AskCommit,
     AskGrant,
@@ -28,6 +29,8 @@ from overlayd.core.leases.keeper import (
     Tick,
     to_view,
 )
+from overlayd.core.leases.lease import Attributes
+from overlayd.core.leases.records import RecordBook, absorb_snapshot
 from overlayd.core.leases.store import Grant
 from overlayd.core.network.config import NetworkConfig, parse_config
 from support.model import store as stores
@@ -36,6 +39,8 @@ from support.model.store import AbstractStore
 from support.model.world import TICK, Budget, ModelNode, ModelScenario, Rules
 
 T = TypeVar("T", bound=Hashable)
+
+NOBODY = Attributes(())
 
 
 class Interned(Generic[T]):
@@ -149,14 +154,14 @@ class InternTable:
 
     def _view(self, number: int) -> StoreView:
         """What a node that sees the whole store now decides on."""
-        book = absorb_snapshot(LeaseBook(), stores.snapshot(self.stores.values[number]), 0)
-        record = book.config
-        assert record is not None
-        if record.value in self._configs:
-            return to_view(book, record, self._configs[record.value])
+        book = absorb_snapshot(RecordBook(), stores.snapshot(self.stores.values[number]), 0)
+        config = book.config
+        assert config is not None
+        if config.value in self._configs:
+            return to_view(book, ClaimRequest(self._configs[config.value], config, NOBODY))
         # a config that is not sound: every node goes by the first one, as it was read then
         first = next(iter(self._configs))
-        return to_view(book, replace(record, value=first, mod_revision=1), self._configs[first])
+        return to_view(book, ClaimRequest(self._configs[first], StoredConfig(first, 1), NOBODY))
 
     def _ended(self, store: int, lease_id: int) -> int:
         return self.stores.number(stores.end(self.stores.values[store], lease_id))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from functools import cache
 
-from overlayd.core.leases.book import LeaseBook, absorb_snapshot
 from overlayd.core.leases.codec import format_hold_name, format_subnet_name
 from overlayd.core.leases.keeper import KeeperState
+from overlayd.core.leases.records import RecordBook, absorb_snapshot
 from overlayd.core.leases.tenure import Belief
 from overlayd.core.network.addresses import Subnet
 from support.model import store as stores
@@ -45,8 +45,8 @@ class ModelInvariants:
 
     def _find_fault(self, store: int) -> str | None:
         """What the daemon's own parser finds wrong with a record."""
-        book = absorb_snapshot(LeaseBook(), stores.snapshot(self.parts.stores.values[store]), asked_at=0)
-        return next((problem.text for problem in book.problems(None)), None)
+        book = absorb_snapshot(RecordBook(), stores.snapshot(self.parts.stores.values[store]), asked_at=0)
+        return next((problem.text for problem in book.book.problems(None)), None)
 
     def _is_recorded(self, store: int, node: int) -> bool:
         return is_recorded(self.parts.stores.values[store], self.parts.nodes.values[node].keeper)

@@ -23,7 +23,8 @@ from overlayd.core.leases.keeper import (
     RefreshView,
     StoreView,
 )
-from overlayd.core.leases.lease import Attributes, Hold, Lease
+from overlayd.core.leases.lease import Attributes
+from overlayd.core.leases.lease_record import Hold, LeaseRecord
 from overlayd.core.leases.store import CONFIG, Committed, Field, Guard, Put, Refused, Transaction
 from overlayd.core.leases.subnets import find_config_mismatch, subnet_at
 from overlayd.core.network.addresses import Subnet
@@ -162,12 +163,12 @@ def _no_newer(node: ModelNode, kept: StoreView) -> StoreView:
     return replace(kept, revision=max(revision for revision in known if revision <= kept.revision))
 
 
-def _recognisable(node: ModelNode, lease: Lease) -> Lease:
+def _recognisable(node: ModelNode, lease: LeaseRecord) -> LeaseRecord:
     """Its last change matters only to tell views that are too old to know of it."""
     return replace(lease, mod_revision=lease.create_revision) if _is_behind(node, lease.mod_revision) else lease
 
 
-def _without_grant(state: KeeperState, lease: Lease) -> Lease:
+def _without_grant(state: KeeperState, lease: LeaseRecord) -> LeaseRecord:
     """Of its own lease a node asks no more than whether it is a reservation."""
     return replace(lease, lease_id=state.lease_id or lease.lease_id if lease.lease_id else 0)
 
@@ -210,7 +211,7 @@ def _what_counts(state: KeeperState, store_view: StoreView) -> StoreView:
 def _is_safe(
     state: KeeperState,
     store_view: StoreView,
-    own: tuple[Lease, ...],
+    own: tuple[LeaseRecord, ...],
     rivals: set[Subnet],
     holds: tuple[Hold, ...],
 ) -> bool:
@@ -236,7 +237,7 @@ def _without_strangers(state: KeeperState, store_view: StoreView) -> StoreView:
     leases = tuple(
         lease
         if lease.attributes.node_id == state.node_id
-        else Lease(lease.subnet, OTHER, lease.create_revision, lease.create_revision, 0)
+        else LeaseRecord(lease.subnet, OTHER, lease.create_revision, lease.create_revision, 0)
         for lease in store_view.leases
     )
     holds = tuple(

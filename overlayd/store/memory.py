@@ -163,16 +163,16 @@ class _Watch:
 
     def __init__(self, store: MemoryStore, after: int) -> None:
         self._store = store
-        self._keeper_input = after
+        self._seen = after
         self._begun = False
 
     def __aiter__(self) -> _Watch:
         return self
 
     async def __anext__(self) -> Changes:
-        changes = await (self._store.next_changes if self._begun else self._store.sign_of_life)(self._keeper_input)
+        changes = await (self._store.next_changes if self._begun else self._store.sign_of_life)(self._seen)
         self._begun = True
-        self._keeper_input = changes.revision
+        self._seen = changes.revision
         return changes
 
 

@@ -106,17 +106,17 @@ class Follower:
 
     def __init__(self, store: Store, after: int) -> None:
         self._store = store
-        self._keeper_input = after
+        self._seen = after
         self.heard: list[Change] = []
         self.ends: list[str] = []
 
     async def run(self) -> None:
         while True:
             try:
-                async with self._store.watch(self._keeper_input) as watch:
+                async with self._store.watch(self._seen) as watch:
                     async for changes in watch:
                         self.heard += changes.changes
-                        self._keeper_input = changes.revision
+                        self._seen = changes.revision
             except Compacted:
                 raise
             except StoreError as error:

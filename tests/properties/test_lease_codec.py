@@ -131,6 +131,7 @@ def test_only_one_spelling_names_a_subnet() -> None:
         (b'{"PublicIP":"127.0.0.1"}', "is no address of a host"),
         (b'{"PublicIP":"224.0.0.1"}', "is no address of a host"),
         (b'{"PublicIP":"255.255.255.255"}', "is no address of a host"),
+        (b'{"PublicIP":"240.0.0.5"}', "is no address of a host"),
         (b'{"PublicIP":"10.0.0.1","publicip":"10.0.0.2"}', "more than once"),
         (b'{"PublicIP":"10.0.0.1","BackendData":{"VNI":1,"VNI":2}}', "more than once"),
         (b'{"PublicIP":"10.0.0.1","BackendType":5}', "is not text"),

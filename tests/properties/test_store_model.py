@@ -92,8 +92,8 @@ class Normal:
 
     async def snapshot(self) -> Snapshot:
         found = await self._store.snapshot()
-        config = self._keeper_input(found.config) if found.config else None
-        subnets, own = (tuple(map(self._keeper_input, records)) for records in (found.subnets, found.own))
+        config = self._normal(found.config) if found.config else None
+        subnets, own = (tuple(map(self._normal, records)) for records in (found.subnets, found.own))
         return Snapshot(found.revision - self._offset, config, subnets, own)
 
     async def history(self, after: int, until: int) -> list[Change]:
@@ -109,7 +109,7 @@ class Normal:
         seen = [
             Deleted(change.name, change.mod_revision - self._offset)
             if isinstance(change, Deleted)
-            else self._keeper_input(change)
+            else self._normal(change)
             for change in found
         ]
         return [change for change in seen if change.mod_revision <= until]
@@ -129,7 +129,7 @@ class Normal:
 
         return Transaction(tuple(map(guard, transaction.guards)), tuple(map(action, transaction.actions)))
 
-    def _keeper_input(self, record: Record) -> Record:
+    def _normal(self, record: Record) -> Record:
         return replace(
             record,
             create_revision=record.create_revision - self._offset,

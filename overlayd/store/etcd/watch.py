@@ -132,7 +132,7 @@ class _Watch:
     ) -> None:
         self._where = where
         self._keys = keys
-        self._keeper_input = after
+        self._seen = after
         self._receive = receive
         self._requests = requests
         self._first: Changes | None = None
@@ -162,6 +162,6 @@ class _Watch:
             raise StoreError(f"etcd at {self._where} ended the watch")
         if isinstance(response, grpc.RpcError):
             raise translate(self._where, response, DEADLINE) from response
-        changes = read_response(self._keys, self._where, response, self._keeper_input)
-        self._keeper_input = changes.revision
+        changes = read_response(self._keys, self._where, response, self._seen)
+        self._seen = changes.revision
         return changes

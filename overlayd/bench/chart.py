@@ -1,4 +1,4 @@
-"""The bench as a picture: one panel for each measure that a user feels, one bar for each mode."""
+"""Draws a bench as a chart: a panel for each measure that users notice, a bar for each mode."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LABEL, BAR, VALUE, ROW, THICK, HEAD, GAP, MARGIN = 80, 190, 60, 20, 13, 34, 24, 
 
 
 def draw(run: BenchRun) -> str:
-    """An SVG 1.1 document (https://www.w3.org/TR/SVG11/)."""
+    """Draw the chart as an SVG 1.1 document (https://www.w3.org/TR/SVG11/)."""
     panels = [(measure, wire) for measure, wire in PANELS if wire in run.plan.wires]
     wide, high = LABEL + BAR + VALUE, HEAD + ROW * len(run.plan.modes)
     rows = -(-len(panels) // ACROSS)

@@ -1,7 +1,7 @@
-"""What ends a bench early."""
+"""The error that ends a bench early."""
 
 from __future__ import annotations
 
 
 class BenchError(Exception):
-    """A sentence for the user: what did not work, and what would."""
+    """An error for the user: what did not work, and what would."""

@@ -1,4 +1,4 @@
-"""iperf3: how it is called, and what its JSON says."""
+"""iperf3: its command lines, and its report in JSON."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 LISTENING = "listening"
-"""What its server prints once a client may come."""
+"""What its server prints once it accepts a client."""
 CONGESTION_CONTROL = "cubic"
 """Linux's default, but not on every system (tcp(7))."""
 EXIT_STATUSES = (0, 1)
-"""With which its client prints its JSON: what went wrong is in there, too."""
+"""The exit statuses with which its client prints JSON, which also has its error message."""
 SERVER = ("iperf3", "--server", "--one-off", "--forceflush")
 
 
@@ -39,8 +39,10 @@ def client(address: str, streams: int, seconds: int) -> list[str]:
 
 
 def parse_throughput(text: str | bytes) -> float:
-    """Bits a second that the receiver counted, over all streams.  Raises ValueError with iperf3's own words where
-    it has failed."""
+    """Parse a report: bits a second that the receiver counted, over all streams.
+
+    Raises ValueError, with iperf3's own error message if it reports one.
+    """
     try:
         report = msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.DecodeError as error:

@@ -1,7 +1,7 @@
-"""From samples to verdicts: medians, ratios, and whether they are what they must be.
+"""Judges samples: medians, ratios, and whether they meet their goals.
 
-A ratio is the median of the ratios within each round, not the ratio of two medians: what two modes met in the
-same minutes is compared with one another.
+A ratio is the median of the ratios within each round, not the ratio of two medians: it compares what two modes
+reached within the same minutes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from overlayd.bench.model import Measure, Mode, Sample, WireSize
 
 @dataclass(frozen=True)
 class Goal:
-    """`mode` must reach `factor` times what `against` does; where less is better, it may need so many times as
-    much at most."""
+    """A ratio to reach: `mode` at least `factor` times as much as `against`, or at most, where less is better."""
 
     mode: Mode
     measure: Measure
@@ -39,13 +38,13 @@ GOALS = (
     Goal(Mode.UDP_PYTHON, Measure.TCP_1, Mode.PLAIN, 1.8),
     Goal(Mode.UDP_PYTHON, Measure.PACKETS_64, Mode.PLAIN, 2),
 )
-"""What the udp backend promises."""
+"""The goals of the udp backend."""
 
 HONESTY = (
     Goal(Mode.PLAIN, Measure.TCP_1, Mode.HOST_GW, 0.03),
     Goal(Mode.PLAIN, Measure.PACKETS_64, Mode.HOST_GW, 0.55),
 )
-"""What the yardstick must reach itself: against a lame one every datapath looks fast."""
+"""What the baseline itself must reach: against a slow one every datapath looks fast."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,15 @@ class GoalOutcome(enum.IntEnum):
     """The exit status of a bench."""
 
     MET = 0
-    """Every ratio that could be judged is as it must be."""
+    """Every ratio that could be judged meets its goal."""
     MISSED = 1
     VOID = 3
-    """The yardstick was too slow to measure anything by.  (2 is for a command that can't be understood.)"""
+    """The baseline was too slow to compare with.  (2 is for a command that can't be understood.)"""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """`honesty` is empty where host-gw or the yardstick took no part: then nobody knows."""
+    """The verdicts.  `honesty` is empty where host-gw or the baseline did not run."""
 
     goals: tuple[GoalVerdict, ...]
     honesty: tuple[GoalVerdict, ...]
@@ -94,20 +93,20 @@ def _verdicts(samples: Sequence[Sample], goals: Sequence[Goal]) -> tuple[GoalVer
 def find_ratio(
     samples: Sequence[Sample], wire: WireSize, measure: Measure, mode: Mode, against: Mode
 ) -> float | None:
-    """How many times as much one mode has as another; None if there is no round with both."""
+    """Find how many times as much one mode reached as another; None if there is no round with both."""
     own, other = figures(samples, wire, measure, mode), figures(samples, wire, measure, against)
     ratios = [own[number] / other[number] for number in own.keys() & other.keys() if other[number] > 0]
     return median(ratios) if ratios else None
 
 
 def find_median(samples: Sequence[Sample], wire: WireSize, measure: Measure, mode: Mode) -> float | None:
-    """A mode's median over all rounds; None if it took no part."""
+    """Find a mode's median over all rounds; None if it did not run."""
     own = figures(samples, wire, measure, mode)
     return median(own.values()) if own else None
 
 
 def figures(samples: Sequence[Sample], wire: WireSize, measure: Measure, mode: Mode) -> dict[int, float]:
-    """What was measured, by round."""
+    """Select the figures of one mode, by round."""
     return {
         sample.turn.round: sample.figures[measure]
         for sample in samples

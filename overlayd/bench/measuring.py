@@ -1,4 +1,4 @@
-"""The measurements themselves, each between the two pods of a stage."""
+"""The measurements, each between the two pods of a topology."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from overlayd.bench.topology import BenchTopology, pinned
 from overlayd.bench.wire import set_wire
 
 PORT = "9000"
-"""Of the receivers; nothing else listens in a pod."""
+"""The receivers' port; nothing else listens in a pod."""
 
 
 def measure(topology: BenchTopology, wire: WireSize, plan: BenchPlan) -> dict[Measure, float]:
-    """All figures of one turn.  Raises BenchError."""
+    """Measure all figures of one turn.  Raises BenchError."""
     set_wire(topology, wire)
     figures = throughput(topology, plan.seconds)
     for size, highest, lossless in (
@@ -42,7 +42,7 @@ def throughput(topology: BenchTopology, seconds: int) -> dict[Measure, float]:
 
 
 def transfer(topology: BenchTopology, streams: int, seconds: int) -> float:
-    """Bits a second over TCP."""
+    """Measure bits a second over TCP."""
     with topology.running(topology.target.name, iperf.SERVER, iperf.LISTENING):
         command = iperf.client(topology.target_address, streams, seconds)
         report = topology.run(topology.source.name, command, seconds, iperf.EXIT_STATUSES)
@@ -53,7 +53,7 @@ def transfer(topology: BenchTopology, streams: int, seconds: int) -> float:
 
 
 def try_rates(topology: BenchTopology, size: int, seconds: float, most: int) -> list[Trial]:
-    """Trials of so many seconds until the rate without loss is known, or `most` were made."""
+    """Make trials of so many seconds until the rate without loss is known, or `most` were made."""
     trials: list[Trial] = []
     while (rate := search.find_next(trials, most)) is not None:
         trials.append(try_rate(topology, size, rate, seconds))
@@ -65,11 +65,11 @@ def try_rate(topology: BenchTopology, size: int, rate: float, seconds: float) ->
     with topology.running(topology.target.name, [program, "receive", PORT], "ready") as receiver:
         command = [program, "send", topology.target_address, PORT, str(size), f"{rate:.0f}", f"{seconds:.3f}"]
         sent, took = topology.run(topology.source.name, command, seconds).split()
-    return Trial(rate, int(sent), int(receiver.said.split()[-1]), float(took))
+    return Trial(rate, int(sent), int(receiver.output.split()[-1]), float(took))
 
 
 def round_trip(topology: BenchTopology, seconds: float) -> dict[Measure, float]:
-    """Seconds there and back, each node and its pod on a processor of its own where there are two."""
+    """Measure the round-trip time in seconds, with each node and its pod on its own processor if there are two."""
     program = topology.tools.pingpong
     processors = sorted(os.sched_getaffinity(0))
     near, far = processors[0], processors[-1]
@@ -84,8 +84,10 @@ def round_trip(topology: BenchTopology, seconds: float) -> dict[Measure, float]:
 
 
 def busy_seconds() -> float:
-    """What all processors of the machine have worked since it started, in seconds (proc_stat(5)): forwarding is
-    done in the name of whatever process happens to run, so that no process's own account would tell."""
+    """Return the seconds that all processors of the machine have worked since it started (proc_stat(5)).
+
+    The kernel accounts forwarding to whichever process happens to run, so no process's own time shows it.
+    """
     user, nice, system, _idle, _iowait, irq, softirq = map(
         int, Path("/proc/stat").read_text().splitlines()[0].split()[1:8]
     )

@@ -1,4 +1,4 @@
-"""What is measured, on what, and how: the nouns of the bench."""
+"""The values of a bench: modes, measures, plans, samples."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from dataclasses import dataclass, field
 
 
 class Mode(enum.StrEnum):
-    """A way for packets to cross, set up by real daemons, but for the yardstick."""
+    """A way to carry packets, set up by real daemons except for the baseline."""
 
     HOST_GW = "host-gw"
     VXLAN = "vxlan"
     UDP_C = "udp-c"
     UDP_PYTHON = "udp-python"
     PLAIN = "plain"
-    """The yardstick: one packet a system call, see c/plain.c."""
+    """The baseline: one packet a system call, see c/plain.c."""
 
     @property
     def backend(self) -> str:
-        """Of the lab that it plays in.  The yardstick's packets pass beside the routes of its lab."""
+        """The backend of its lab.  The baseline's packets do not take the routes of its lab."""
         return {Mode.VXLAN: "vxlan", Mode.UDP_C: "udp", Mode.UDP_PYTHON: "udp"}.get(self, "host-gw")
 
     @property
     def datapaths(self) -> tuple[str, ...]:
-        """The userspace datapath that its daemons are told to use, if it has one."""
+        """The userspace datapath that its daemons are set to use, if it has one."""
         return {Mode.UDP_C: ("c",), Mode.UDP_PYTHON: ("python",)}.get(self, ())
 
 
 class WireSize(enum.StrEnum):
-    """What passes between two nodes at once."""
+    """The largest packet that passes between two nodes."""
 
     SUPERPACKETS = "superpacket"
-    """Up to 64 KB, as a virtual cable allows: nobody cuts them before they arrive."""
+    """Up to 64 KB, as a veth pair allows: they arrive unsegmented."""
     MTU_SIZED = "mtu-sized"
-    """1,500 bytes: the sending kernel cuts whatever is larger, as for a network card that can't."""
+    """1,500 bytes: the sending kernel segments what is larger, as for a network card that can't."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """`scale` is what a raw figure is divided by to be shown in `unit`."""
+    """How a measure is shown: a raw figure is divided by `scale` to be in `unit`."""
 
     title: str
     unit: str
@@ -49,7 +49,7 @@ class Quantity:
 
 
 class Measure(enum.StrEnum):
-    """Raw figures are in bits a second, packets a second, seconds, and processor seconds per gigabit."""
+    """What is measured, in bits a second, packets a second, seconds, or processor seconds per gigabit."""
 
     TCP_1 = "tcp-1"
     TCP_4 = "tcp-4"
@@ -59,12 +59,12 @@ class Measure(enum.StrEnum):
     LOSSLESS_64 = "lossless-64"
     PACKETS_1400 = "packets-1400"
     LOSSLESS_1400 = "lossless-1400"
-    """Datagrams with so many bytes of payload: the most that arrived, however many were lost; and the highest
-    rate at which at most 1 in 100 was lost, which hangs on queues, and on how long those who empty them are kept
-    waiting for a processor."""
+    """Datagrams with so many bytes of payload: the highest rate that arrived, however many were lost, and the
+    highest rate at which at most 1 in 100 was lost.  The latter depends on queues, and on how long their readers
+    wait for a processor."""
     RTT_P50 = "rtt-p50"
     RTT_P99 = "rtt-p99"
-    """Of a 64-byte datagram; all of one node, and its pod, on one processor, all of the other on another."""
+    """The round trip of a 64-byte datagram, with one node and its pod on one processor, the other on another."""
 
     @property
     def quantity(self) -> Quantity:
@@ -86,8 +86,10 @@ _QUANTITIES = {
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """`seconds`: of each TCP measurement; round trips take half of it, a trial of packets a quarter.
-    `trials`: at most so many rates are tried to find the one without loss."""
+    """A plan: `seconds` of each TCP measurement; round trips take half of it, a trial of packets a quarter.
+
+    `trials`: at most so many rates are tried to find the one without loss.
+    """
 
     modes: tuple[Mode, ...] = tuple(Mode)
     wires: tuple[WireSize, ...] = tuple(WireSize)
@@ -107,7 +109,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Sample:
-    """What was measured in a turn."""
+    """The figures of a turn."""
 
     turn: Turn
     figures: Mapping[Measure, float]
@@ -115,8 +117,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where it was measured.  `load` is the machine's load average before the first turn: what it says beyond
-    0 is others' work.  `datapaths` tells of each udp mode what its daemons said of themselves."""
+    """Where the bench ran.
+
+    `load` is the machine's load average before the first turn, so all of it is work of other programs.
+    `datapaths` describes the datapath of each udp mode, as its daemon reports it.
+    """
 
     overlayd: str
     kernel: str
@@ -130,7 +135,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class BenchRun:
-    """A whole bench, as `--json` prints it beside what follows from it."""
+    """A whole bench, as `--json` prints it, with the judgement beside it."""
 
     plan: BenchPlan
     surroundings: Surroundings

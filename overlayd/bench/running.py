@@ -1,4 +1,4 @@
-"""A whole bench: every mode's lab comes up, then they take turns."""
+"""Runs a bench: launches the lab of every mode, then lets them take turns."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from overlayd.bench.topology import BenchTopology, built
 
 
 def run_bench(plan: BenchPlan, on_lab: Callable[[Mode], None], on_turn: Callable[[Turn], None]) -> BenchRun:
-    """Both functions are told what comes next.  Raises BenchError, LabError."""
+    """Run a bench; both functions are called with what comes next.  Raises BenchError, LabError."""
     tools.check_needed()
     load = os.getloadavg()[0]
     with ExitStack() as stack:
         programs = stack.enter_context(tools.compiled())
-        stages: dict[Mode, BenchTopology] = {}
+        topologies: dict[Mode, BenchTopology] = {}
         for mode in plan.modes:
             on_lab(mode)
-            stages[mode] = stack.enter_context(built(mode, programs))
-        surroundings = look_around(stages, load)
+            topologies[mode] = stack.enter_context(built(mode, programs))
+        surroundings = describe_surroundings(topologies, load)
         samples: list[Sample] = []
         for turn in turns(plan):
             on_turn(turn)
-            samples.append(Sample(turn, measure(stages[turn.mode], turn.wire, plan)))
+            samples.append(Sample(turn, measure(topologies[turn.mode], turn.wire, plan)))
         return BenchRun(plan, surroundings, tuple(samples))
 
 
-def look_around(stages: dict[Mode, BenchTopology], load: float) -> Surroundings:
+def describe_surroundings(topologies: dict[Mode, BenchTopology], load: float) -> Surroundings:
     return Surroundings(
         overlayd=__version__,
         kernel=platform.release(),
@@ -43,12 +43,12 @@ def look_around(stages: dict[Mode, BenchTopology], load: float) -> Surroundings:
         processors=len(os.sched_getaffinity(0)),
         congestion_control=CONGESTION_CONTROL,
         load=load,
-        datapaths={mode: words for mode, topology in stages.items() if (words := describe_datapath(topology))},
+        datapaths={mode: words for mode, topology in topologies.items() if (words := describe_datapath(topology))},
     )
 
 
 def describe_datapath(topology: BenchTopology) -> str:
-    """Which datapath runs, with which offloads; nothing where the kernel carries the packets."""
+    """Describe the datapath and its offloads; "" where the kernel carries the packets."""
     datapath = topology.datapath()
     if datapath is None:
         return ""

@@ -1,4 +1,4 @@
-"""Whose turn it is: A B A B, so that a slow minute of the machine meets every mode."""
+"""The order of turns: A B A B, so that a slow minute of the machine affects every mode."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from overlayd.bench.model import BenchPlan, Turn
 
 
 def turns(plan: BenchPlan) -> tuple[Turn, ...]:
-    """All modes on one wire side by side; every second round in the reverse order, so that nobody always comes
-    after the same other."""
+    """List the turns: all modes on one wire in a row, in every second round in reverse order.
+
+    So no mode always follows the same other one.
+    """
     found: list[Turn] = []
     for number in range(plan.rounds):
         modes = plan.modes if number % 2 == 0 else tuple(reversed(plan.modes))

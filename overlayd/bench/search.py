@@ -1,9 +1,9 @@
-"""Two rates of a path: the most that arrives, whatever is lost, and the highest at which nearly nothing is lost.
+"""Finds two rates of a path: the highest that arrives, whatever is lost, and the highest with almost no loss.
 
-The second is searched for; the first shows on the way, as the search passes by the path's capacity.
+The second is searched for; the first is the highest rate that arrived in any trial of that search.
 
-The first trial sends as fast as the sender can.  If that gets through, the sender is the limit.  Otherwise the
-rate lies between nothing and what was sent then, and each further trial halves what is left, in proportion.
+The first trial sends as fast as the sender can.  If all of that arrives, the sender is the limit.  Otherwise the
+rate is between 0 and what was sent then, and each further trial halves the rest by its geometric mean.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 TOLERANCE = 0.01
-"""How much may be lost of what counts as no loss: on a machine that has other work, too, a queue of a few hundred
-packets overflows now and then at any rate."""
+"""The share of loss that counts as none: on a machine with other work, a queue of a few hundred packets overflows
+now and then at any rate."""
 LOWEST = 1 / 2
-"""Of what got through at full speed: where the search begins from below, as an overrun path carries less than it
+"""Share of the rate that arrived at full speed, where the search begins: an overloaded path carries less than it
 could."""
 CLOSE_ENOUGH = 1.04
-"""Between the highest rate without loss and the lowest with loss."""
+"""Ratio of the lowest rate with loss to the highest without, at which the search ends."""
 FULL_SPEED = 0.0
-"""Stands for a sender without brakes."""
+"""Stands for a sender without a limit."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """`asked` is the rate in datagrams a second, or FULL_SPEED; `sent` and `received` are counts."""
+    """A trial: `asked` is the rate in datagrams a second, or FULL_SPEED; `sent` and `received` are counts."""
 
     asked: float
     sent: int
@@ -46,7 +46,7 @@ class Trial:
 
 
 def find_next(trials: Sequence[Trial], most: int) -> float | None:
-    """The rate to try next; None when enough is known, or `most` trials were made."""
+    """Choose the rate to try next; None when enough is known, or `most` trials were made."""
     if not trials:
         return FULL_SPEED
     first = trials[0]
@@ -60,10 +60,10 @@ def find_next(trials: Sequence[Trial], most: int) -> float | None:
 
 
 def highest_rate(trials: Sequence[Trial]) -> float:
-    """The most that arrived in any trial."""
+    """Return the highest rate that arrived in any trial."""
     return max(trial.received_rate for trial in trials)
 
 
 def lossless_rate(trials: Sequence[Trial]) -> float:
-    """The highest rate that got through clean; 0 if none did."""
+    """Return the highest rate that arrived without loss; 0 if none did."""
     return max((trial.received_rate for trial in trials if trial.is_clean), default=0.0)

@@ -1,4 +1,4 @@
-"""What a bench prints: the ratios first, since they are the point, then all medians, then where it was."""
+"""Renders a bench as text: the ratios first, as they are judged, then all medians, then the surroundings."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from overlayd.bench.model import BenchRun, Measure, Mode, Surroundings, WireSize
 from overlayd.core.text.table import format_table
 
 SUMMARIES = {
-    GoalOutcome.MET: "every ratio that was measured is as it must be",
-    GoalOutcome.MISSED: "a ratio is not as it must be",
-    GoalOutcome.VOID: "VOID: the yardstick is too slow, so nothing can be measured by it",
+    GoalOutcome.MET: "every ratio that was measured meets its goal",
+    GoalOutcome.MISSED: "a ratio misses its goal",
+    GoalOutcome.VOID: "VOID: the baseline is too slow, so nothing can be compared with it",
 }
 BUSY = 0.5
-"""A load average from which on it is said that others are at work."""
+"""The load average from which on a note warns of other work on the machine."""
 
 
 def render(run: BenchRun, judgement: Judgement) -> str:
@@ -27,7 +27,7 @@ def _lines(run: BenchRun, judgement: Judgement) -> Iterator[str]:
         yield from _align([_verdict_row(verdict) for verdict in judgement.goals])
         yield ""
     if judgement.honesty:
-        yield "is the yardstick honest?"
+        yield "is the baseline fast enough?"
         yield from _align([_verdict_row(verdict) for verdict in judgement.honesty])
         yield ""
     if judgement.goals or judgement.honesty:
@@ -69,7 +69,7 @@ def _cell(run: BenchRun, wire: WireSize, measure: Measure, mode: Mode) -> str:
 
 
 def show(measure: Measure, value: float) -> str:
-    """A raw figure in the unit of its measure, without it."""
+    """Format a raw figure in the unit of its measure, without the unit."""
     return f"{value / measure.quantity.scale:.{measure.quantity.digits}f}"
 
 
@@ -91,4 +91,4 @@ def describe(place: Surroundings) -> Iterator[str]:
     for mode, words in place.datapaths.items():
         yield f"{mode}: {words}"
     if place.load > BUSY:
-        yield f"others were at work on this machine (load {place.load:.1f} before it began): the figures suffer"
+        yield f"this machine had other work (load {place.load:.1f} before the start): the figures are less exact"

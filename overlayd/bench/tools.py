@@ -1,7 +1,7 @@
 """The programs that a bench runs: our own, compiled for each run from c/, and iperf3.
 
-They are programs, not an extension module: they have no use for Python, each lives in a pod or on a node of its
-own, and who never runs a bench needs no compiler for them.
+They are programs, not an extension module: they need no Python, each runs in a pod or on a node of its own, and
+without a bench no compiler is needed for them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ SOURCES = Path(__file__).parent / "c"
 FLAGS = ("-O2", "-std=gnu11")
 COMPILER = "cc"
 NEEDED = {COMPILER: "gcc", "iperf3": "iperf3", "taskset": "util-linux"}
-"""Programs, and the package of Debian's that brings each."""
+"""Programs, and the Debian package of each."""
 
 
 @dataclass(frozen=True)
 class Tools:
-    """Paths of our own, each described at the head of its source."""
+    """Paths of our own programs, each described at the head of its source."""
 
     plain: str
     packets: str
@@ -35,7 +35,7 @@ class Tools:
 
 
 def check_needed() -> None:
-    """Raises BenchError naming what has to be installed."""
+    """Check that all programs are installed.  Raises BenchError, which names the missing packages."""
     path = search_path(os.environ)
     missing = [program for program in NEEDED if shutil.which(program, path=path) is None]
     if missing:
@@ -45,7 +45,7 @@ def check_needed() -> None:
 
 @contextmanager
 def compiled() -> Generator[Tools]:
-    """Our own programs, for as long as the block lasts.  Raises BenchError with the compiler's words."""
+    """Compile our own programs, for the time of the block.  Raises BenchError with the compiler's messages."""
     with tempfile.TemporaryDirectory(prefix="overlayd-bench-") as directory:
         Path(directory).chmod(0o755)
         yield Tools(*(_compile(name, Path(directory)) for name in ("plain", "packets", "pingpong")))

@@ -1,7 +1,7 @@
-"""Where a mode plays: a lab of two nodes with a pod each, and programs run in it.
+"""The topology of a mode: a lab of two nodes with a pod each, and the programs that run in it.
 
 Each program has a session of its own, as a lab's daemons have.  The kernel may schedule by session (sched(7),
-autogroup), and a mode whose programs shared one would be scheduled otherwise than one whose programs don't.
+autogroup), so modes whose programs share a session would be scheduled in another way than the others.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from overlayd.lab.lifeline import Progress
 from overlayd.lab.model import LabNode, LabPod, LabSpec
 
 PATIENCE = 30.0
-"""Seconds beyond its proper time that a program may take on a busy machine."""
+"""Seconds beyond its expected time that a program may take on a busy machine."""
 PLAIN_DEVICE = "plain"
 PLAIN_PORT = "8285"
 PLAIN_MTU = "1472"
-"""The underlay's, less the headers of IPv4 (20 bytes) and UDP (8)."""
+"""The underlay's MTU, less the headers of IPv4 (20 bytes) and UDP (8)."""
 
 
 @dataclass(frozen=True)
 class BenchTopology:
-    """`source` and `target` are the pods, on one node each; packets go from the one to the other."""
+    """A mode's lab; packets go from the pod `source` on one node to the pod `target` on the other."""
 
     mode: Mode
     lab: RunningLab
@@ -57,8 +57,10 @@ class BenchTopology:
     def run(
         self, place: str | None, command: Sequence[str], seconds: float = 0.0, accept: Sequence[int] = (0,)
     ) -> str:
-        """What a program that takes so many seconds prints.  Raises BenchError with its complaint, if its exit
-        status is none of `accept`."""
+        """Run a program that takes so many seconds; its output.
+
+        Raises BenchError with its error message if its exit status is not in `accept`.
+        """
         try:
             done = subprocess.run(
                 self.lab.entrance(place, command),
@@ -77,14 +79,16 @@ class BenchTopology:
         return done.stdout
 
     def datapath(self) -> DatapathStatus | None:
-        """What the source's daemon says of its datapath; None where the kernel carries the packets."""
-        answer = self.lab.ask(Ask.STATUS).voices[self.source.node.name].answer
+        """Query the datapath of the source's daemon; None where the kernel carries the packets."""
+        answer = self.lab.ask(Ask.STATUS).answers[self.source.node.name].answer
         return answer.status.datapath if answer is not None else None
 
     @contextmanager
     def running(self, place: str, command: Sequence[str], ready: str) -> Generator[BenchServer]:
-        """A program beside others: yields once it has printed a line with the word `ready`, and at the end of the
-        block closes its standard input, which is how it learns that it is over."""
+        """Run a program in the background: yields once it has printed the word `ready`.
+
+        The end of the block closes its standard input, on which it ends.
+        """
         with subprocess.Popen(
             self.lab.entrance(place, command),
             env=visitor_environment(os.environ, self.spec, place),
@@ -95,11 +99,11 @@ class BenchTopology:
         ) as process:
             server = BenchServer(process)
             try:
-                server.wait_said(ready)
+                server.wait_printed(ready)
                 yield server
                 server.wait_ended()
-            except _Silent as silent:
-                raise self._failure(place, command, f"{silent}: {server.said.decode(errors='replace')}") from None
+            except _ServerError as error:
+                raise self._failure(place, command, f"{error}: {server.output.decode(errors='replace')}") from None
             finally:
                 process.kill()
 
@@ -107,48 +111,48 @@ class BenchTopology:
         return BenchError(f"{self.mode}: `{' '.join(command)}` in {place or 'the lab'} failed: {reason}")
 
 
-class _Silent(Exception):
-    """A server did not say or do what it should in time."""
+class _ServerError(Exception):
+    """A server did not print what it should, or did not end, in time."""
 
 
 class BenchServer:
-    """A running program; `said` is what it has printed so far."""
+    """A running program; `output` is what it has printed so far."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        self.said = b""
+        self.output = b""
 
-    def wait_said(self, word: str) -> None:
-        while word.encode() not in self.said:
-            if not self._hear():
-                raise _Silent(f"it ended before it said {word!r}")
+    def wait_printed(self, word: str) -> None:
+        while word.encode() not in self.output:
+            if not self._read():
+                raise _ServerError(f"it ended before it printed {word!r}")
 
     def wait_ended(self) -> None:
         assert self._process.stdin is not None  # it is a pipe
         self._process.stdin.close()
-        while self._hear():
+        while self._read():
             pass
         if self._process.wait(PATIENCE):
-            raise _Silent(f"exit status {self._process.returncode}")
+            raise _ServerError(f"exit status {self._process.returncode}")
 
-    def _hear(self) -> bool:
-        """False once it will say no more."""
+    def _read(self) -> bool:
+        """Read more output; False at its end."""
         assert self._process.stdout is not None  # it is a pipe
         if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
-            raise _Silent(f"nothing more came from it within {PATIENCE:.0f} s")
-        heard = os.read(self._process.stdout.fileno(), 65536)
-        self.said += heard
-        return bool(heard)
+            raise _ServerError(f"it printed nothing more within {PATIENCE:.0f} s")
+        chunk = os.read(self._process.stdout.fileno(), 65536)
+        self.output += chunk
+        return bool(chunk)
 
 
 @contextmanager
 def built(mode: Mode, tools: Tools) -> Generator[BenchTopology]:
-    """A lab of this mode, up and converged; gone at the end of the block.  Raises LabError, BenchError."""
+    """Launch the lab of a mode; it is gone at the end of the block.  Raises LabError, BenchError."""
     name = f"bench-{os.getpid()}-{mode}"
     spec = LabSpec(name, nodes=2, pods=1, backend=mode.backend, datapaths=mode.datapaths)
     with ExitStack() as stack:
         held = stack.enter_context(launched(spec, _unseen))
-        addresses = {pod.name: pod.address for pod in held.facts.pods}
+        addresses = {pod.name: pod.address for pod in held.snapshot.pods}
         topology = BenchTopology(
             mode, held.lab, spec, tools, {pod: addresses[pod.name] or "" for pod in spec.all_pods}
         )
@@ -158,8 +162,10 @@ def built(mode: Mode, tools: Tools) -> Generator[BenchTopology]:
 
 
 def _divert(topology: BenchTopology, stack: ExitStack) -> None:
-    """Lead the pods' packets through the yardstick, past the routes of the lab's own overlay: the route to the
-    single pod is the more specific one."""
+    """Route the pods' packets through the baseline, instead of the lab's own overlay.
+
+    The route to a single pod is more specific than the overlay's.
+    """
     for own, other in ((topology.source, topology.target), (topology.target, topology.source)):
         command = [topology.tools.plain, PLAIN_DEVICE, PLAIN_PORT, str(other.node.underlay)]
         stack.enter_context(topology.running(own.node.name, command, "ready"))
@@ -170,7 +176,7 @@ def _divert(topology: BenchTopology, stack: ExitStack) -> None:
 
 @contextmanager
 def pinned(topology: BenchTopology, processors: dict[LabNode, int]) -> Generator[None]:
-    """All processes of each node on one processor; at the end of the block again on any."""
+    """Pin all processes of each node to one processor; at the end of the block they may run on any again."""
     everywhere = ",".join(map(str, sorted(os.sched_getaffinity(0))))
     try:
         for node, processor in processors.items():
@@ -184,7 +190,7 @@ def pinned(topology: BenchTopology, processors: dict[LabNode, int]) -> Generator
 def _pin(topology: BenchTopology, node: LabNode, processors: str) -> None:
     for pid in topology.run(None, ["ip", "netns", "pids", node.name]).split():
         command = ["taskset", "--all-tasks", "--cpu-list", "--pid", processors, pid]
-        topology.run(None, command, accept=(0, 1))  # 1: it has ended meanwhile, as what a daemon calls does
+        topology.run(None, command, accept=(0, 1))  # 1: it has ended meanwhile, as programs that a daemon calls do
 
 
 def _unseen(_progress: Progress) -> None:

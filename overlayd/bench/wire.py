@@ -1,8 +1,8 @@
-"""How much passes between the nodes at once.
+"""Sets the size of the largest packet that passes between the nodes.
 
-A virtual cable hands superpackets of up to 64 KB from one end to the other whole, which no wire between two
-machines does.  With a limit for each node's device, its kernel cuts them first, as it does for a network card
-without segmentation offload; nothing joins them again before the other node's stack.
+A veth pair carries superpackets of up to 64 KB unsegmented, as no wire between two machines does.  With a limit
+for each node's device, its kernel segments them first, as it does for a network card without segmentation offload;
+nothing joins them again before the other node's stack.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ _LIMITS = {
     WireSize.SUPERPACKETS: ("gso_max_size", "65536", "gso_max_segs", "65535"),
     WireSize.MTU_SIZED: ("gso_max_size", "1500", "gso_max_segs", "1"),
 }
-"""Bytes and segments of one superpacket (ip-link(8)); the first are GSO_MAX_SIZE's and GSO_MAX_SEGS' defaults,
-linux/netdevice.h."""
+"""Bytes and segments of one superpacket (ip-link(8)); the first are the defaults of GSO_MAX_SIZE and GSO_MAX_SEGS
+(linux/netdevice.h)."""
 
 
 def set_wire(topology: BenchTopology, wire: WireSize) -> None:

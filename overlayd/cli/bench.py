@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=summary,
         description=summary,
         epilog="Exit status 0: every ratio that was measured is as it must be; 1: one is not, or the bench could "
-        "not be run; 3: void, the yardstick is too slow.",
+        "not be run; 3: void, the baseline is too slow.",
     )
     verb.add_argument("--modes", type=parse_modes, metavar="MODE,…", help="which take part (default: all)")
     verb.add_argument("--rounds", type=parse_count, metavar="N", help="turns of each mode (default: 3)")

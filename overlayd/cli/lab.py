@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def up(args: argparse.Namespace) -> NoReturn:
-    from overlayd.lab.show import make_console, print_picture
+    from overlayd.lab.show import make_console, print_diagram
 
     spec = _spec(args)
     console = make_console(stderr=args.json)
@@ -149,7 +149,7 @@ def up(args: argparse.Namespace) -> NoReturn:
         if args.json:
             _print_json(view)
         else:
-            print_picture(view, console)
+            print_diagram(view, console)
             console.print(_hints(spec.name))
         held.leave()
 
@@ -181,7 +181,7 @@ def shell(args: argparse.Namespace) -> int:
 
 def logs(args: argparse.Namespace) -> int:
     lab = find_lab(args.name)
-    spec = lab.facts().spec
+    spec = lab.snapshot().spec
     files = {node.name: node.log_file for node in spec.all_nodes}
     files |= {member.name: member.log_file for member in spec.all_etcd_members}
     files |= {"etcd": spec.all_etcd_members[0].log_file, "holder": HOME / "holder.log"}
@@ -203,7 +203,7 @@ def down(args: argparse.Namespace) -> int:
 
 
 def demo(args: argparse.Namespace) -> int:
-    from overlayd.lab.show import make_console, print_picture
+    from overlayd.lab.show import make_console, print_diagram
 
     spec = _spec(args)
     console = make_console()
@@ -217,7 +217,7 @@ def demo(args: argparse.Namespace) -> int:
         subprocess.run(command, env=visitor_environment(os.environ, spec, node), check=False)
         console.print()
         console.rule("[bold]who has which subnet", align="left", style="dim")
-        print_picture(_overview(held.lab), console)
+        print_diagram(_overview(held.lab), console)
     console.print("\nThe lab is gone, and nothing of it is left on this machine.")
     if result == 0:
         console.print("`overlayd lab up` makes one that stays:", _hints(spec.name))
@@ -274,8 +274,8 @@ def _hints(name: str) -> str:
 
 def _overview(lab: RunningLab) -> Overview:
     reply = lab.ask(Ask.STATUS)
-    assert reply.facts is not None  # every reply without an error has them
-    return overview(reply.facts, reply.voices)
+    assert reply.snapshot is not None  # every reply without an error has them
+    return overview(reply.snapshot, reply.answers)
 
 
 def _print_json(view: Overview) -> None:
@@ -284,17 +284,17 @@ def _print_json(view: Overview) -> None:
 
 def _run_suite(lab: RunningLab, arguments: Sequence[str]) -> int:
     command = lab.entrance(None, [sys.executable, "-m", "overlayd.lab.suite", *arguments])
-    environment = visitor_environment(os.environ, lab.facts().spec, None)
+    environment = visitor_environment(os.environ, lab.snapshot().spec, None)
     return subprocess.run(command, env=environment, check=False).returncode
 
 
 def _enter(lab: RunningLab, place: str | None, command: Sequence[str]) -> NoReturn:
     """Become the command, in the lab.  Raises LabError if there is no such place."""
-    facts = lab.facts()
-    if place is not None and place not in facts.places:
-        raise LabError(f"there is no {place!r} in lab {lab.name!r}: there are {', '.join(facts.places)}")
+    snapshot = lab.snapshot()
+    if place is not None and place not in snapshot.places:
+        raise LabError(f"there is no {place!r} in lab {lab.name!r}: there are {', '.join(snapshot.places)}")
     argv = lab.entrance(place, command)
-    os.execvpe(argv[0], argv, visitor_environment(os.environ, facts.spec, place))
+    os.execvpe(argv[0], argv, visitor_environment(os.environ, snapshot.spec, place))
 
 
 def _directory() -> str:

@@ -43,7 +43,7 @@ EXIT_STATUS = {
     "bench": {
         0: "Every ratio that was measured is as it must be.",
         1: "One is not, or nothing could be measured; the reason is on standard error.",
-        3: "Void: the yardstick was too slow to measure anything by.",
+        3: "Void: the baseline was too slow to measure anything by.",
     },
 }
 FILES = {

@@ -1,7 +1,7 @@
-"""How a lab is made, as text: the `ip` commands, the programs with their arguments, the network config.
+"""The text that a lab is built from: `ip` commands, programs with their arguments, the network config.
 
-All of it follows from the specification and, for pods, from the subnet that the node leased.  The holder
-writes each script to `<lab>/build/` before it runs it, so that a lab shows how it was made.
+All of it follows from the specification and, for pods, from the subnet that the node leased.  The holder writes
+each script to `<lab>/build/` before it runs it, so a lab shows how it was built.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ MOST_NODES = 250
 MOST_MEMBERS = 7
 """Of etcd: more only make it slower (https://etcd.io/docs/v3.5/faq/)."""
 LEASE_TTL = 60
-"""Seconds: a daemon that was killed gives up its subnet within a minute, and one that a busy machine keeps
-from running for half a minute does not."""
+"""Seconds: the subnet of a killed daemon is free within a minute, and half a minute without a turn on a busy
+machine does not cost a running daemon its own."""
 
 ADMIN_PATH = "/usr/sbin:/sbin"
-"""Where ip, nft and sysctl live; not in the PATH of every ordinary user."""
+"""Directories of ip, nft and sysctl, which are not in every user's PATH."""
 PASSED_ON = ("LANG", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
-"""What the lab's programs get of the caller's environment: enough to start, and nothing that would steer them
-(proxies, OVERLAYD_…, a HOME that they could litter)."""
+"""The variables that the lab's programs get from the caller: enough to start, and nothing that would change what
+they do (proxies, OVERLAYD_…) or where they write (HOME)."""
 
 
 @dataclass(frozen=True)
 class SubnetFileContent:
-    """What a daemon tells the CNI plugin: the bridge's address in the node's subnet, and the MTU in bytes."""
+    """The content of a subnet.env: the bridge's address in the node's subnet, and the MTU in bytes."""
 
     bridge: IPv4Interface
     mtu: int
@@ -54,7 +54,7 @@ def parse_subnet_file(text: str) -> SubnetFileContent:
 
 
 def check_spec(spec: LabSpec) -> None:
-    """Raises ValueError with a sentence for whoever asked for a lab that can't be."""
+    """Check that a lab can be built.  Raises ValueError with a text for the user."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", spec.name):
         raise ValueError(
             f"a lab can't be named {spec.name!r}: use up to 31 lower-case letters, digits and hyphens"
@@ -79,7 +79,7 @@ def check_spec(spec: LabSpec) -> None:
 
 
 def underlay_script(spec: LabSpec) -> str:
-    """The lab's root namespace: a bridge with etcd's addresses on it, and a cable to every node."""
+    """Script the lab's root namespace: a bridge with etcd's addresses, and a veth pair to every node."""
     lines = [
         "link set lo up",
         f"link add {BRIDGE} type bridge mcast_snooping 0",
@@ -96,12 +96,14 @@ def underlay_script(spec: LabSpec) -> str:
 
 
 UNLIMITED_ICMP = ["sh", "-c", "echo 0 > /proc/sys/net/ipv4/icmp_ratelimit || :"]
-"""On a node: let it answer every datagram whose time to live is too short.  A kernel sends such messages to one
-destination at one a second, after a burst of 6, and checks may come faster than that."""
+"""Lets a node answer every datagram whose time to live is too short.
+
+A kernel limits such messages to one destination to one a second, after a burst of 6; checks send faster than that.
+"""
 
 
 def node_script(node: LabNode) -> str:
-    """In the node's namespace: its end of the cable."""
+    """Script the node's namespace: its end of the veth pair."""
     return _script(
         [
             "link set lo up",
@@ -112,8 +114,10 @@ def node_script(node: LabNode) -> str:
 
 
 def bridge_script(pods: tuple[LabPod, ...], subnet: SubnetFileContent) -> str:
-    """In the node's namespace, what the CNI bridge plugin does there: a bridge with the subnet's first address
-    and a port for every pod, in hairpin mode, as our conflist asks for it."""
+    """Script, in the node's namespace, what the CNI bridge plugin does there.
+
+    That is a bridge with the subnet's first address and a port for every pod, in hairpin mode as in our conflist.
+    """
     lines = [
         "link add cni0 type bridge",
         f"link set cni0 mtu {subnet.mtu} up",
@@ -130,7 +134,7 @@ def bridge_script(pods: tuple[LabPod, ...], subnet: SubnetFileContent) -> str:
 
 
 def pod_script(pod: LabPod, subnet: SubnetFileContent) -> str:
-    """In the pod's namespace: its address and the way out through the bridge."""
+    """Script the pod's namespace: its address, and the default route through the bridge."""
     network = subnet.bridge.network
     return _script(
         [
@@ -151,7 +155,7 @@ def network_config(spec: LabSpec) -> str:
 
 
 def etcd_command(program: Path, member: EtcdMember, spec: LabSpec) -> list[str]:
-    """One etcd server; its data lie on the lab's tmpfs, where fsync has no meaning."""
+    """Build the command of one etcd server; its data are on the lab's tmpfs, where fsync has no meaning."""
     cluster = ",".join(f"{m.name}={m.peer_url}" for m in spec.all_etcd_members)
     return [
         str(program),
@@ -172,7 +176,7 @@ def config_command(spec: LabSpec) -> list[str]:
 
 
 def daemon_command(node: LabNode, spec: LabSpec) -> list[str]:
-    """The same program that runs on a real host."""
+    """Build the command of a node's daemon: the same program as on a real host."""
     datapath = spec.datapath(node)
     return [
         *_overlayd("run"),
@@ -199,15 +203,18 @@ def _endpoints(spec: LabSpec) -> tuple[str, str]:
 
 
 def program_environment(caller: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the programs that the holder starts."""
+    """Compose the environment of the programs that the holder starts."""
     passed_on = {name: caller[name] for name in PASSED_ON if name in caller}
     own = {"PATH": search_path(caller), "PYTHONUNBUFFERED": "1", "TMPDIR": str(HOME / "tmp")}
     return own | passed_on
 
 
 def visitor_environment(caller: Mapping[str, str], spec: LabSpec, place: str | None) -> dict[str, str]:
-    """The environment of a command that the user runs in the lab: their own, with what makes `overlayd status`
-    on a node ask the daemon of that node, and `overlayd config show` and etcdctl the lab's etcd."""
+    """Compose the environment of a command that the user runs in the lab.
+
+    It is the user's own, with what makes `overlayd status` on a node ask that node's daemon, and
+    `overlayd config show` and etcdctl ask the lab's etcd.
+    """
     environment = {name: value for name, value in caller.items() if not name.startswith("OVERLAYD_")}
     endpoints = ",".join(spec.etcd_endpoints)
     environment |= {"OVERLAYD_ETCD_ENDPOINTS": endpoints, "ETCDCTL_ENDPOINTS": endpoints}
@@ -223,5 +230,5 @@ def visitor_environment(caller: Mapping[str, str], spec: LabSpec, place: str | N
 
 
 def search_path(caller: Mapping[str, str]) -> str:
-    """The PATH in a lab."""
+    """Return the PATH of programs in a lab."""
     return f"{caller.get('PATH', '/usr/bin:/bin')}:{ADMIN_PATH}"

@@ -1,4 +1,4 @@
-"""A lab that is up, as commands on the host see it: find it, ask it, enter it, end it."""
+"""Access to a running lab from the host: find it, send it requests, enter it, end it."""
 
 from __future__ import annotations
 
@@ -30,26 +30,28 @@ END_PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class RunningLab:
-    """`pid` is the holder's, as the caller's PID namespace numbers it."""
+    """A lab that is up.  `pid` is the holder's, as the caller's PID namespace numbers it."""
 
     name: str
     pid: int
 
     def ask(self, verb: Ask, whom: str = "", *, timeout: float = 60) -> Reply:
-        """Raises LabError."""
+        """Send a request.  Raises LabError."""
         try:
             return ask(socket_name(self.name), verb, whom, timeout=timeout)
         except OSError as error:
             raise LabError(f"lab {self.name!r} does not answer: {error}") from error
 
-    def facts(self) -> LabSnapshot:
-        facts = self.ask(Ask.FACTS).facts
-        assert facts is not None  # every reply without an error has them
-        return facts
+    def snapshot(self) -> LabSnapshot:
+        snapshot = self.ask(Ask.SNAPSHOT).snapshot
+        assert snapshot is not None  # every reply without an error has them
+        return snapshot
 
     def entrance(self, place: str | None, command: Sequence[str]) -> list[str]:
-        """The command line that runs `command` in a node's or pod's network namespace, or, without a place, in
-        the lab's root namespace.  `ip netns exec` also gives it the /sys of that namespace."""
+        """Build the command line that runs `command` in a node's or pod's network namespace.
+
+        Without a place it runs in the lab's root namespace.  `ip netns exec` also mounts that namespace's /sys.
+        """
         target = Path(f"/proc/{self.pid}/ns/user")
         own_user_namespace = target.readlink() != Path("/proc/self/ns/user").readlink()
         return [
@@ -61,8 +63,10 @@ class RunningLab:
         ]
 
     def end(self, patience: float = END_PATIENCE) -> None:
-        """Take the lab down and wait until the kernel has done so.  A holder that does not listen within
-        `patience` seconds is killed, which comes to the same."""
+        """Take the lab down and wait until the kernel has removed it.
+
+        A holder that does not end within `patience` seconds is killed, with the same result.
+        """
         holder = os.pidfd_open(self.pid)
         try:
             with suppress(LabError):
@@ -76,15 +80,17 @@ class RunningLab:
 
 
 def wait_ended(process: int, patience: float) -> bool:
-    """Whether the process behind this pidfd ended within so many seconds.  For a PID 1 that means: it, and
-    every process of its namespace."""
+    """Wait until the process of a pidfd has ended; whether it did within `patience` seconds.
+
+    PID 1 of a namespace ends only after every other process of the namespace.
+    """
     poll = select.poll()
     poll.register(process, select.POLLIN)
     return bool(poll.poll(patience * 1000))
 
 
 def find_lab(name: str) -> RunningLab:
-    """The running lab of this user with this name.  Raises NoSuchLab."""
+    """Find the running lab of this user with this name.  Raises NoSuchLab."""
     with socket.socket(socket.AF_UNIX) as sock:
         try:
             sock.connect(socket_name(name))
@@ -97,7 +103,7 @@ def find_lab(name: str) -> RunningLab:
 
 
 def describe_absence(name: str, others: Sequence[str]) -> str:
-    """Why no lab of this name answers, and what can be done."""
+    """Explain why no lab of this name answers, and what to do."""
     if name in others:
         return f"lab {name!r} is just being made or taken down: try again"
     if others:

@@ -1,9 +1,8 @@
-"""Gives the lab's pods their network as a container runtime does: through the CNI plugins, as the daemon's
-configuration says.
+"""Connects the lab's pods as a container runtime does: by the CNI plugins, with the daemon's configuration.
 
-`python -m overlayd.lab.cni add|check|del POD`, on the pod's node.  What a runtime must do is in the CNI
-specification 1.0.0, sections 2 and 3: each plugin of the list is a program that is given its part of the
-configuration on standard input, and the result of the one before it; for `del` they are called in reverse.
+`python -m overlayd.lab.cni add|check|del POD`, on the pod's node.  The CNI specification 1.0.0, sections 2 and 3,
+says what a runtime must do: each plugin of the list is a program that gets its part of the configuration and the
+result of the one before it on standard input; for `del` they are called in reverse.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from overlayd.lab.control import LabError
 from overlayd.lab.model import LabNode, LabPod
 
 PLUGIN_DIRS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
-"""Where the plugins' own releases put them, and Debian."""
+"""Where the plugins' own releases install them, and where Debian does."""
 INTERFACE = "eth0"
 COMMANDS = ("add", "check", "del")
 
@@ -31,19 +30,19 @@ Json = dict[str, Any]
 
 
 class PluginError(Exception):
-    """A plugin refused: which, and its own words."""
+    """A plugin failed; the text names it and has its error message."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One run of a plugin: which one, and what it is given."""
+    """One run of a plugin: its name, and what it is given on standard input."""
 
     plugin: str
     given: Json
 
 
 def find_plugins() -> Path:
-    """The directory of the CNI plugins.  Raises LabError."""
+    """Find the directory of the CNI plugins.  Raises LabError."""
     for directory in PLUGIN_DIRS:
         if all(os.access(directory / name, os.X_OK) for name in NEEDED):
             return directory
@@ -52,12 +51,15 @@ def find_plugins() -> Path:
 
 
 def calls(conflist: Json, command: str, result: Json | None, data_dir: Path) -> Generator[Call, Json | None]:
-    """The runs of one command.  For `add`, send each run's result into the generator to get the next; `check` and
-    `del` take the result of the `add` before them.  The pods' addresses are noted below `data_dir`."""
+    """Yield the runs of one command.
+
+    For `add`, send each run's result into the generator to get the next; `check` and `del` take the result of the
+    `add` before them.  The plugins record the pods' addresses below `data_dir`.
+    """
     plugins = conflist["plugins"]
     for plugin in reversed(plugins) if command == "del" else plugins:
         if (plugin["type"], command) == ("bandwidth", "check"):
-            continue  # of a pod without limits it reads what is not there, and panics (seen with 1.1.1)
+            continue  # it panics for a pod without limits (seen with 1.1.1)
         given = {**plugin, "cniVersion": conflist["cniVersion"], "name": conflist["name"]}
         if "ipam" in given:
             given["ipam"] = {**given["ipam"], "dataDir": str(data_dir)}
@@ -67,8 +69,10 @@ def calls(conflist: Json, command: str, result: Json | None, data_dir: Path) -> 
 
 
 def carry_out(pod: LabPod, command: str, plugin_dir: Path) -> Json | None:
-    """Run the command for a pod whose namespace is there; the result, None for one that has none.  Raises
-    PluginError, and OSError where the configuration can't be read."""
+    """Run a command for a pod whose namespace exists; its result, or None.
+
+    Raises PluginError, and OSError where the configuration can't be read.
+    """
     node = pod.node
     conflist: Json = json.loads((node.cni_dir / FILE_NAME).read_text())
     kept = node.home / f"{pod.name}.result.json"
@@ -105,7 +109,7 @@ def _run(call: Call, pod: LabPod, command: str, plugin_dir: Path) -> Json | None
 
 
 def parse_pod(name: str) -> LabPod:
-    """`pod2-1` is the first pod of the second node.  Raises ValueError."""
+    """Parse the name of a pod: `pod2-1` is the first one of the second node.  Raises ValueError."""
     node, _, number = name.removeprefix("pod").partition("-")
     return LabPod(LabNode(int(node)), int(number))
 

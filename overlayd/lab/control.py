@@ -1,10 +1,9 @@
-"""How to talk to a running lab: one request in a line of JSON, one answer in a line of JSON, per connection.
+"""The control channel of a running lab: one request and one answer a connection, each a line of JSON.
 
 There is no state file.  A lab *is* the process that listens on the abstract unix socket
-`@overlayd-lab/<uid>/<name>` of the host's network namespace: the kernel takes that name away in the instant
-the process ends, however it ends, so the socket is lock, registry and control channel in one.  Abstract
-names belong to one network namespace, so that inside the lab the same requests go to `CONTROL_SOCKET` on its
-own file system.
+`@overlayd-lab/<uid>/<name>` of the host's network namespace.  The kernel frees that name when the process ends,
+however it ends, so the socket is lock, registry and control channel in one.  Abstract names belong to one network
+namespace, so inside the lab the same requests go to `CONTROL_SOCKET` in its own file system.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from overlayd.core.status.status import StatusAnswer
 from overlayd.lab.model import HOME
 from overlayd.lab.snapshot import LabSnapshot
 
-if TYPE_CHECKING:  # loading it would double the time that a command takes which only asks
+if TYPE_CHECKING:  # importing it would double the time of a command that only sends a request
     import trio
 
 CONTROL_SOCKET = HOME / "control.sock"
@@ -32,7 +31,7 @@ _PREFIX = "overlayd-lab"
 
 
 class LabError(Exception):
-    """A sentence for the user: what did not work, and what would."""
+    """An error for the user: what did not work, and what would."""
 
 
 class NoSuchLab(LabError):
@@ -40,9 +39,9 @@ class NoSuchLab(LabError):
 
 
 class Ask(enum.StrEnum):
-    FACTS = "facts"
+    SNAPSHOT = "snapshot"
     STATUS = "status"
-    """Facts, and beside them what each running daemon answers to `overlayd status`."""
+    """The snapshot, and the answer of each running daemon to `overlayd status`."""
     START = "start"
     """Start a node's daemon or a member of etcd; answered once the process runs, not once it is healthy."""
     STOP = "stop"
@@ -50,7 +49,7 @@ class Ask(enum.StrEnum):
     KILL = "kill"
     """SIGKILL to it; answered once it has ended."""
     PAUSE = "pause"
-    """SIGSTOP to it: to everybody else it looks as if its machine hung."""
+    """SIGSTOP to it: to its peers its machine looks hung."""
     RESUME = "resume"
     """SIGCONT to it."""
     DOWN = "down"
@@ -59,44 +58,44 @@ class Ask(enum.StrEnum):
 
 @dataclass(frozen=True)
 class LabRequest:
-    """`whom`: a node, for its daemon, or a member of etcd."""
+    """A request.  `whom` names a node, for its daemon, or a member of etcd."""
 
     ask: Ask
     whom: str = ""
 
 
 @dataclass(frozen=True)
-class Voice:
-    """What the daemon of a node says of itself, or, in `silent`, why it says nothing."""
+class DaemonAnswer:
+    """The status of a node's daemon, or, in `failure`, why there is none."""
 
     answer: StatusAnswer | None = None
-    silent: str = ""
+    failure: str = ""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """`error` is a sentence, "" where all went well.  `voices` is filled for Ask.STATUS only, by node."""
+    """An answer.  `error` is "" after a success.  `answers` is by node, and filled for Ask.STATUS only."""
 
     error: str = ""
-    facts: LabSnapshot | None = None
-    voices: dict[str, Voice] = field(default_factory=dict)
+    snapshot: LabSnapshot | None = None
+    answers: dict[str, DaemonAnswer] = field(default_factory=dict)
 
 
 def socket_name(name: str, uid: int | None = None) -> str:
-    """The abstract address of a lab of this user."""
+    """Return the abstract address of a lab of this user."""
     return f"\0{_PREFIX}/{os.getuid() if uid is None else uid}/{name}"
 
 
 def running_labs() -> tuple[str, ...]:
-    """The names of this user's labs that are up in this network namespace."""
+    """List the names of this user's labs that are up in this network namespace."""
     found = re.findall(rf" @{_PREFIX}/{os.getuid()}/(\S+)$", Path("/proc/net/unix").read_text(), re.MULTILINE)
     return tuple(sorted(set(found)))
 
 
 def ask(address: str | Path, verb: Ask, whom: str = "", *, timeout: float = 60) -> Reply:
-    """Ask the lab at `address` (a path, or an abstract name as from `socket_name`).
+    """Send a request to the lab at `address` (a path, or an abstract name as from `socket_name`).
 
-    Raises LabError with the lab's own sentence when it refuses, OSError when it can't be reached.
+    Raises LabError with the lab's own text when it refuses, OSError when it can't be reached.
     """
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(timeout)
@@ -112,12 +111,14 @@ def ask(address: str | Path, verb: Ask, whom: str = "", *, timeout: float = 60) 
 
 
 def ask_from_inside(verb: Ask, whom: str = "") -> Reply:
-    """Ask the lab that the caller runs in."""
+    """Send a request to the lab that the caller runs in."""
     return ask(CONTROL_SOCKET, verb, whom)
 
 
 def peer_credentials(sock: socket.socket | trio.socket.SocketType) -> tuple[int, int]:
-    """PID and UID of the process at the other end (unix(7), SO_PEERCRED: struct ucred), as this process's
-    namespaces number them.  For a listener they are those of the process that called listen(2)."""
+    """Return the PID and UID of the process at the other end (unix(7), SO_PEERCRED: struct ucred).
+
+    They are as this process's namespaces number them; a listener's are those of the process that called listen(2).
+    """
     pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return pid, uid

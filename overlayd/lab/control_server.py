@@ -1,4 +1,4 @@
-"""The holder's side of the control channel (see control.py): it lets in its own user and answers."""
+"""The holder's side of the control channel (see control.py): it answers requests of its own user."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from overlayd.lab.control import Ask, LabError, LabRequest, Reply, peer_credenti
 from overlayd.lab.state import LabState
 
 PATIENCE = 10.0
-"""Seconds that a client may take to say what it wants."""
+"""Seconds that a client may take to send its request."""
 
 
 class ControlServer:
-    def __init__(self, lab_state: LabState, end: Callable[[], None]) -> None:
-        self._lab_state = lab_state
+    """Answers requests about a lab; `end` takes the lab down."""
+
+    def __init__(self, state: LabState, end: Callable[[], None]) -> None:
+        self._state = state
         self._end = end
 
     async def serve(
@@ -35,13 +37,13 @@ class ControlServer:
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         _, uid = peer_credentials(stream.socket)
-        # A client that has gone before it was answered is no matter of ours: it is theirs to ask again.
+        # A client that hung up before it was answered asks again if it still needs the answer.
         with suppress(trio.BrokenResourceError):
             async with stream:
                 if uid == os.geteuid():
-                    await self._converse(stream)
+                    await self._serve_request(stream)
 
-    async def _converse(self, stream: trio.SocketStream) -> None:
+    async def _serve_request(self, stream: trio.SocketStream) -> None:
         try:
             with trio.fail_after(PATIENCE):
                 request = msgspec.json.decode(await _read_line(stream), type=LabRequest)
@@ -49,30 +51,30 @@ class ControlServer:
         except LabError as error:
             reply = Reply(str(error))
         except (trio.TooSlowError, msgspec.MsgspecError) as error:
-            reply = Reply(f"this is no request to a lab: {error}")
+            reply = Reply(f"this is not a request to a lab: {error}")
         await stream.send_all(msgspec.json.encode(reply))
         if not reply.error and request.ask is Ask.DOWN:
             self._end()
 
     async def _answer(self, request: LabRequest) -> Reply:
-        lab_state = self._lab_state
+        state = self._state
         match request.ask:
             case Ask.STATUS:
-                voices = await lab_state.ask_daemons()
-                return Reply(facts=lab_state.facts, voices=voices)
+                answers = await state.ask_daemons()
+                return Reply(snapshot=state.snapshot, answers=answers)
             case Ask.START:
-                lab_state.start(request.whom)
+                state.start(request.whom)
             case Ask.STOP:
-                await lab_state.end(request.whom, signal.SIGTERM)
+                await state.end(request.whom, signal.SIGTERM)
             case Ask.KILL:
-                await lab_state.end(request.whom, signal.SIGKILL)
+                await state.end(request.whom, signal.SIGKILL)
             case Ask.PAUSE:
-                lab_state.pause(request.whom)
+                state.pause(request.whom)
             case Ask.RESUME:
-                lab_state.resume(request.whom)
-            case Ask.FACTS | Ask.DOWN:
+                state.resume(request.whom)
+            case Ask.SNAPSHOT | Ask.DOWN:
                 pass
-        return Reply(facts=lab_state.facts)
+        return Reply(snapshot=state.snapshot)
 
 
 async def _read_line(stream: trio.SocketStream) -> bytes:

@@ -1,4 +1,4 @@
-"""Who has which subnet, drawn: the nodes as boxes with their pods, hanging on the wire that joins them.
+"""Draws a lab: each node as a box with its subnet and pods, on the underlay that joins them.
 
 Pure: lines of pieces, each a text with its style (named as rich names them, "" for plain).
 """
@@ -17,11 +17,11 @@ MOST_PODS = 6
 """Pods drawn in one box; the rest are counted."""
 _GAP = "  "
 _DROP = 3
-"""Columns from the right edge of a box to where the wire leaves it."""
+"""Columns from the right edge of a box to the wire below it."""
 
 
 def diagram(view: Overview, columns: int) -> Iterator[Line]:
-    """Draw the lab in rows of as many boxes as the columns hold."""
+    """Draw the lab in rows of as many boxes as fit into `columns` of the screen."""
     contents = [_content(node) for node in view.nodes]
     inner = max(_length(line) for lines in contents for line in lines)
     inner = max(inner, *(len(node.underlay) + 1 + _DROP for node in view.nodes))

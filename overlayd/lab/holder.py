@@ -1,12 +1,12 @@
-"""The process that a lab is: PID 1 of its namespaces, `python -m overlayd.lab.holder SPEC LIFELINE`.
+"""The holder of a lab: PID 1 of its namespaces, `python -m overlayd.lab.holder SPEC LIFELINE`.
 
-While it lives the lab is up; in the instant it ends, the kernel kills every process of its PID namespace and
-with the last of them go the network namespaces, the mounts and the tmpfs with all files.  Nothing needs to be
+The lab is up while the holder runs.  When it ends, the kernel kills every process of its PID namespace, and with
+the last of them it removes the network namespaces, the mounts and the tmpfs with all files.  Nothing needs to be
 cleaned up, so nothing can be left behind.
 
-It starts as an ordinary process with its end of the lifeline (a socket pair, see lifeline.py) in hand, takes the
-lab's name (see control.py) while it still stands in the host's network namespace, then leaves for namespaces of
-its own and forks: the child is the holder, the parent only waits for its end.
+It starts as an ordinary process that has inherited its end of the lifeline (a socket pair, see lifeline.py).  It
+binds the lab's name (see control.py) while it is still in the host's network namespace, then moves to namespaces
+of its own and forks: the child is the holder, the parent only waits for its end.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from overlayd.lab.namespaces import (
     MS_REC,
     Forbidden,
     mount,
-    unshare_world,
+    unshare_all,
 )
 from overlayd.lab.processes import Spawner
-from overlayd.lab.provision import Builder, BuildError
+from overlayd.lab.provision import Provisioner, ProvisionError
 from overlayd.lab.state import LabState
 
 log = logging.getLogger("overlayd.lab")
@@ -53,8 +53,8 @@ def main(arguments: list[str]) -> int:
     lifeline = socket.socket(fileno=int(arguments[1]))
     lifeline.set_inheritable(False)
     try:
-        name = take_name(spec)
-        unshare_world()
+        name = bind_name(spec)
+        unshare_all()
         child = os.fork()
     except (LabError, Forbidden, OSError) as error:
         lifeline.sendall(encode(LaunchFailed(str(error))))
@@ -64,12 +64,15 @@ def main(arguments: list[str]) -> int:
         name.close()
         _, status = os.waitpid(child, 0)
         return os.waitstatus_to_exitcode(status) & 0xFF
-    return live(spec, lifeline, name)
+    return run_holder(spec, lifeline, name)
 
 
-def take_name(spec: LabSpec) -> socket.socket:
-    """The abstract socket that makes this process the lab of that name.  It does not listen yet: a client is
-    shown the credentials of the process that calls listen(2), which must be the holder."""
+def bind_name(spec: LabSpec) -> socket.socket:
+    """Bind the abstract socket that makes this process the lab of that name.
+
+    It does not listen yet: a client is shown the credentials of the process that calls listen(2), which must be
+    the holder.  Raises LabError if the name is taken.
+    """
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.bind(socket_name(spec.name))
@@ -84,10 +87,10 @@ def take_name(spec: LabSpec) -> socket.socket:
     return sock
 
 
-def live(spec: LabSpec, lifeline: socket.socket, name: socket.socket) -> int:
-    """The holder's whole life."""
+def run_holder(spec: LabSpec, lifeline: socket.socket, name: socket.socket) -> int:
+    """Run the holder until the lab ends; its exit status."""
     try:
-        furnish_file_system()
+        mount_file_systems()
     except OSError as error:
         reason = f"this system refuses a lab file systems of its own ({error}): a container may need --privileged"
         lifeline.sendall(encode(LaunchFailed(reason)))
@@ -95,17 +98,17 @@ def live(spec: LabSpec, lifeline: socket.socket, name: socket.socket) -> int:
     try:
         log.info("lab %s: %s", spec.name, spec)
         trio.run(hold, spec, lifeline, name)
-    except BaseException as error:  # whatever it is, it reaches whoever waits for the lab
+    except BaseException as error:  # the command that waits for the lab is told of any of them
         log.exception("the holder failed")
         lines = tuple(traceback.format_exc().splitlines())
-        with suppress(OSError):  # after the lab was detached nobody waits
+        with suppress(OSError):  # no command waits after the lab was detached
             lifeline.sendall(encode(LaunchFailed(f"the lab's holder failed: {error!r}", lines)))
         raise
     return 0
 
 
-def furnish_file_system() -> None:
-    """A /proc and a /sys that show the lab, and an empty /run with the lab's home in it."""
+def mount_file_systems() -> None:
+    """Mount a /proc and a /sys that show the lab, and an empty /run with the lab's home in it."""
     needed = [Path(path).resolve().parts for path in (sys.prefix, sys.base_prefix, *sys.path)]
     hidden = {entry for _, top, entry, *_ in (p for p in needed if len(p) > 2) if top == "run"}
     kept = {entry: os.open(f"/run/{entry}", os.O_PATH | os.O_CLOEXEC) for entry in hidden}
@@ -114,7 +117,7 @@ def furnish_file_system() -> None:
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
-    for entry, fd in kept.items():  # the interpreter or the package may itself live under /run
+    for entry, fd in kept.items():  # the interpreter or the package may itself be under /run
         Path("/run", entry).mkdir()
         mount(f"/proc/self/fd/{fd}", f"/run/{entry}", "", MS_BIND | MS_REC)
         os.close(fd)
@@ -130,37 +133,37 @@ def furnish_file_system() -> None:
 
 
 async def hold(spec: LabSpec, lifeline_socket: socket.socket, name: socket.socket) -> None:
-    """Make the lab and keep it until it is asked to end, by the lifeline, by a request or by a signal."""
+    """Build the lab and hold it until the lifeline, a request or a signal ends it."""
     lifeline = Lifeline(lifeline_socket)
     spawner = Spawner(os.environ)
     async with trio.open_nursery() as nursery:
         end = nursery.cancel_scope.cancel
         nursery.start_soon(spawner.reap)
         nursery.start_soon(end_on_signal, end)
-        lab_state = LabState(spec, spawner)
-        door = ControlServer(lab_state, end)
-        await nursery.start(door.serve, name)
-        await nursery.start(door.serve, bind_control_socket())
-        nursery.start_soon(build, lab_state, lifeline, end)
+        state = LabState(spec, spawner)
+        server = ControlServer(state, end)
+        await nursery.start(server.serve, name)
+        await nursery.start(server.serve, bind_control_socket())
+        nursery.start_soon(build, state, lifeline, end)
         if not await lifeline.wait_detached():
-            log.info("the lifeline ended before it said that the lab may stay")
+            log.info("the lifeline ended before the lab was detached")
             end()
 
 
-async def build(lab_state: LabState, lifeline: Lifeline, end: Callable[[], None]) -> None:
+async def build(state: LabState, lifeline: Lifeline, end: Callable[[], None]) -> None:
     try:
-        await Builder(lab_state, lifeline.tell).build()
-    except* BuildError as group:
+        await Provisioner(state, lifeline.tell).build()
+    except* ProvisionError as group:
         failure = first_of(group)
         log.error("%s", failure)  # noqa: TRY400 - a sentence that needs no traceback
         await lifeline.tell(LaunchFailed(str(failure), failure.log))
         end()
     else:
-        await lifeline.tell(Up(lab_state.facts))
+        await lifeline.tell(Up(state.snapshot))
 
 
-def first_of(group: BaseExceptionGroup[BuildError]) -> BuildError:
-    """The first of the failures that came together."""
+def first_of(group: BaseExceptionGroup[ProvisionError]) -> ProvisionError:
+    """Return the first failure of a group."""
     error = group.exceptions[0]
     return first_of(error) if isinstance(error, BaseExceptionGroup) else error
 
@@ -172,7 +175,7 @@ def bind_control_socket() -> socket.socket:
 
 
 async def end_on_signal(end: Callable[[], None]) -> None:
-    """`kill` from the host ends a lab, too; a PID 1 would ignore a signal that it does not catch."""
+    """End the lab on SIGTERM or SIGINT: as PID 1, the holder would ignore a signal that it does not catch."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for signum in signals:
             log.info("ended by %s", signal.Signals(signum).name)
@@ -187,13 +190,13 @@ class Lifeline:
         self._turn = trio.Lock()
 
     async def tell(self, news: News) -> None:
-        # If nobody listens any more, then what follows from that is said by wait_detached.
+        # wait_detached notices that the other end has closed, and acts on it.
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async with self._turn:
                 await self._stream.send_all(encode(news))
 
     async def wait_detached(self) -> bool:
-        """True once the other end said that the lab may stay, False if it closed without a word."""
+        """Wait until the other end has sent DETACH; False if it closed before."""
         async with self._stream:
             heard = b""
             while not heard.endswith(DETACH):

@@ -1,4 +1,4 @@
-"""Making a lab from the host's side, and holding its lifeline."""
+"""Launches a lab from the host, and holds its lifeline."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from overlayd.lab.model import LabSpec
 from overlayd.lab.snapshot import LabSnapshot
 
 PROGRAMS = {"ip": "iproute2", "nsenter": "util-linux", "env": "coreutils"}
-"""What a lab needs of the system, and the package that brings it."""
+"""Programs that a lab needs, and the Debian package of each."""
 
 
 class NotLaunched(LabError):
-    """The lab did not come up; `log` are the last lines of whoever is to blame."""
+    """The lab did not come up; `log` has the last lines of the process that failed."""
 
     def __init__(self, reason: str, log: tuple[str, ...] = ()) -> None:
         super().__init__(reason)
@@ -35,70 +35,72 @@ class NotLaunched(LabError):
 
 @dataclass(frozen=True)
 class HeldLab:
-    """A lab that is up, and that goes when the calling process does, or earlier."""
+    """A lab that is up; it ends with the calling process at the latest, unless `leave` detaches it."""
 
     lab: RunningLab
-    facts: LabSnapshot
+    snapshot: LabSnapshot
     _lifeline: socket.socket
     _parent: subprocess.Popen[bytes]
 
     def leave(self) -> NoReturn:
-        """Let the lab stay, and end this process with status 0.
+        """Detach the lab, and end this process with status 0.
 
-        The two are one act, without the usual way out: a command that is interrupted after it let go of the
-        lab would have failed and yet leave a lab behind.
+        The process exits at once, without running any cleanup: a command that is interrupted after it detached
+        the lab would report a failure and yet leave a lab behind.
         """
         sys.stdout.flush()
         sys.stderr.flush()
         self._lifeline.sendall(DETACH)
-        self._parent.kill()  # it only waits for the holder, which init does from now on
+        self._parent.kill()  # it only waits for the holder; init does so from now on
         os._exit(0)
 
 
 @contextmanager
 def launched(spec: LabSpec, on_progress: Callable[[Progress], None]) -> Generator[HeldLab]:
-    """A lab, up and converged.  At the end of the block it is gone, whatever happened in it.  Raises LabError,
-    NotLaunched among them."""
+    """Launch a lab and wait until it has converged; it is gone at the end of the block, whatever happens there.
+
+    Raises LabError, NotLaunched among them.
+    """
     check_programs()
     lifeline, theirs = socket.socketpair()
     holder = subprocess.Popen(
         [
-            *(sys.executable, "-P", "-m", "overlayd.lab.holder"),  # -P: no code from where the user stands
+            *(sys.executable, "-P", "-m", "overlayd.lab.holder"),  # -P: import nothing from the working directory
             *(msgspec.json.encode(spec).decode(), str(theirs.fileno())),
         ],
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for us: the lifeline is how the holder learns of it
+        start_new_session=True,  # Ctrl-C is for this process; the lifeline tells the holder
     )
     theirs.close()
     try:
-        facts = wait_up(lifeline, on_progress)
-        yield HeldLab(find_lab(spec.name), facts, lifeline, holder)
+        snapshot = wait_up(lifeline, on_progress)
+        yield HeldLab(find_lab(spec.name), snapshot, lifeline, holder)
     finally:
         lifeline.close()
         try:
             holder.wait(END_PATIENCE)
-        except subprocess.TimeoutExpired:  # frozen, it doesn't see that the lifeline ended
+        except subprocess.TimeoutExpired:  # a holder that is stopped does not see the lifeline end
             find_lab(spec.name).end()
             holder.wait()
 
 
 def wait_up(lifeline: socket.socket, on_progress: Callable[[Progress], None]) -> LabSnapshot:
-    """Listen to the holder's news until the lab is up.  Raises NotLaunched."""
+    """Read the holder's progress until the lab is up.  Raises NotLaunched."""
     with lifeline.makefile("rb") as lines:
         for line in lines:
             match decode(line):
                 case Progress() as progress:
                     on_progress(progress)
-                case Up(facts):
-                    return facts
+                case Up(snapshot):
+                    return snapshot
                 case LaunchFailed(reason, log):
                     raise NotLaunched(reason, log)
     raise NotLaunched("the lab ended before it was up")
 
 
 def check_programs() -> None:
-    """Raises LabError naming what has to be installed."""
+    """Check that the programs of a lab are installed.  Raises LabError, which names the missing package."""
     for program, package in PROGRAMS.items():
         if shutil.which(program, path=search_path(os.environ)) is None:
             raise LabError(f"a lab needs the program {program!r}: install the package {package}")

@@ -1,8 +1,8 @@
-"""The thread between `overlayd lab up` and the lab that it makes.
+"""The lifeline: a socket pair between `overlayd lab up` and the holder of the lab that it launches.
 
-Each holds one end of a socket pair.  The holder tells its news over it.  If the other end closes before the
-word `DETACH` was said (the command failed, was interrupted or was killed), the holder ends, and with it the
-lab.  The holder is born with its end in hand, so there is no instant in which it could be orphaned.
+The holder reports its progress over it.  If the other end closes before it sent `DETACH` (the command failed, was
+interrupted or was killed), the holder ends, and with it the lab.  The holder inherits its end when it starts, so
+at no instant can it be orphaned.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DETACH = b"detach\n"
 
 
 class LaunchStep(enum.StrEnum):
-    """The stages of making a lab, in order."""
+    """The steps of launching a lab, in order."""
 
     NETWORK = "underlay"
     ETCD = "etcd"
@@ -27,7 +27,7 @@ class LaunchStep(enum.StrEnum):
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
-    """`done` of `of` in this step."""
+    """So far `done` of `of` are complete in this step."""
 
     step: LaunchStep
     done: int
@@ -37,11 +37,11 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
 class Up(msgspec.Struct, frozen=True, tag="up"):
     """The overlay has converged."""
 
-    facts: LabSnapshot
+    snapshot: LabSnapshot
 
 
 class LaunchFailed(msgspec.Struct, frozen=True, tag="failed"):
-    """It will not come up: a sentence, and the last lines of the log of whoever is to blame."""
+    """The lab will not come up; `log` has the last lines of the process that failed."""
 
     reason: str
     log: tuple[str, ...] = ()

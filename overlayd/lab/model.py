@@ -1,8 +1,8 @@
-"""What a lab consists of, as values: every name and address in it follows from its specification.
+"""The parts of a lab as values: every name and address in it follows from its specification.
 
-The underlay is 10.99.0.0/16.  Node n is `node<n>` at 10.99.0.0 + n, etcd member m stands in the lab's own
-root namespace at 10.99.255.m.  The k-th pod of node n is `pod<n>-<k>`; its address is the k+1-th of the subnet
-that the node leased (the first belongs to the bridge), so it is known only once the daemon has its lease.
+The underlay is 10.99.0.0/16.  Node n is `node<n>` at 10.99.0.0 + n.  Etcd member m is in the lab's root namespace,
+at 10.99.255.m.  The k-th pod of node n is `pod<n>-<k>`; its address is number k + 1 of the subnet that the node
+leased (the first is the bridge's), so it is known only once the daemon has its lease.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 UNDERLAY = IPv4Network("10.99.0.0/16")
 HOME = Path("/run/lab")
-"""The lab's own tmpfs, seen in its mount namespace alone: it goes when the lab goes."""
+"""The lab's own tmpfs, which only its mount namespace shows, and which ends with the lab."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LabSpec:
     network: str = "10.244.0.0/16"
     etcd_members: int = 1
     datapaths: tuple[str, ...] = ()
-    """Which datapath of the udp backend's each node runs, dealt out in turn; none: each node chooses itself."""
+    """The datapaths of the udp backend, given to the nodes in turn; empty: each node chooses itself."""
     cni: bool = False
     """Whether the pods get their network from the CNI plugins, as the daemon's configuration says."""
     ip_masq: bool = False
@@ -115,7 +115,7 @@ class LabNode:
 
     @property
     def cni_dir(self) -> Path:
-        """Of the CNI configuration."""
+        """The directory of the CNI configuration."""
         return self.home / "net.d"
 
     @property

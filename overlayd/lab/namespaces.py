@@ -1,5 +1,4 @@
-"""The system calls by which a lab gets a world of its own: unshare(2), which Python has from 3.12 on, and
-mount(2), which it has not at all."""
+"""The system calls that isolate a lab: unshare(2), which Python has from 3.12 on, and mount(2), which it lacks."""
 
 from __future__ import annotations
 
@@ -28,12 +27,13 @@ USER_NAMESPACE_SWITCHES = (
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
     ("user.max_user_namespaces", "0", "10000"),
 )
-"""The sysctls by which systems forbid user namespaces to ordinary users (Debian's kernel patch, Ubuntu's
-AppArmor, every kernel): name, the value that forbids, a value that allows."""
+"""The sysctls by which systems forbid user namespaces to ordinary users: name, forbidding and allowing value.
+
+They are of Debian's kernel patch, of Ubuntu's AppArmor, and of every kernel."""
 
 
 class Forbidden(Exception):
-    """This user may not have namespaces here; the text says what would allow it."""
+    """This user may not create namespaces here; the text says what would allow it."""
 
 
 def _check(result: int, what: str) -> None:
@@ -54,33 +54,35 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
     _check(result, f"mount {kind or source} on {target}")
 
 
-def unshare_world() -> None:
-    """Mount, PID (for the next child) and network namespaces of our own; where we lack the privilege for
-    that, in a user namespace in which we are root.  Raises Forbidden."""
-    world = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET
+def unshare_all() -> None:
+    """Move to new mount, PID (for the next child) and network namespaces.
+
+    Without the privilege for that, they are in a new user namespace in which this user is root.  Raises Forbidden.
+    """
+    flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET
     try:
-        unshare(world)
+        unshare(flags)
     except PermissionError:
         uid, gid = os.geteuid(), os.getegid()
         try:
             unshare(CLONE_NEWUSER)
-            # user_namespaces(7): without privilege one may map but oneself, and must give up setgroups(2) first.
+            # user_namespaces(7): without privilege a user may map only itself, and must deny setgroups(2) first.
             Path("/proc/self/setgroups").write_text("deny")
             Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
             Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
-            unshare(world)
+            unshare(flags)
         except OSError as error:
             raise Forbidden(explain_refusal(str(error), read_switches())) from error
 
 
 def read_switches() -> dict[str, str]:
-    """The present values of those sysctls that this kernel has."""
+    """Read the current values of those sysctls that this kernel has."""
     paths = {name: Path("/proc/sys", *name.split(".")) for name, _, _ in USER_NAMESPACE_SWITCHES}
     return {name: path.read_text().strip() for name, path in paths.items() if path.exists()}
 
 
 def explain_refusal(reason: str, switches: dict[str, str]) -> str:
-    """Why the kernel refused user namespaces, and the command that allows them."""
+    """Explain why the kernel refused user namespaces, and name the command that allows them."""
     for name, forbids, allows in USER_NAMESPACE_SWITCHES:
         if switches.get(name) == forbids:
             return (

@@ -1,6 +1,6 @@
-"""How a lab stands, for someone who looks at it: a row for each node, and what is wrong, in words.
+"""The overview of a lab: a row for each node, and its problems in words.
 
-Pure: made of the facts and of what the daemons say of themselves.
+Pure: made of the snapshot and of the daemons' answers.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from overlayd.core.status.status import Verdict
-from overlayd.lab.control import Voice
+from overlayd.lab.control import DaemonAnswer
 from overlayd.lab.snapshot import LabSnapshot, NodeSnapshot, ProcessState
 
 
 @dataclass(frozen=True)
 class PodRow:
-    """`address` is None for a pod that does not stand yet."""
+    """A pod.  `address` is None for one that is not set up yet."""
 
     name: str
     address: str | None
@@ -23,8 +23,11 @@ class PodRow:
 
 @dataclass(frozen=True)
 class NodeRow:
-    """`verdict` is "healthy", "degraded" or "cannot tell"; `peers` are those that the daemon knows of, and
-    `in_sync` as many of them as its kernel is programmed for, both None while it says nothing."""
+    """A node.
+
+    `verdict` is "healthy", "degraded" or "cannot tell".  `peers` counts those that the daemon knows, `in_sync`
+    those that its kernel is programmed for; both are None without an answer of the daemon.
+    """
 
     name: str
     underlay: str
@@ -42,7 +45,7 @@ class Overview:
     backend: str
     network: str
     etcd: dict[str, str]
-    """By member: its state."""
+    """The state of each member."""
     nodes: tuple[NodeRow, ...]
     problems: tuple[str, ...]
 
@@ -54,24 +57,24 @@ class Overview:
 VERDICTS = {Verdict.HEALTHY: "healthy", Verdict.DEGRADED: "degraded", Verdict.UNKNOWN: "cannot tell"}
 
 
-def overview(facts: LabSnapshot, voices: Mapping[str, Voice]) -> Overview:
-    spec = facts.spec
+def overview(snapshot: LabSnapshot, answers: Mapping[str, DaemonAnswer]) -> Overview:
+    spec = snapshot.spec
     problems = [
-        f"{member.name} is not running: {member.process}. `{_logs(facts, member.name)}` shows its last words"
-        for member in facts.etcd
+        f"{member.name} is not running: {member.process}. `{_logs(snapshot, member.name)}` shows its log"
+        for member in snapshot.etcd
         if member.process.state is not ProcessState.RUNNING
     ]
     rows = []
-    for node in facts.nodes:
-        voice = voices.get(node.name, Voice(silent="it was not asked"))
-        rows.append(_row(facts, node, voice))
-        problems += _problems(facts, node, voice)
-    etcd = {member.name: str(member.process) for member in facts.etcd}
+    for node in snapshot.nodes:
+        given = answers.get(node.name, DaemonAnswer(failure="it was not asked"))
+        rows.append(_row(snapshot, node, given))
+        problems += _problems(snapshot, node, given)
+    etcd = {member.name: str(member.process) for member in snapshot.etcd}
     return Overview(spec.name, spec.backend, spec.network, etcd, tuple(rows), tuple(problems))
 
 
-def _row(facts: LabSnapshot, node: NodeSnapshot, voice: Voice) -> NodeRow:
-    answer = voice.answer
+def _row(snapshot: LabSnapshot, node: NodeSnapshot, given: DaemonAnswer) -> NodeRow:
+    answer = given.answer
     lease = answer.status.lease if answer else None
     return NodeRow(
         node.name,
@@ -81,23 +84,21 @@ def _row(facts: LabSnapshot, node: NodeSnapshot, voice: Voice) -> NodeRow:
         lease.subnet if lease else None,
         answer.status.peers_in_sync if answer else None,
         len(answer.status.peers) if answer else None,
-        tuple(PodRow(pod.name, pod.address) for pod in facts.pods if pod.node == node.name),
+        tuple(PodRow(pod.name, pod.address) for pod in snapshot.pods if pod.node == node.name),
     )
 
 
-def _problems(facts: LabSnapshot, node: NodeSnapshot, voice: Voice) -> list[str]:
+def _problems(snapshot: LabSnapshot, node: NodeSnapshot, given: DaemonAnswer) -> list[str]:
     if node.daemon.state is ProcessState.DIED:
-        return [
-            f"{node.name}: its daemon died ({node.daemon.end}). `{_logs(facts, node.name)}` shows its last words"
-        ]
-    if voice.answer is None:
-        return [f"{node.name}: {voice.silent}"]
-    if voice.answer.verdict is Verdict.HEALTHY:
+        return [f"{node.name}: its daemon died ({node.daemon.end}). `{_logs(snapshot, node.name)}` shows its log"]
+    if given.answer is None:
+        return [f"{node.name}: {given.failure}"]
+    if given.answer.verdict is Verdict.HEALTHY:
         return []
-    told = [f"{problem.text}. {problem.remedy}".strip() for problem in voice.answer.status.problems]
-    return [f"{node.name}: {text}" for text in told or [voice.answer.reason]]
+    told = [f"{problem.text}. {problem.remedy}".strip() for problem in given.answer.status.problems]
+    return [f"{node.name}: {text}" for text in told or [given.answer.reason]]
 
 
-def _logs(facts: LabSnapshot, name: str) -> str:
-    chosen = "" if facts.spec.name == "lab" else f" --name {facts.spec.name}"
+def _logs(snapshot: LabSnapshot, name: str) -> str:
+    chosen = "" if snapshot.spec.name == "lab" else f" --name {snapshot.spec.name}"
     return f"overlayd lab logs{chosen} {name}"

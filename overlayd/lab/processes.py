@@ -1,8 +1,8 @@
-"""The processes of a lab: started by the holder, reaped by the holder.
+"""The processes of a lab, which the holder starts and reaps.
 
-The holder is PID 1 of its PID namespace and so the parent of every orphan in it.  It therefore waits for
-*any* child; whoever wants to know the end of one asks its `Process`.  (subprocess and trio.Process each wait
-for their own child, and the two ways would steal from one another.)
+The holder is PID 1 of its PID namespace and so the parent of every orphan in it.  It therefore waits for *any*
+child, and each `Process` reports its own end.  (subprocess and trio.Process each wait for their own child: they
+would take each other's exit statuses.)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Process:
     on_end: Callable[[Process], None] | None = None
     """Called when it was reaped, just before `ended` is set."""
     status: int | None = None
-    """As waitpid(2) gives it, None while it runs."""
+    """As waitpid(2) returns it; None while it runs."""
     ended: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -38,7 +38,7 @@ class Process:
         return "" if self.status is None else describe_status(self.status)
 
     def send(self, signum: signal.Signals) -> None:
-        """Signal it, unless it was reaped: its number may be another's by now."""
+        """Send a signal, unless the process was reaped: its PID may be another's by now."""
         if self.status is None:
             os.kill(self.pid, signum)
 
@@ -53,7 +53,7 @@ def describe_status(status: int) -> str:
 
 
 class Spawner:
-    """Starts processes; its `reap` must run as a task for as long as the end of any of them matters."""
+    """Starts processes; `reap` must run as a task for as long as the end of any of them matters."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = dict(environment)
@@ -67,8 +67,10 @@ class Spawner:
         network: str | None = None,
         on_end: Callable[[Process], None] | None = None,
     ) -> Process:
-        """Start a program in a named network namespace, in a session of its own, its output appended to
-        `log_file`.  Raises OSError when there is no such program."""
+        """Start a program in a session of its own, in a named network namespace if one is given.
+
+        Its output is appended to `log_file`.  Raises OSError when there is no such program.
+        """
         log_file.parent.mkdir(parents=True, exist_ok=True)
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
@@ -92,7 +94,7 @@ class Spawner:
 
     async def reap(self) -> None:
         with trio.open_signal_receiver(signal.SIGCHLD) as signals:
-            self._reap_ended()  # those who ended before the receiver was open
+            self._reap_ended()  # those that ended before the receiver was open
             async for _ in signals:
                 self._reap_ended()
 

@@ -1,4 +1,4 @@
-"""What the lab's commands show: in colour and alive on a terminal, the same in plain lines elsewhere."""
+"""The output of the lab's commands: live and in colour on a terminal, the same in plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from overlayd.lab.model import LabSpec
 from overlayd.lab.overview import Overview
 
 PLAIN_WIDTH = 120
-"""Columns where there is no terminal to ask."""
+"""Columns of the output where there is no terminal."""
 VERDICT_STYLES = {"healthy": "green", "degraded": "yellow", "cannot tell": "red"}
 
 
@@ -29,19 +29,19 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def title(name: str) -> str:
-    """What a lab is called in a sentence: most have the default name, which says nothing."""
+    """Name a lab in a sentence, without the default name."""
     return "lab" if name == LabSpec().name else f"lab {name}"
 
 
 def describe(spec: LabSpec) -> str:
-    """`3 nodes, 1 pod each, vxlan over 10.244.0.0/16`"""
+    """Describe a lab, as in `3 nodes, 1 pod each, vxlan over 10.244.0.0/16`."""
     nodes = "1 node" if spec.nodes == 1 else f"{spec.nodes} nodes"
     pods = {0: "no pods", 1: "1 pod each"}.get(spec.pods, f"{spec.pods} pods each")
     return f"{nodes}, {pods}, {spec.backend} over {spec.network}"
 
 
 def describe_step(spec: LabSpec, step: LaunchStep, done: int) -> str:
-    """What a step makes, and how far it has got."""
+    """Describe what a step builds, and its progress."""
     of = f"{done}/{spec.nodes}"
     match step:
         case LaunchStep.NETWORK:
@@ -57,7 +57,7 @@ def describe_step(spec: LabSpec, step: LaunchStep, done: int) -> str:
 
 
 class ProgressBoard:
-    """One line for each step of making a lab."""
+    """Progress of a launch: one line a step."""
 
     def __init__(self, spec: LabSpec, console: Console) -> None:
         self._spec = spec
@@ -69,7 +69,7 @@ class ProgressBoard:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since the launch began."""
         return time.monotonic() - self._start
 
     def note(self, progress: Progress) -> None:
@@ -97,7 +97,7 @@ class ProgressBoard:
 
 @contextmanager
 def progress_board(spec: LabSpec, console: Console) -> Generator[ProgressBoard]:
-    """Shows how a lab comes up, for as long as the block runs."""
+    """Show the progress of a launch while the block runs."""
     console.print(Text.assemble((title(spec.name), "bold"), f": {describe(spec)}"))
     board = ProgressBoard(spec, console)
     if not console.is_terminal:
@@ -107,14 +107,14 @@ def progress_board(spec: LabSpec, console: Console) -> Generator[ProgressBoard]:
         yield board
 
 
-def print_picture(view: Overview, console: Console) -> None:
-    """Who has which subnet."""
+def print_diagram(view: Overview, console: Console) -> None:
+    """Print the lab as a diagram."""
     for line in diagram(view, console.width):
         console.print(Text.assemble(*line), soft_wrap=True)
 
 
 def status_table(view: Overview) -> RenderableType:
-    """The lab in one table, its problems last."""
+    """Lay out the lab as a table, and its problems below."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     for heading in ("NODE", "UNDERLAY", "DAEMON", "OVERLAY", "SUBNET", "PEERS", "PODS"):
         table.add_column(heading, no_wrap=heading != "PODS")

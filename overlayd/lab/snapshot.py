@@ -1,7 +1,7 @@
-"""What a running lab says of itself, as values that travel as JSON.
+"""The snapshot of a running lab, as values that are sent as JSON.
 
-The holder keeps the present facts in the file `FACTS_FILE` inside the lab, replaced whole whenever they change,
-and gives them as the answer to every request on its control channel (see control.py).
+The holder keeps the current one in `SNAPSHOT_FILE` inside the lab, replaced whole at each change, and returns it
+in the answer to every request on its control channel (see control.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from overlayd.lab.model import HOME, LabSpec
 
-FACTS_FILE = HOME / "facts.json"
+SNAPSHOT_FILE = HOME / "snapshot.json"
 
 
 class ProcessState(enum.StrEnum):
@@ -22,17 +22,20 @@ class ProcessState(enum.StrEnum):
     """Not started yet."""
     RUNNING = "running"
     PAUSED = "paused"
-    """It stands still (SIGSTOP) and doesn't know it."""
+    """Stopped by SIGSTOP."""
     STOPPED = "stopped"
-    """Ended because it was asked to: stop or kill."""
+    """Ended on request: stop or kill."""
     DIED = "died"
     """Ended by itself."""
 
 
 @dataclass(frozen=True)
 class ProcessSnapshot:
-    """A process of the lab.  `pid` is its number inside the lab's PID namespace; `end` says how it ended, such
-    as "exit status 1" or "SIGKILL", and is "" before that."""
+    """A process of the lab.
+
+    `pid` is its number inside the lab's PID namespace.  `end` is how it ended, such as "exit status 1" or
+    "SIGKILL", and "" before that.
+    """
 
     state: ProcessState = ProcessState.WAITING
     pid: int | None = None
@@ -51,7 +54,7 @@ class EtcdSnapshot:
 
 @dataclass(frozen=True)
 class NodeSnapshot:
-    """`subnet` ("10.244.7.0/24") and `mtu` (bytes) are None until the node's daemon has written them."""
+    """A node.  `subnet` ("10.244.7.0/24") and `mtu` (bytes) are None until its daemon has published them."""
 
     name: str
     underlay: str
@@ -62,7 +65,7 @@ class NodeSnapshot:
 
 @dataclass(frozen=True)
 class PodSnapshot:
-    """`address` is None until the pod stands, which needs its node's subnet."""
+    """A pod.  `address` is None until it is set up, which needs its node's subnet."""
 
     name: str
     node: str
@@ -71,7 +74,7 @@ class PodSnapshot:
 
 @dataclass(frozen=True)
 class LabSnapshot:
-    """`ready` once the overlay had converged; it stays so, whatever happens to the daemons afterwards."""
+    """A lab.  `ready` is true from the first convergence of the overlay on, whatever happens afterwards."""
 
     spec: LabSpec
     etcd: tuple[EtcdSnapshot, ...]
@@ -80,7 +83,7 @@ class LabSnapshot:
     ready: bool = False
 
     def node(self, name: str) -> NodeSnapshot:
-        """Raises KeyError."""
+        """Find a node by its name.  Raises KeyError."""
         for node in self.nodes:
             if node.name == name:
                 return node
@@ -92,6 +95,6 @@ class LabSnapshot:
         return tuple(node.name for node in self.nodes) + tuple(pod.name for pod in self.pods)
 
 
-def read_snapshot(path: Path = FACTS_FILE) -> LabSnapshot:
-    """The facts of the lab that the caller runs in.  Raises FileNotFoundError outside of a lab."""
+def read_snapshot(path: Path = SNAPSHOT_FILE) -> LabSnapshot:
+    """Read the snapshot of the lab that the caller runs in.  Raises FileNotFoundError outside of a lab."""
     return msgspec.json.decode(path.read_bytes(), type=LabSnapshot)

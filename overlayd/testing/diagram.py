@@ -1,7 +1,7 @@
 """Draws a trace as a sequence diagram in plain text.
 
 Every node and the store is a column, time runs downwards.  An arrow is a message at the instant at which it
-arrives, a cross one that was lost; a column is drawn thick while a fault is upon it.
+arrives, a cross one that was lost; a column is drawn thick while a fault lasts on it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TIME = 10
 
 
 def draw(entries: Iterable[TraceEntry], columns: Sequence[str], last: int = 80) -> str:
-    """The last so many entries.  `columns` from left to right; entries about others are left out."""
+    """Draw the last so many entries.  `columns` from left to right; entries about others are left out."""
     known = [entry for entry in entries if {entry.source, entry.target or entry.source} <= {*columns}]
     troubled: Counter[str] = Counter()
     lines = [" " * TIME + "".join(name.center(WIDTH) for name in columns)]

@@ -1,8 +1,7 @@
-"""Runs of trio that can be repeated exactly, and processes whose timers stop: all that is private to trio is here.
+"""Repeatable runs of trio, and processes whose timers stop: the only place that uses private names of trio.
 
-trio runs the tasks that are ready at one instant in random order, so that nobody comes to rely on one.  With
-its order drawn from a seed, and its clock a MockClock that jumps to the next deadline, a run is a function of
-that seed.
+trio runs the tasks that are ready at one instant in random order, so that no program comes to rely on one.  With
+that order drawn from a seed, and a MockClock that jumps to the next deadline, a run is a function of its seed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ T = TypeVar("T")
 def run_seeded(
     main: Callable[[], Awaitable[T]], seed: object, instruments: Sequence[trio.abc.Instrument] = ()
 ) -> T:
-    """trio.run in virtual time; whatever tasks there are, the same seed gives the same order of their steps."""
+    """Run trio in virtual time; the same seed gives the same order of the tasks' steps."""
     with _seeded_order(seed):
         clock = trio.testing.MockClock(autojump_threshold=0)
         return trio.run(main, clock=clock, instruments=instruments)
@@ -41,8 +40,10 @@ def _seeded_order(seed: object) -> Iterator[None]:
 
 
 def stop_timers(scope: trio.CancelScope) -> Callable[[float], None]:
-    """Let no deadline within this scope come any more; what is returned lets them come again, each so many
-    seconds later than it was due."""
+    """Stop all deadlines within this scope.
+
+    The function that is returned restarts them, each so many seconds later than it was due.
+    """
     private: Any = scope
     held = [(inner, inner.deadline) for inner in _scopes(private._cancel_status) if inner.deadline < math.inf]
     for inner, _ in held:

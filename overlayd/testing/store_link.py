@@ -1,7 +1,7 @@
-"""A node's line to the store, on which everything can go wrong that goes wrong on a network.
+"""The link between a node and the store, with the faults of a network.
 
-A request is a message of its own: once sent it arrives, late or twice, whether or not its sender still waits
-for the answer, or lives.  A lost request and a lost answer look the same: no answer in time.
+A request is a message of its own: once sent it may arrive, late or twice, whether or not its sender still waits
+for the answer, or still runs.  A lost request and a lost answer look the same: no answer in time.
 """
 
 from __future__ import annotations
@@ -33,25 +33,27 @@ from overlayd.testing.trace import Trace
 T = TypeVar("T")
 
 TIMEOUT = 5.0
-"""Seconds after which a client gives up waiting for an answer, as overlayd.store.etcd does."""
+"""Seconds after which a client stops waiting for an answer, as overlayd.store.etcd does."""
 SILENCE = 10.0
-"""Seconds of silence after which a client believes that its watch is dead."""
+"""Seconds without a message after which a client takes its watch for dead."""
 REFUSAL = 0.01
-"""Seconds that it takes to be refused."""
+"""Seconds until a refusal arrives."""
 
 
 class Cut(enum.Enum):
     NONE = "whole"
     REFUSED = "refused"
-    """Nobody listens at the other end, and that is said at once."""
+    """Connections are refused at once: no process listens at the other end."""
     SILENT = "silent"
-    """Everything vanishes."""
+    """Every message is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkConditions:
-    """The chances of each request and each answer to get lost, and of a request to arrive twice; the seconds
-    that a message is under way at most."""
+    """The probabilities that a request or an answer is lost, and that a request arrives twice.
+
+    `delay` is the longest that a message travels, in seconds.
+    """
 
     lose: float = 0.0
     repeat: float = 0.0
@@ -59,10 +61,10 @@ class LinkConditions:
 
 
 class StoreLink:
-    """The Store as one node has it.
+    """The Store as one node reaches it.
 
-    Messages travel in the nursery `network`, which outlives the daemon.  `awake` returns once the node's
-    process runs: nothing is delivered to one that is stopped.  `asked` is called for each request sent.
+    Messages travel in the nursery `network`, which outlives the daemon.  `awake` returns once the node's process
+    is not stopped: a stopped one receives nothing.  `asked` is called for each request sent.
     """
 
     def __init__(
@@ -189,7 +191,7 @@ class StoreLink:
         self._trace.message("store", self._name, answer, trio.current_time() - answered_at)
 
     async def _repeat(self, text: str, ask: Callable[[], Awaitable[T]]) -> None:
-        """The same message once more, with nobody to take the answer."""
+        """Deliver the same message once more; its answer is discarded."""
         if await self._arrives():
             outcome = await self._execute(ask)
             self._trace.message(self._name, "store", f"again: {text}: {_describe_outcome(outcome)}")
@@ -213,7 +215,7 @@ class StoreLink:
         reply.came.set()
 
     async def _pump(self, feed: _Feed, after: int) -> None:
-        """Carry what the store tells this watch: in order, nothing lost, as long as the connection stands."""
+        """Deliver a watch's changes in order and without loss, as long as the connection lasts."""
         with feed.scope:
             try:
                 async with self._store.watch(after) as watch, trio.open_nursery() as under_way:
@@ -237,7 +239,7 @@ class StoreLink:
 
 
 class _Reply(Generic[T]):
-    """Where an answer is waited for."""
+    """The place of one answer, for the sender that waits."""
 
     def __init__(self) -> None:
         self.came = trio.Event()
@@ -246,7 +248,7 @@ class _Reply(Generic[T]):
 
 
 class _Feed:
-    """What a watch has told, for one reader."""
+    """The changes of a watch, for one reader."""
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()

@@ -1,4 +1,4 @@
-"""What happened in a simulated run, in order: messages, faults, notes."""
+"""The trace of a simulated run: its messages, faults and notes, in order."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ class TraceKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class TraceEntry:
-    """`at` in virtual seconds.  A message arrives then, `travelled` seconds after it was sent; a note or a fault
-    is about `source`."""
+    """An entry `at` virtual seconds.
+
+    A message arrives then, `travelled` seconds after it was sent; a note or a fault is about `source`.
+    """
 
     at: float
     kind: TraceKind
@@ -36,6 +38,8 @@ class TraceEntry:
 
 
 class Trace:
+    """The entries of one run."""
+
     def __init__(self) -> None:
         self.entries: list[TraceEntry] = []
 

@@ -74,14 +74,14 @@ def test_bridge_and_pod_have_the_overlays_mtu_and_hairpin_is_on(lab: HeldLab) ->
 
 
 def subnet_of(lab: HeldLab, node: str) -> str:
-    subnet = lab.lab.facts().node(node).subnet
+    subnet = lab.lab.snapshot().node(node).subnet
     assert subnet is not None
     return subnet
 
 
 def test_flannels_plugin_finds_what_it_needs_in_subnet_env(lab: HeldLab) -> None:
     """flannel's plugin reads the file and hands this to `bridge` and `host-local`; here a script does the same."""
-    file = run_inside(lab, "node1", "cat", str(lab.facts.spec.all_nodes[0].subnet_file)).stdout
+    file = run_inside(lab, "node1", "cat", str(lab.snapshot.spec.all_nodes[0].subnet_file)).stdout
     given = dict(line.split("=", 1) for line in file.split())
     delegate = {
         "cniVersion": "0.3.1",
@@ -99,7 +99,7 @@ def test_flannels_plugin_finds_what_it_needs_in_subnet_env(lab: HeldLab) -> None
             "routes": [{"dst": given["FLANNEL_NETWORK"]}],
         },
     }
-    [peer] = [pod for pod in lab.lab.facts().pods if pod.name == "pod2-1"]
+    [peer] = [pod for pod in lab.lab.snapshot().pods if pod.name == "pod2-1"]
     send = f"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('{peer.address}', 9))"
     plugins = find_plugins()
     script = f"""

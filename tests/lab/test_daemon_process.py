@@ -60,7 +60,7 @@ def tell(lab: HeldLab, ask: Ask, node: str) -> None:
 
 
 def test_three_daemons_race_for_three_subnets(lab: HeldLab) -> None:
-    subnets = {node.subnet for node in lab.facts.nodes}
+    subnets = {node.subnet for node in lab.snapshot.nodes}
     assert subnets == {f"10.244.{n}.0/24" for n in (1, 2, 3)}
 
 
@@ -90,7 +90,7 @@ def test_what_can_not_work_is_said_without_a_traceback(lab: HeldLab, arguments: 
 
 
 def test_a_stream_goes_on_while_the_daemon_is_killed_stopped_and_started(lab: HeldLab) -> None:
-    target = next(pod.address for pod in lab.facts.pods if pod.node == "node2")
+    target = next(pod.address for pod in lab.snapshot.pods if pod.node == "node2")
     server = "import socket\nc, _ = socket.create_server(('', 7000)).accept()\nwhile d := c.recv(9): c.sendall(d)"
     client = (
         "import socket, sys, time\n"
@@ -104,7 +104,7 @@ def test_a_stream_goes_on_while_the_daemon_is_killed_stopped_and_started(lab: He
     serving = threading.Thread(target=run_inside, args=(lab, "pod2-1", sys.executable, "-c", server), daemon=True)
     serving.start()
     until(lambda: ":7000" in out(lab, "pod2-1", "ss -ltn"))
-    name = lab.facts.spec.name
+    name = lab.snapshot.spec.name
     enter = [*OVERLAYD, "lab", "exec", "--name", name, "pod1-1", "--", sys.executable, "-c", client]
     with subprocess.Popen(enter, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stream:
         for end in (Ask.KILL, Ask.STOP):

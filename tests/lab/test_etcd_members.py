@@ -27,7 +27,7 @@ SPEC = LabSpec(nodes=2, pods=1, etcd_members=3)
 def lab(labs: Labs) -> Generator[RunningLab]:
     lab = labs.get(SPEC).lab
     yield lab
-    for member in lab.facts().etcd:
+    for member in lab.snapshot().etcd:
         if member.process.state is ProcessState.PAUSED:
             lab.ask(Ask.RESUME, member.name)
         elif member.process.state is not ProcessState.RUNNING:
@@ -36,12 +36,12 @@ def lab(labs: Labs) -> Generator[RunningLab]:
 
 def problems(lab: RunningLab) -> tuple[str, ...]:
     reply = lab.ask(Ask.STATUS)
-    assert reply.facts is not None
-    return overview(reply.facts, reply.voices).problems
+    assert reply.snapshot is not None
+    return overview(reply.snapshot, reply.answers).problems
 
 
 def state(lab: RunningLab, name: str) -> ProcessState:
-    return next(member.process.state for member in lab.facts().etcd if member.name == name)
+    return next(member.process.state for member in lab.snapshot().etcd if member.name == name)
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -79,14 +79,14 @@ def test_members_are_paused_and_resumed_like_daemons(lab: RunningLab) -> None:
     lab.ask(Ask.PAUSE, "etcd1")
     lab.ask(Ask.PAUSE, "node1")
     assert state(lab, "etcd1") is ProcessState.PAUSED
-    facts = lab.facts()
-    for process in (facts.etcd[0].process, facts.node("node1").daemon):
+    snapshot = lab.snapshot()
+    for process in (snapshot.etcd[0].process, snapshot.node("node1").daemon):
         stat = subprocess.run(
             lab.entrance(None, ["cat", f"/proc/{process.pid}/stat"]), capture_output=True, text=True, check=True
         )
         assert stat.stdout.rpartition(") ")[2].startswith("T ")
     assert problems(lab)[:2] == (
-        f"etcd1 is not running: paused. `overlayd lab logs --name {lab.name} etcd1` shows its last words",
+        f"etcd1 is not running: paused. `overlayd lab logs --name {lab.name} etcd1` shows its log",
         "node1: its daemon does not run: paused",
     )
     lab.ask(Ask.RESUME, "etcd1")

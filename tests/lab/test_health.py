@@ -30,7 +30,7 @@ class Watched:
     def __init__(self, lab: HeldLab, *options: str) -> None:
         self._lab = lab
         command = [*OVERLAYD, "run", "--iface", "eth0", "--node-name", NODE, "--listen", str(PORT), *options]
-        enter = [*OVERLAYD, "lab", "exec", "--name", lab.facts.spec.name, NODE, "--", sys.executable, WATCHED]
+        enter = [*OVERLAYD, "lab", "exec", "--name", lab.snapshot.spec.name, NODE, "--", sys.executable, WATCHED]
         self._process = subprocess.Popen(
             [*enter, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -68,9 +68,9 @@ class Watched:
 
 def start(lab: HeldLab, name: str) -> None:
     """If it does not run already."""
-    facts = lab.lab.facts()
-    states = {node.name: node.daemon.state for node in facts.nodes}
-    states |= {member.name: member.process.state for member in facts.etcd}
+    snapshot = lab.lab.snapshot()
+    states = {node.name: node.daemon.state for node in snapshot.nodes}
+    states |= {member.name: member.process.state for member in snapshot.etcd}
     if states[name] is not ProcessState.RUNNING:
         lab.lab.ask(Ask.START, name)
 
@@ -91,7 +91,7 @@ def watched(lab: HeldLab) -> Generator[Watched]:
 
 def pods_talk(lab: HeldLab) -> None:
     """The lab's own check of all pairs."""
-    command = [*OVERLAYD, "lab", "test", "--name", lab.facts.spec.name, "pod-pod-icmp"]
+    command = [*OVERLAYD, "lab", "test", "--name", lab.snapshot.spec.name, "pod-pod-icmp"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 

@@ -34,8 +34,8 @@ def overlayd(lab: HeldLab, verb: str, *arguments: str, stdin: str = "") -> subpr
 
 
 def view_of(reply: Reply) -> Overview:
-    assert reply.facts is not None
-    return overview(reply.facts, reply.voices)
+    assert reply.snapshot is not None
+    return overview(reply.snapshot, reply.answers)
 
 
 def wait_healthy(lab: RunningLab) -> Overview:
@@ -119,10 +119,10 @@ def test_a_name_that_is_taken_is_refused(lab: HeldLab) -> None:
 
 
 def test_a_daemon_that_dies_is_named_and_can_be_started_again(lab: HeldLab) -> None:
-    process = lab.lab.facts().node("node2").daemon
+    process = lab.lab.snapshot().node("node2").daemon
     assert overlayd(lab, "exec", "node1", "--", "kill", "-KILL", str(process.pid)).returncode == 0
     deadline = time.monotonic() + PATIENCE
-    while lab.lab.facts().node("node2").daemon.state is ProcessState.RUNNING and time.monotonic() < deadline:
+    while lab.lab.snapshot().node("node2").daemon.state is ProcessState.RUNNING and time.monotonic() < deadline:
         time.sleep(0.05)
     shown = overlayd(lab, "status")
     assert shown.returncode == 1
@@ -140,13 +140,13 @@ def test_daemons_are_stopped_and_started_from_inside(lab: HeldLab) -> None:
         return overlayd(lab, "exec", "node1", "--", sys.executable, "-c", script.format(verb))
 
     assert inside("STOP").returncode == 0
-    stopped = lab.lab.facts().node("node3").daemon
+    stopped = lab.lab.snapshot().node("node3").daemon
     assert (stopped.state, stopped.end) == (ProcessState.STOPPED, "exit status 0")
     assert "does not run: stopped (exit status 0)" in inside("STOP").stderr
     assert inside("START").returncode == 0
     assert "the daemon of node3 runs already" in inside("START").stderr
     assert inside("KILL").returncode == 0
-    killed = lab.lab.facts().node("node3").daemon
+    killed = lab.lab.snapshot().node("node3").daemon
     assert (killed.state, killed.end) == (ProcessState.STOPPED, "SIGKILL")
     assert inside("START").returncode == 0
     assert wait_healthy(lab.lab).problems == ()
@@ -165,7 +165,7 @@ def test_strangers_get_no_answer(lab: HeldLab) -> None:
         return 1
 
     assert in_a_child(as_stranger) == 0
-    assert lab.lab.facts().ready
+    assert lab.lab.snapshot().ready
 
 
 def test_a_stranger_who_takes_the_name_is_found_out() -> None:
@@ -249,6 +249,6 @@ def test_twenty_nodes_converge() -> None:
 
 def test_host_gw_comes_up_too(labs: Labs) -> None:
     held = labs.get(LabSpec(nodes=2, backend="host-gw"))
-    assert dataclasses.replace(held.facts.spec, name="") == LabSpec("", nodes=2, backend="host-gw")
-    assert {node.mtu for node in held.facts.nodes} == {1500}
+    assert dataclasses.replace(held.snapshot.spec, name="") == LabSpec("", nodes=2, backend="host-gw")
+    assert {node.mtu for node in held.snapshot.nodes} == {1500}
     assert wait_healthy(held.lab).problems == ()

@@ -18,8 +18,8 @@ PATIENCE = 60.0
 
 def look(lab: HeldLab) -> Overview:
     reply = lab.lab.ask(Ask.STATUS)
-    assert reply.facts is not None
-    return overview(reply.facts, reply.voices)
+    assert reply.snapshot is not None
+    return overview(reply.snapshot, reply.answers)
 
 
 def wait_healthy(lab: HeldLab) -> None:
@@ -30,7 +30,7 @@ def wait_healthy(lab: HeldLab) -> None:
 
 
 def restart_each(lab: HeldLab, verb: Ask, *, until_healthy: bool) -> None:
-    for node in lab.facts.spec.all_nodes:
+    for node in lab.snapshot.spec.all_nodes:
         lab.lab.ask(verb, node.name)
         lab.lab.ask(Ask.START, node.name)
         if until_healthy:
@@ -46,9 +46,9 @@ def two_nodes(request: pytest.FixtureRequest, labs: Labs) -> HeldLab:
 
 @pytest.mark.long
 def test_restarting_every_daemon_breaks_nothing(two_nodes: HeldLab, capsys: pytest.CaptureFixture[str]) -> None:
-    lab, backend = two_nodes, two_nodes.facts.spec.backend
-    sender, receiver = lab.facts.spec.all_pods
-    [address] = [pod.address for pod in lab.lab.facts().pods if pod.name == receiver.name]
+    lab, backend = two_nodes, two_nodes.snapshot.spec.backend
+    sender, receiver = lab.snapshot.spec.all_pods
+    [address] = [pod.address for pod in lab.lab.snapshot().pods if pod.name == receiver.name]
     outcomes: dict[str, FlowOutcome] = {}
     for verb in (Ask.STOP, Ask.KILL):
         with flow(lab, sender.name, receiver.name, str(address)) as running:

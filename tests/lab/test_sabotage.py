@@ -28,7 +28,7 @@ PATIENCE = 180
 @contextmanager
 def inside(held: HeldLab, *command: str) -> Generator[subprocess.Popen[str]]:
     """A command in the lab's root namespace."""
-    environment = visitor_environment(os.environ, held.facts.spec, None)
+    environment = visitor_environment(os.environ, held.snapshot.spec, None)
     process = subprocess.Popen(
         held.lab.entrance(None, command),
         env=environment,

@@ -65,9 +65,9 @@ def test_what_can_not_be_shown_is_not_green() -> None:
     assert done.returncode == 2
     assert "not applicable: needs nodes that masquerade: `overlayd lab up --ip-masq`" in done.stdout
     assert "not applicable: node2 does not say what it drops: no daemon runs here" in done.stdout
-    unwrapped = in_static_lab("host-gw", 2, 1, *suite("spoof-outer"))
-    assert unwrapped.returncode == 2
-    assert "not applicable: needs packets that are wrapped" in unwrapped.stdout
+    plain = in_static_lab("host-gw", 2, 1, *suite("spoof-outer"))
+    assert plain.returncode == 2
+    assert "not applicable: needs a backend that encapsulates packets" in plain.stdout
 
 
 def test_an_unknown_check_lists_those_there_are() -> None:
@@ -79,7 +79,7 @@ def test_an_unknown_check_lists_those_there_are() -> None:
 def test_outside_a_lab_it_says_so() -> None:
     done = subprocess.run(suite(), text=True, capture_output=True, check=False)
     assert done.returncode == 2
-    assert "facts.json" in done.stderr
+    assert "snapshot.json" in done.stderr
     assert "overlayd lab" in done.stderr
 
 

@@ -51,5 +51,5 @@ def test_a_daemon_that_slept_past_its_ttl_gives_up_what_another_has_now() -> Non
         assert [lease["node_id"] for lease in leases() if lease["subnet"] == subnet] == ["somebody"]
         problems = {problem["code"]: problem["text"] for problem in status()["status"]["problems"]}
         assert "cni0" in problems["old-addresses"], "its pods are still at the old addresses"
-        env = run_inside(held, "node1", "cat", f"{held.facts.spec.all_nodes[0].subnet_file}").stdout
+        env = run_inside(held, "node1", "cat", f"{held.snapshot.spec.all_nodes[0].subnet_file}").stdout
         assert subnet.removesuffix(".0/24") + "." not in env

@@ -132,7 +132,7 @@ def test_a_node_that_gets_another_underlay_address_is_reached_there(lab: UdpLab,
 
 BOUNCE = """
 import socket, sys
-from overlayd.lab.suite.bounce import IP_RECVERR, find_bounce
+from overlayd.lab.suite.icmp_errors import IP_RECVERR, find_icmp_error
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
 s.setsockopt(socket.IPPROTO_IP, 10, 3)  # IP_MTU_DISCOVER, IP_PMTUDISC_PROBE: don't fragment, whatever is known
@@ -146,8 +146,8 @@ for _ in range(5):
         continue
     except OSError:
         pass
-    bounce = find_bounce(s)
-    print(bounce.icmp, bounce.by, bounce.mtu)
+    error = find_icmp_error(s)
+    print(error.icmp, error.by, error.mtu)
     break
 """
 """The type, code, sender and MTU of the ICMP error that a datagram of this size brings."""
@@ -206,8 +206,8 @@ def test_a_taken_port_is_named_with_its_owner_and_taken_back_when_it_is_free(lab
         lab.held.lab.ask(Ask.START, C)
 
         def is_named() -> bool:
-            voice = lab.held.lab.ask(Ask.STATUS).voices[C]
-            problems = voice.answer.status.problems if voice.answer is not None else ()
+            given = lab.held.lab.ask(Ask.STATUS).answers[C]
+            problems = given.answer.status.problems if given.answer is not None else ()
             return any(
                 problem.code == "port-taken" and re.search(r"8285 is taken by python\S* \(pid \d+\)", problem.text)
                 for problem in problems
@@ -246,7 +246,7 @@ def test_cleanup_takes_the_device_and_nothing_else(lab: UdpLab) -> None:
 
 def test_a_cluster_changes_to_another_backend_and_back_under_the_daemons(lab: UdpLab) -> None:
     def change(kind: str) -> None:
-        config = json.dumps({"Network": lab.held.facts.spec.network, "Backend": {"Type": kind}})
+        config = json.dumps({"Network": lab.held.snapshot.spec.network, "Backend": {"Type": kind}})
         lab.shell(
             None, f"echo '{config}' > /run/config.json; {sys.executable} -m overlayd config set /run/config.json"
         )

@@ -1,4 +1,4 @@
-"""Each promise can be broken: a daemon sabotaged in one place breaks that one, and is found out."""
+"""Each invariant can be broken: a daemon sabotaged in one place breaks that one, and is found out."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def scenario(*faults: Fault, subnets: int | None = None, ttl: int = 30) -> Scena
 
 def breach(given: Scenario) -> str:
     found = run_scenario(given).breach
-    return found.promise if found is not None else ""
+    return found.invariant if found is not None else ""
 
 
 async def nothing(*_: object) -> None:
@@ -81,7 +81,7 @@ def keep_to_what_was_first_told(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(leases, "absorb_changes", deaf)
     patch.setattr(store_watch, "RELIST", 10_000.0)
-    patch.setattr(Invariants, "kernel_is_as_wished", nothing)
+    patch.setattr(Invariants, "kernel_is_as_desired", nothing)
     patch.setattr(Invariants, "peers_agree", lambda *_: None)
 
 
@@ -157,11 +157,11 @@ def bear_grudges(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("promise", "sabotage", "given"),
+    ("invariant", "sabotage", "given"),
     [
         ("held-once", believe_for_too_long, scenario(*ONE_BY_ONE, subnets=1)),
         ("held-once", let_every_guard_hold, scenario(subnets=1)),
-        ("kernel-as-wished", never_sweep, scenario(KILLED)),
+        ("kernel-as-desired", never_sweep, scenario(KILLED)),
         ("no-route-astray", keep_to_what_was_first_told, scenario(MOVED)),
         ("peers-agree", refuse_the_others_on_one_node, scenario()),
         ("foreign-untouched", take_every_vxlan_device_for_ours, scenario()),
@@ -177,8 +177,8 @@ def bear_grudges(patch: pytest.MonkeyPatch) -> None:
     ids=lambda value: value.__name__ if callable(value) else None,
 )
 def test_a_saboteur_is_found_out(
-    promise: str, sabotage: Sabotage, given: Scenario, monkeypatch: pytest.MonkeyPatch
+    invariant: str, sabotage: Sabotage, given: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert breach(given) == "", "without the sabotage all is well"
     sabotage(monkeypatch)
-    assert breach(given) == promise
+    assert breach(given) == invariant

@@ -14,7 +14,7 @@ from overlayd.testing.simulation.run import run_scenario
 from overlayd.testing.simulation.scenario import draw_scenario
 
 SEED = 10
-"""An episode with many kinds of faults."""
+"""A scenario with many kinds of faults."""
 
 
 def test_one_seed_gives_one_trace() -> None:

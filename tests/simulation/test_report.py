@@ -1,4 +1,4 @@
-"""A failing episode is made small, and drawn."""
+"""A failing scenario is made small, and drawn."""
 
 from __future__ import annotations
 

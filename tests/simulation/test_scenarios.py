@@ -1,4 +1,4 @@
-"""Whole clusters live through faults drawn from seeds, and keep every promise."""
+"""Whole clusters live through faults drawn from seeds, and keep every invariant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from overlayd.testing.simulation.scenario import Fault, Scenario, draw_scenario
 
 
 def test_two_hundred_episodes_keep_every_promise() -> None:
-    failed = [seed for seed, promise in run_seeds(range(200)) if promise]
+    failed = [seed for seed, invariant in run_seeds(range(200)) if invariant]
     assert not failed, f"seeds {failed}\n" + "\n".join(explain_seeds(failed[:2]))
 
 

@@ -63,7 +63,7 @@ def flow(lab: HeldLab, sender: str, receiver: str, address: str) -> Iterator[Tra
     """A flow from one pod to another, whose address it is; it runs when the context begins."""
 
     def inside(pod: str, *arguments: str) -> subprocess.Popen[str]:
-        enter = [*OVERLAYD, "lab", "exec", "--name", lab.facts.spec.name, pod, "--"]
+        enter = [*OVERLAYD, "lab", "exec", "--name", lab.snapshot.spec.name, pod, "--"]
         return subprocess.Popen(
             [*enter, sys.executable, "-m", "support.flow", *arguments],
             stdin=subprocess.PIPE,

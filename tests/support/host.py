@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from overlayd.lab.namespaces import MS_BIND, MS_PRIVATE, MS_REC, mount, unshare_world
+from overlayd.lab.namespaces import MS_BIND, MS_PRIVATE, MS_REC, mount, unshare_all
 
 CHECKOUT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -270,7 +270,7 @@ def _processes() -> list[str]:
 
 
 def main() -> int:
-    unshare_world()
+    unshare_all()
     child = os.fork()
     if child == 0:
         serve()

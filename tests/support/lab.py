@@ -43,7 +43,7 @@ def require_namespaces() -> None:
 def run_inside(lab: HeldLab, where: str, *command: str) -> subprocess.CompletedProcess[str]:
     """A command on a node or in a pod; `overlayd` is the one of this checkout."""
     program = OVERLAYD if command[0] == "overlayd" else command[:1]
-    enter = [*OVERLAYD, "lab", "exec", "--name", lab.facts.spec.name, where, "--", *program, *command[1:]]
+    enter = [*OVERLAYD, "lab", "exec", "--name", lab.snapshot.spec.name, where, "--", *program, *command[1:]]
     return subprocess.run(enter, capture_output=True, text=True, check=False, timeout=60)
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from overlayd.lab.model import HOME, LabNode, LabPod, LabSpec
 from overlayd.lab.namespaces import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
-from overlayd.lab.snapshot import FACTS_FILE, LabSnapshot, NodeSnapshot, PodSnapshot
+from overlayd.lab.snapshot import SNAPSHOT_FILE, LabSnapshot, NodeSnapshot, PodSnapshot
 
 UNDERLAY_MTU = 1500
 OVERHEAD = {"vxlan": 50, "host-gw": 0}
@@ -33,7 +33,7 @@ def main() -> int:
     Path("/run/netns").mkdir()
     Path(HOME).mkdir()
     build(spec)
-    FACTS_FILE.write_bytes(msgspec.json.encode(facts(spec)))
+    SNAPSHOT_FILE.write_bytes(msgspec.json.encode(snapshot(spec)))
     return subprocess.run(command, check=False).returncode
 
 
@@ -45,7 +45,7 @@ def mtu(spec: LabSpec) -> int:
     return UNDERLAY_MTU - OVERHEAD[spec.backend]
 
 
-def facts(spec: LabSpec) -> LabSnapshot:
+def snapshot(spec: LabSpec) -> LabSnapshot:
     return LabSnapshot(
         spec,
         etcd=(),

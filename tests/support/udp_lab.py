@@ -54,13 +54,13 @@ class UdpLab:
         if find_spec("overlayd_backends.udp._datapath") is None:
             pytest.skip("needs the C datapath, which is built by `pip install` where a compiler is")
         self.held: HeldLab = labs.get(SPEC)
-        self.nodes = tuple(node.name for node in self.held.facts.spec.all_nodes)
-        self.addresses = {pod.name: pod.address or "" for pod in self.held.facts.pods}
+        self.nodes = tuple(node.name for node in self.held.snapshot.spec.all_nodes)
+        self.addresses = {pod.name: pod.address or "" for pod in self.held.snapshot.pods}
 
     @contextmanager
     def start(self, where: str | None, *command: str) -> Iterator[subprocess.Popen[str]]:
         """A command on a node, in a pod, or in the root namespace; it is killed at the end of the block."""
-        environment = visitor_environment(os.environ, self.held.facts.spec, where)
+        environment = visitor_environment(os.environ, self.held.snapshot.spec, where)
         with subprocess.Popen(
             self.held.lab.entrance(where, command),
             env=environment,
@@ -108,9 +108,9 @@ class UdpLab:
         return done.stdout
 
     def answer(self, node: str) -> StatusAnswer:
-        voice = self.held.lab.ask(Ask.STATUS).voices[node]
-        assert voice.answer is not None, voice.silent
-        return voice.answer
+        given = self.held.lab.ask(Ask.STATUS).answers[node]
+        assert given.answer is not None, given.failure
+        return given.answer
 
     def subnet(self, node: str) -> str:
         lease = self.answer(node).status.lease
@@ -123,8 +123,8 @@ class UdpLab:
         return found
 
     def is_healthy(self) -> bool:
-        voices = self.held.lab.ask(Ask.STATUS).voices.values()
-        return all(voice.answer is not None and voice.answer.verdict is Verdict.HEALTHY for voice in voices)
+        answers = self.held.lab.ask(Ask.STATUS).answers.values()
+        return all(given.answer is not None and given.answer.verdict is Verdict.HEALTHY for given in answers)
 
     def reaches(self, source: str, target: str) -> bool:
         return self.run(source, sys.executable, "-c", _PING, self.addresses[target]).returncode == 0

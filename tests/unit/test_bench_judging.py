@@ -1,4 +1,4 @@
-"""Verdicts follow from ratios within a round, and a bench with a lame yardstick is void."""
+"""Verdicts follow from ratios within a round, and a bench with a slow baseline is void."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def test_a_bench_is_met_or_missed() -> None:
     assert [(verdict.goal.factor, verdict.ratio, verdict.is_met) for verdict in missed.goals] == [(7, 6, False)]
 
 
-@pytest.mark.parametrize("lame", [{Measure.TCP_1: 0.5e9}, {Measure.PACKETS_64: 50e3}])
-def test_a_lame_yardstick_makes_it_void_however_fast_the_others_look(lame: dict[Measure, float]) -> None:
+@pytest.mark.parametrize("slow", [{Measure.TCP_1: 0.5e9}, {Measure.PACKETS_64: 50e3}])
+def test_slow_baseline_voids_the_bench_however_fast_the_others_look(slow: dict[Measure, float]) -> None:
     good, plain, udp = honest_round(udp=100e9)
-    judgement = judge([good, sample(0, Mode.PLAIN, {**plain.figures, **lame}), udp])
+    judgement = judge([good, sample(0, Mode.PLAIN, {**plain.figures, **slow}), udp])
     assert judgement.outcome is GoalOutcome.VOID
 
 
-def test_without_host_gw_nobody_knows_whether_the_yardstick_is_honest() -> None:
+def test_baseline_is_not_judged_without_host_gw() -> None:
     judgement = judge(tcp(Mode.UDP_C, 8) + tcp(Mode.PLAIN, 1))
     assert judgement.honesty == ()
     assert judgement.outcome is GoalOutcome.MET

@@ -56,21 +56,21 @@ def test_ratios_come_first_then_the_figures_then_where_it_was() -> None:
 
 
 def test_a_void_run_says_so() -> None:
-    assert "VOID: the yardstick is too slow" in shown(made(host_gw=1, plain=0.01))
+    assert "VOID: the baseline is too slow" in shown(made(host_gw=1, plain=0.01))
     assert "VOID" not in shown(made(host_gw=1, plain=0.9))
 
 
 def test_modes_that_took_no_part_are_not_judged() -> None:
     text = shown(made(vxlan=1))
     assert "ratios" not in text
-    assert "yardstick" not in text
+    assert "baseline" not in text
 
 
-def test_others_at_work_are_named() -> None:
+def test_other_work_on_the_machine_is_named() -> None:
     run = made(vxlan=1)
-    assert "others were at work" not in shown(run)
+    assert "had other work" not in shown(run)
     busy = BenchRun(run.plan, Surroundings("0", "6", "3", "3", 2, "cubic", load=2.5), run.samples)
-    assert "others were at work on this machine (load 2.5" in shown(busy)
+    assert "this machine had other work (load 2.5" in shown(busy)
 
 
 def test_the_chart_has_a_bar_for_each_mode_in_each_panel_in_proportion() -> None:

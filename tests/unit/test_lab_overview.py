@@ -18,7 +18,7 @@ from overlayd.core.status.status import (
     Verdict,
 )
 from overlayd.lab.client import describe_absence
-from overlayd.lab.control import Voice
+from overlayd.lab.control import DaemonAnswer
 from overlayd.lab.diagram import MOST_PODS, diagram
 from overlayd.lab.model import LabSpec
 from overlayd.lab.namespaces import explain_refusal
@@ -38,9 +38,9 @@ DIED = ProcessSnapshot(ProcessState.DIED, 7, "exit status 1")
 SPEC = LabSpec(nodes=2)
 
 
-def voice(
+def answered(
     verdict: Verdict = Verdict.HEALTHY, reason: str = "", peers: int = 1, problems: tuple[ProblemStatus, ...] = ()
-) -> Voice:
+) -> DaemonAnswer:
     status = Status(
         version="0",
         at=0.0,
@@ -55,10 +55,10 @@ def voice(
         peers=(PeerStatus("node2", "10.244.8.0/24", "10.99.0.2", PeerState.IN_SYNC, 0.0),) * peers,
         problems=problems,
     )
-    return Voice(StatusAnswer(0.0, verdict, reason, status))
+    return DaemonAnswer(StatusAnswer(0.0, verdict, reason, status))
 
 
-def facts(*daemons: ProcessSnapshot, etcd: ProcessSnapshot = RUNNING, name: str = "lab") -> LabSnapshot:
+def snapshot(*daemons: ProcessSnapshot, etcd: ProcessSnapshot = RUNNING, name: str = "lab") -> LabSnapshot:
     spec = LabSpec(name, nodes=len(daemons))
     nodes = tuple(
         NodeSnapshot(node.name, str(node.underlay), daemon)
@@ -69,7 +69,7 @@ def facts(*daemons: ProcessSnapshot, etcd: ProcessSnapshot = RUNNING, name: str 
 
 
 def test_a_healthy_lab_has_no_problems() -> None:
-    view = overview(facts(RUNNING, RUNNING), {"node1": voice(), "node2": voice()})
+    view = overview(snapshot(RUNNING, RUNNING), {"node1": answered(), "node2": answered()})
     assert view.healthy
     assert view.nodes[0] == NodeRow(
         "node1", "10.99.0.1", "running", "healthy", "10.244.7.0/24", 1, 1, (PodRow("pod1-1", "10.244.1.2"),)
@@ -77,35 +77,35 @@ def test_a_healthy_lab_has_no_problems() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "voices", "problem"),
+    ("seen", "answers", "problem"),
     [
         (
-            facts(DIED),
+            snapshot(DIED),
             {},
-            "node1: its daemon died (exit status 1). `overlayd lab logs node1` shows its last words",
+            "node1: its daemon died (exit status 1). `overlayd lab logs node1` shows its log",
         ),
         (
-            facts(DIED, name="other"),
+            snapshot(DIED, name="other"),
             {},
-            "node1: its daemon died (exit status 1). `overlayd lab logs --name other node1` shows its last words",
+            "node1: its daemon died (exit status 1). `overlayd lab logs --name other node1` shows its log",
         ),
         (
-            facts(RUNNING, etcd=DIED),
-            {"node1": voice()},
-            "etcd1 is not running: died (exit status 1). `overlayd lab logs etcd1` shows its last words",
+            snapshot(RUNNING, etcd=DIED),
+            {"node1": answered()},
+            "etcd1 is not running: died (exit status 1). `overlayd lab logs etcd1` shows its log",
         ),
-        (facts(RUNNING), {"node1": Voice(silent="it did not answer")}, "node1: it did not answer"),
-        (facts(RUNNING), {}, "node1: it was not asked"),
-        (facts(RUNNING), {"node1": voice(Verdict.UNKNOWN, "too old")}, "node1: too old"),
+        (snapshot(RUNNING), {"node1": DaemonAnswer(failure="it did not answer")}, "node1: it did not answer"),
+        (snapshot(RUNNING), {}, "node1: it was not asked"),
+        (snapshot(RUNNING), {"node1": answered(Verdict.UNKNOWN, "too old")}, "node1: too old"),
         (
-            facts(RUNNING),
-            {"node1": voice(Verdict.DEGRADED, "x", problems=(ProblemStatus("c", "No route", "Mend it"),))},
+            snapshot(RUNNING),
+            {"node1": answered(Verdict.DEGRADED, "x", problems=(ProblemStatus("c", "No route", "Mend it"),))},
             "node1: No route. Mend it",
         ),
     ],
 )
-def test_what_is_wrong_is_said(seen: LabSnapshot, voices: Mapping[str, Voice], problem: str) -> None:
-    view = overview(seen, voices)
+def test_what_is_wrong_is_said(seen: LabSnapshot, answers: Mapping[str, DaemonAnswer], problem: str) -> None:
+    view = overview(seen, answers)
     assert view.problems == (problem,)
     assert not view.healthy
 
@@ -113,18 +113,18 @@ def test_what_is_wrong_is_said(seen: LabSnapshot, voices: Mapping[str, Voice], p
 @pytest.mark.parametrize(
     ("second", "lacking"),
     [
-        (voice(), {}),
-        (voice(peers=0), {"node2": "it knows 0 of its 1 peers"}),
-        (voice(peers=2), {"node2": "it knows 2 of its 1 peers"}),
-        (Voice(silent="no answer"), {"node2": "no answer"}),
-        (voice(Verdict.DEGRADED, "not yet"), {"node2": "not yet"}),
-        (voice(Verdict.UNKNOWN, "old"), {"node2": "old"}),
+        (answered(), {}),
+        (answered(peers=0), {"node2": "it knows 0 of its 1 peers"}),
+        (answered(peers=2), {"node2": "it knows 2 of its 1 peers"}),
+        (DaemonAnswer(failure="no answer"), {"node2": "no answer"}),
+        (answered(Verdict.DEGRADED, "not yet"), {"node2": "not yet"}),
+        (answered(Verdict.UNKNOWN, "old"), {"node2": "old"}),
     ],
 )
 def test_a_lab_has_converged_when_every_node_is_healthy_with_all_peers(
-    second: Voice, lacking: dict[str, str]
+    second: DaemonAnswer, lacking: dict[str, str]
 ) -> None:
-    assert shortcomings(SPEC, {"node1": voice(), "node2": second}) == lacking
+    assert shortcomings(SPEC, {"node1": answered(), "node2": second}) == lacking
 
 
 rows = st.builds(

@@ -18,20 +18,20 @@ from overlayd.lab.suite.catalogue import CHECKS, nodes_to_a_far_pod
 from overlayd.lab.suite.forged_packets import (
     Forge,
     datagram,
+    encapsulate,
     encapsulation,
-    from_a_stranger,
-    from_a_third,
-    past_the_subnet,
+    from_third_node,
+    from_unknown_sender,
+    outside_the_subnet,
     position,
-    wrapped,
 )
 from overlayd.lab.suite.spoof import why_unchecked
 from overlayd.lab.suite.topology import ProbeEndpoint, Topology
 
 LIES: tuple[tuple[Forge, str], ...] = (
-    (from_a_stranger, UNKNOWN_SENDER),
-    (from_a_third, BAD_SOURCE),
-    (past_the_subnet, NOT_OURS),
+    (from_unknown_sender, UNKNOWN_SENDER),
+    (from_third_node, BAD_SOURCE),
+    (outside_the_subnet, NOT_OURS),
 )
 
 
@@ -62,9 +62,9 @@ def test_a_forgery_lies_once(forge: Forge, counter: str, nodes: int) -> None:
 def test_it_is_a_packet_of_the_backend_with_true_checksums(backend: str) -> None:
     there = topology(backend)
     pair, needs = nodes_to_a_far_pod(there)[0], encapsulation(there.spec)
-    forgery = from_a_stranger(there, pair)
+    forgery = from_unknown_sender(there, pair)
     inner = datagram(forgery.source, forgery.destination, 7011, b"load")
-    packet = wrapped(forgery, pair.target.node, needs, b"\x0a\0\0\0\0\x02", inner)
+    packet = encapsulate(forgery, pair.target.node, needs, b"\x0a\0\0\0\0\x02", inner)
     outer = IP(packet)
     assert (outer.src, outer.dst) == (str(forgery.outer), str(pair.target.node.underlay))
     assert (outer[UDP].dport, outer[UDP].chksum) == (needs.port, 0)
@@ -110,4 +110,4 @@ def test_what_is_not_guarded_is_not_tried_and_says_why() -> None:
 
     assert said(FirewallStatus(False, True, "", {})) == ""
     assert said(FirewallStatus(False, False, "nft is not installed", {})) == "nft is not installed"
-    assert said(None) == "its daemon has not got so far"
+    assert said(None) == "its daemon has not set up its device yet"

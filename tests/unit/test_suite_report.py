@@ -10,7 +10,7 @@ import pytest
 from overlayd.lab.model import LabSpec
 from overlayd.lab.snapshot import LabSnapshot, NodeSnapshot, PodSnapshot
 from overlayd.lab.suite import render
-from overlayd.lab.suite.catalogue import CHECKS, UnknownCheck, chosen
+from overlayd.lab.suite.catalogue import CHECKS, UnknownCheck, choose_checks
 from overlayd.lab.suite.outcome import (
     CheckFailed,
     CheckNotApplicable,
@@ -125,9 +125,9 @@ def test_a_matrix_fits_the_width_and_has_every_pair(nodes: int, pods: int, width
 
 
 def test_a_lab_without_subnets_is_not_ready() -> None:
-    facts = LabSnapshot(LabSpec(), (), (NodeSnapshot("node1", "10.99.0.1"),), (PodSnapshot("pod1-1", "node1"),))
+    snapshot = LabSnapshot(LabSpec(), (), (NodeSnapshot("node1", "10.99.0.1"),), (PodSnapshot("pod1-1", "node1"),))
     with pytest.raises(NotReady, match="node1, pod1-1 still without an address"):
-        Topology.of(facts)
+        Topology.of(snapshot)
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,11 @@ def test_which_pairs_are_asked(
     assert counts["service"] == across + (nodes - 1) * nodes * pods
 
 
-def test_checks_are_chosen_by_name_and_unknown_names_list_the_known() -> None:
-    assert chosen([]) == CHECKS
-    assert [check.name for check in chosen(["ttl", "pod-pod-tcp"])] == ["pod-pod-tcp", "ttl"]
+def test_checks_are_choose_checks_by_name_and_unknown_names_list_the_known() -> None:
+    assert choose_checks([]) == CHECKS
+    assert [check.name for check in choose_checks(["ttl", "pod-pod-tcp"])] == ["pod-pod-tcp", "ttl"]
     with pytest.raises(UnknownCheck, match=r"no check is called ping; the checks are pod-pod-tcp, .*ttl"):
-        chosen(["ping", "ttl"])
+        choose_checks(["ping", "ttl"])
 
 
 def test_the_documentation_has_every_check_and_every_sabotage() -> None:

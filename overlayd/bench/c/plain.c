@@ -1,4 +1,4 @@
-/* The yardstick: an overlay as plain as can be, one packet a system call, one thread for both directions.
+/* The baseline: an overlay as plain as can be, one packet a system call, one thread for both directions.
  *
  *     plain DEVICE PORT PEER
  *

@@ -16,7 +16,7 @@ import trio
 
 from overlayd.lab.snapshot import LabSnapshot, read_snapshot
 from overlayd.lab.suite import render
-from overlayd.lab.suite.catalogue import UnknownCheck, chosen
+from overlayd.lab.suite.catalogue import UnknownCheck, choose_checks
 from overlayd.lab.suite.probing import Limits, NoAnswer
 from overlayd.lab.suite.run import run
 from overlayd.lab.suite.topology import NotReady, Topology
@@ -29,14 +29,14 @@ def main() -> int:
     args = parser.parse_args()
     show: Show = _ignore if args.json else _printer()
     try:
-        checks = chosen(args.checks)
-        topology = Topology.of(_facts())
+        checks = choose_checks(args.checks)
+        topology = Topology.of(_read_snapshot())
         show(render.heading(topology))
         report = trio.run(run, topology, checks, Limits(), lambda result: show(render.lines_of_check(result)))
     except (UnknownCheck, NotReady, NoAnswer, OSError) as error:
         print(f"overlayd lab test: {error}", file=sys.stderr)
         return 2
-    except BaseException as error:  # noqa: BLE001 - it is shown, and an exit status of 1 would say too much
+    except BaseException as error:  # noqa: BLE001 - it is printed, and exit status 1 would claim a failed check
         if not _is_interrupt(error):
             traceback.print_exc()
         print("overlayd lab test: ended early; what is not listed was not checked", file=sys.stderr)
@@ -57,8 +57,8 @@ def _is_interrupt(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt)
 
 
-def _facts() -> LabSnapshot:
-    """Raises NotReady outside of a lab."""
+def _read_snapshot() -> LabSnapshot:
+    """Read the lab's snapshot.  Raises NotReady outside of a lab."""
     try:
         return read_snapshot()
     except FileNotFoundError as error:
@@ -73,7 +73,7 @@ def _ignore(lines: Iterable[render.Line]) -> None:
 
 
 def _printer() -> Show:
-    """In colour on a terminal, plain elsewhere."""
+    """Make a function that prints lines: in colour on a terminal, plain elsewhere."""
     if not sys.stdout.isatty():
         return lambda lines: print(*map(render.plain, lines), sep="\n", flush=True)
     from rich.console import Console

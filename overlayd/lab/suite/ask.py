@@ -1,4 +1,4 @@
-"""One question from one namespace to another: an answer, or NoAnswer with the reason in words."""
+"""The client of an exchange: one question from one namespace to another, and its answer or NoAnswer."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from overlayd.lab.suite.echo_protocol import (
 )
 from overlayd.lab.suite.icmp_errors import IP_RECVERR, IcmpError, find_icmp_error, receive, why
 from overlayd.lab.suite.probing import Limits, NoAnswer, open_socket
-from overlayd.lab.suite.responder import Book
+from overlayd.lab.suite.responder import RequestLog
 from overlayd.lab.suite.topology import ProbePair
 
 # linux/in.h
 IP_MTU_DISCOVER = 10
 IP_PMTUDISC_PROBE = 3
-"""Sets DF as IP_PMTUDISC_DO does, but takes no notice of a path MTU that was learned earlier: what a check
-finds depends on the path as it is now."""
+"""Sets DF as IP_PMTUDISC_DO does, but ignores a path MTU that was learned earlier: a check must find the path as
+it is now."""
 
 
 def fresh_nonce() -> str:
     return secrets.token_hex(8)
 
 
-async def ask_tcp(pair: ProbePair, port: int, question: EchoRequest, book: Book, limits: Limits) -> EchoReply:
-    """Connect, ask, read the answer to its end.  Raises NoAnswer, also for a wrong answer."""
+async def ask_tcp(pair: ProbePair, port: int, question: EchoRequest, log: RequestLog, limits: Limits) -> EchoReply:
+    """Connect, send the question and read the answer to its end.  Raises NoAnswer, also for a wrong answer."""
     step = "connection"
     with trio.move_on_after(limits.answer), open_socket(pair.source, socket.SOCK_STREAM) as raw:
         raw.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)  # an ICMP error ends the attempt at once
@@ -53,15 +53,17 @@ async def ask_tcp(pair: ProbePair, port: int, question: EchoRequest, book: Book,
         return _checked(message, question, pair)
     if step == "connection":
         raise NoAnswer(f"no connection within {limits.answer:g} s")
-    raise NoAnswer(f"connected, but {_silence(limits)}: {book.where_lost(question.nonce, pair.target.name)}")
+    raise NoAnswer(f"connected, but {_silence(limits)}: {log.where_lost(question.nonce, pair.target.name)}")
 
 
 async def ask_udp(
-    pair: ProbePair, port: int, question: EchoRequest, book: Book, limits: Limits, *, whole: bool = False
+    pair: ProbePair, port: int, question: EchoRequest, log: RequestLog, limits: Limits, *, whole: bool = False
 ) -> EchoReply:
-    """Send, and send again in even steps while no answer comes.  Raises NoAnswer, also for a wrong answer.
+    """Send the question, and again at even intervals until an answer comes.
 
-    `whole` forbids fragments: a packet that is too big for the path is an outcome then, not something to mend."""
+    `whole` forbids fragments: then a packet that is too big for the path is a result, and is not sent again in
+    fragments.  Raises NoAnswer, also for a wrong answer.
+    """
     message = question.encode()
     with open_socket(pair.source, socket.SOCK_DGRAM) as sock:
         if whole:
@@ -76,7 +78,7 @@ async def ask_udp(
                 if whole or not reply.is_fragmentation_needed:
                     raise NoAnswer(f"no answer: {reply}")
                 # else the path's MTU is known from now on, and the next try goes out in fragments
-    where = book.where_lost(question.nonce, pair.target.name)
+    where = log.where_lost(question.nonce, pair.target.name)
     raise NoAnswer(f"{_silence(limits)} (sent {limits.tries}): {where}")
 
 
@@ -102,9 +104,10 @@ def forbid_fragments(sock: socket.socket) -> None:
 
 
 def connect(sock: socket.socket, pair: ProbePair, port: int) -> None:
-    """Tie a datagram socket to the target, so that only its answers and ICMP errors about it come in.
+    """Connect a datagram socket, so that it receives only the target's answers and ICMP errors about it.
 
-    Raises NoAnswer where there is not even a route."""
+    Raises NoAnswer where there is no route.
+    """
     sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
     try:
         sock.connect((str(pair.target.address), port))
@@ -113,7 +116,7 @@ def connect(sock: socket.socket, pair: ProbePair, port: int) -> None:
 
 
 def send(sock: socket.socket, message: bytes) -> None:
-    """Raises NoAnswer where the namespace itself refuses to send."""
+    """Send a datagram.  Raises NoAnswer where the sending namespace itself refuses it."""
     try:
         sock.send(message)
     except OSError as error:
@@ -121,7 +124,7 @@ def send(sock: socket.socket, message: bytes) -> None:
 
 
 async def next_datagram(sock: socket.socket) -> bytes | IcmpError:
-    """The next thing that a connected datagram socket receives: an answer, or an error about what was sent."""
+    """Wait for what a connected datagram socket receives next: an answer, or an error about what was sent."""
     while True:
         got = receive(sock, MOST)
         if got is not None:

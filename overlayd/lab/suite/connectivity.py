@@ -1,4 +1,4 @@
-"""Who reaches whom: the checks that ask a question over TCP, UDP or ICMP and look at the answer."""
+"""The checks that send a question over TCP, UDP or ICMP and judge the answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from overlayd.lab.suite.echo_protocol import EchoReply, EchoRequest
 from overlayd.lab.suite.icmp import IcmpType, echo_request, find_echo
 from overlayd.lab.suite.ports import Port
 from overlayd.lab.suite.probing import Limits, NoAnswer, Outcomes, ask_each, open_socket
-from overlayd.lab.suite.responder import Book, responding
+from overlayd.lab.suite.responder import RequestLog, responding
 from overlayd.lab.suite.topology import OUTSIDE, ProbeEndpoint, ProbePair, Topology
 
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -22,10 +22,10 @@ _NAMES = {TCP: "TCP", UDP: "UDP"}
 
 
 @dataclass(frozen=True)
-class Contact:
-    """Asks every pair over each of these protocols, with a payload of each of these sizes (bytes) both ways.
+class Exchange:
+    """A check of every pair over each of these protocols, with a payload of each size (bytes) both ways.
 
-    `judge` says what else is wrong with an answer that came from the right end, complete and unchanged.
+    `judge` tells what else is wrong with an answer that came from the right end, complete and unchanged.
     """
 
     port: Port
@@ -37,14 +37,14 @@ class Contact:
     async def __call__(self, topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
         targets = [pair.target for pair in pairs]
         async with AsyncExitStack() as stack:
-            books = {
+            logs = {
                 kind: await stack.enter_async_context(responding(targets, kind, self.port)) for kind in self.over
             }
 
             async def probe(pair: ProbePair) -> str | None:
-                for kind, book in books.items():
+                for kind, log in logs.items():
                     for size in self.sizes:
-                        wrong = await self._ask(pair, kind, size, book, limits)
+                        wrong = await self._ask(pair, kind, size, log, limits)
                         if wrong is not None:
                             return wrong
                 return None
@@ -52,12 +52,12 @@ class Contact:
             return await ask_each(pairs, probe, self.at_once or limits.at_once)
 
     async def _ask(
-        self, pair: ProbePair, kind: socket.SocketKind, size: int, book: Book, limits: Limits
+        self, pair: ProbePair, kind: socket.SocketKind, size: int, log: RequestLog, limits: Limits
     ) -> str | None:
         question = EchoRequest(fresh_nonce(), payload=size, wanted=size)
         ask = ask_tcp if kind == TCP else ask_udp
         try:
-            wrong = self.judge(pair, await ask(pair, self.port, question, book, limits))
+            wrong = self.judge(pair, await ask(pair, self.port, question, log, limits))
         except NoAnswer as nothing:
             wrong = str(nothing)
         if wrong is not None and len(self.sizes) > 1:
@@ -67,9 +67,11 @@ class Contact:
         return wrong
 
 
-def translated(pair: ProbePair, answer: EchoReply) -> str | None:
-    """What is wrong with the source address that the responder saw: within the overlay it must be the asker's own,
-    outside of it that of the asker's node."""
+def find_wrong_source(pair: ProbePair, answer: EchoReply) -> str | None:
+    """Tell what is wrong with the source address that the responder saw, if anything.
+
+    Within the overlay it must be the client's own, outside of it that of the client's node.
+    """
     source, name = pair.source.address, pair.source.name
     if pair.target.name == OUTSIDE:
         source, name = pair.source.node.underlay, pair.source.node.name
@@ -79,49 +81,50 @@ def translated(pair: ProbePair, answer: EchoReply) -> str | None:
 
 
 @dataclass
-class Witness:
+class EchoObserver:
     """Raw sockets in the targets, which see the echo requests that arrive there.
 
-    It is the kernel that replies to an echo request, and its reply bears no name; only this tells that it
-    was the addressed one that was asked."""
+    The kernel replies to an echo request, and its reply names no namespace: only the observer tells that the
+    request reached the target.
+    """
 
-    book: Book = field(default_factory=Book)
+    log: RequestLog = field(default_factory=RequestLog)
     sockets: dict[ProbeEndpoint, socket.socket] = field(default_factory=dict)
 
     @classmethod
     @contextmanager
-    def at(cls, targets: Iterable[ProbeEndpoint]) -> Generator[Witness, None, None]:
-        witness = cls()
+    def at(cls, targets: Iterable[ProbeEndpoint]) -> Generator[EchoObserver, None, None]:
+        observer = cls()
         with ExitStack() as stack:
             for target in dict.fromkeys(targets):
                 sock = stack.enter_context(open_socket(target, socket.SOCK_RAW, socket.IPPROTO_ICMP))
-                witness.sockets[target] = sock
-            yield witness
+                observer.sockets[target] = sock
+            yield observer
 
     def look(self, target: ProbeEndpoint) -> None:
-        """Note all that has arrived there by now."""
+        """Record all requests that have arrived there by now."""
         while True:
             try:
                 message = find_echo(self.sockets[target].recv(65_535))
             except BlockingIOError:
                 return
             if message is not None and message.kind is IcmpType.REQUEST:
-                self.book.arrived[message.payload.decode(errors="replace")] = target.name
+                self.log.arrived[message.payload.decode(errors="replace")] = target.name
 
 
 async def echo(topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
-    """Every pair over ICMP."""
-    with Witness.at(pair.target for pair in pairs) as witness:
+    """Ping every pair."""
+    with EchoObserver.at(pair.target for pair in pairs) as observer:
 
         async def probe(pair: ProbePair) -> str | None:
-            return await _echo(pair, witness, limits)
+            return await _echo(pair, observer, limits)
 
         return await ask_each(pairs, probe, limits.at_once)
 
 
-async def _echo(pair: ProbePair, witness: Witness, limits: Limits) -> str | None:
+async def _echo(pair: ProbePair, observer: EchoObserver, limits: Limits) -> str | None:
     nonce = fresh_nonce()
-    identifier = int(nonce[:4], 16)  # a new one each time: address translators know a ping by it
+    identifier = int(nonce[:4], 16)  # a new one each time: NAT tells pings apart by it
     target = pair.target
     with open_socket(pair.source, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
         connect(sock, pair, 0)
@@ -129,17 +132,17 @@ async def _echo(pair: ProbePair, witness: Witness, limits: Limits) -> str | None
             with trio.move_on_after(limits.answer / limits.tries):
                 send(sock, echo_request(identifier, sequence, nonce.encode()))
                 await _wait_reply(sock, nonce)
-                witness.look(target)
-                if witness.book.arrived.get(nonce) != target.name:
+                observer.look(target)
+                if observer.log.arrived.get(nonce) != target.name:
                     return f"echo came back, but {target.name} was never asked: another end has its address"
                 return None
-    witness.look(target)
-    where = witness.book.where_lost(nonce, target.name)
+    observer.look(target)
+    where = observer.log.where_lost(nonce, target.name)
     raise NoAnswer(f"no echo within {limits.answer:g} s (sent {limits.tries}): {where}")
 
 
 async def _wait_reply(sock: socket.socket, nonce: str) -> None:
-    """Until the reply to our request is there.  Raises NoAnswer for an ICMP error instead."""
+    """Wait for the reply to our request.  Raises NoAnswer for an ICMP error instead."""
     while True:
         packet = await next_datagram(sock)
         if not isinstance(packet, bytes):

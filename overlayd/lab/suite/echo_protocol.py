@@ -1,9 +1,9 @@
-"""The question and the answer between two ends: pure bytes.
+"""The protocol between client and responder: pure bytes.
 
-Both are one line of JSON and then a payload.  A question carries a nonce and how long a payload it wants back;
-the answer carries the nonce, the responder's own name, the address that it saw the question come from, and the
-hash of the payload that it got.  Payloads are made from the nonce, so each end knows what it must receive.
-Over UDP a message is a datagram; over TCP it ends where its sender shuts down.
+A question and an answer are each one line of JSON and then a payload.  A question has a nonce and the size of the
+payload that it wants back.  The answer has the nonce, the responder's own name, the source address that it saw,
+and the hash of the payload that it received.  Payloads follow from the nonce, so each end knows what it must
+receive.  Over UDP a message is a datagram; over TCP it ends where its sender shuts down the connection.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ MOST = 65_507
 
 
 class ExchangeError(ValueError):
-    """These bytes are no message of ours; the text says why."""
+    """These bytes are not a message of this protocol; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class EchoRequest:
-    """`payload` and `wanted` are sizes in bytes: what is sent along, and what shall come back."""
+    """A question.  `payload` and `wanted` are the sizes, in bytes, of what is sent and of what must come back."""
 
     nonce: str
     payload: int = 0
@@ -34,13 +34,13 @@ class EchoRequest:
 
     @classmethod
     def of_size(cls, nonce: str, size: int) -> EchoRequest:
-        """The question whose encoding is exactly `size` bytes long."""
+        """Make the question whose encoding is exactly `size` bytes long."""
         return cls(nonce, payload=size - len(cls(nonce).encode()))
 
 
 @dataclass(frozen=True, slots=True)
 class EchoReply:
-    """`source` is the address of the asker as the responder saw it, `digest` the SHA-256 of the payload it got."""
+    """An answer.  `source` is the client's address as the responder saw it, `digest` its payload's SHA-256."""
 
     nonce: str
     responder: str
@@ -54,12 +54,12 @@ class EchoReply:
 
 
 def content(nonce: str, purpose: str, size: int) -> bytes:
-    """The payload of this purpose: bytes that look random and can be made again."""
+    """Make the payload for a purpose: bytes that look random, and are always the same."""
     return hashlib.shake_256(f"{nonce} {purpose}".encode()).digest(size)
 
 
 def answer_to(message: bytes, responder: str, source: str) -> EchoReply:
-    """What a responder of this name says to a question.  Raises ExchangeError."""
+    """Make the answer of a responder of this name.  Raises ExchangeError."""
     head, payload = _split(message)
     nonce, wanted = head.get("nonce"), head.get("wanted")
     if not isinstance(nonce, str) or not isinstance(wanted, int) or not 0 <= wanted <= MOST:
@@ -69,7 +69,7 @@ def answer_to(message: bytes, responder: str, source: str) -> EchoReply:
 
 
 def parse_answer(message: bytes) -> EchoReply:
-    """Raises ExchangeError."""
+    """Parse an answer.  Raises ExchangeError."""
     head, payload = _split(message)
     nonce, responder, source, digest = (head.get(key) for key in ("nonce", "responder", "source", "sha256"))
     if not (
@@ -83,7 +83,7 @@ def parse_answer(message: bytes) -> EchoReply:
 
 
 def why_wrong(question: EchoRequest, answer: EchoReply, responder: str) -> str | None:
-    """What is wrong with this answer to this question from the end of that name, or None."""
+    """Tell what is wrong with an answer to this question from the end of that name; None if nothing is."""
     if answer.responder != responder:
         return f"answered by {answer.responder}"
     if answer.nonce != question.nonce:

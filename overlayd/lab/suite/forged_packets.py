@@ -1,8 +1,7 @@
-"""Packets that pretend, as bytes, and what they must be counted as.
+"""Forged packets as bytes, and the counter that must count each.
 
-An overlay's packet is believed for three reasons: its outer source is a peer's, its inner source is that peer's
-to send from, its inner destination belongs to the node that gets it.  Each forgery here tells the truth in two
-of these and lies in the third.
+An encapsulated packet is accepted if its outer source is a peer's, its inner source is in that peer's subnet, and
+its inner destination is in the subnet of the node that receives it.  Each forgery here violates one of the three.
 
 The headers are those of RFC 791, RFC 768 and RFC 7348 section 5.  UDP checksums are left out (0), which IPv4
 allows.
@@ -34,13 +33,15 @@ _ETHERTYPE_IPV4 = 0x0800
 _TTL = 64
 
 _ABROAD = IPv4Network("192.0.2.0/24")
-"""RFC 5737: addresses for examples, so of no network that anybody has."""
+"""RFC 5737: addresses for documentation, which are in no network."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForgedPacket:
-    """`outer` is the underlay address that it claims to come from, `source` and `destination` are inside;
-    `counter` is what the node that gets it must count it as."""
+    """A forgery: `outer` is its underlay source, `source` and `destination` are the inner addresses.
+
+    `counter` is the one by which the receiving node must count it.
+    """
 
     outer: IPv4Address
     source: IPv4Address
@@ -52,54 +53,56 @@ Forge = Callable[[Topology, ProbePair], ForgedPacket]
 """What the source of a pair sends to the node of its target."""
 
 
-def stranger(node: LabNode) -> IPv4Address:
-    """An underlay address that nobody has, one for each node to lie with."""
+def unused_address(node: LabNode) -> IPv4Address:
+    """Return an underlay address that no node has: another one for each node to forge with."""
     return UNDERLAY[254 * 256 + node.number]
 
 
-def from_a_stranger(topology: Topology, pair: ProbePair) -> ForgedPacket:
-    """Who sends it is no peer."""
-    return ForgedPacket(stranger(pair.source.node), pair.source.address, pair.target.address, UNKNOWN_SENDER)
+def from_unknown_sender(topology: Topology, pair: ProbePair) -> ForgedPacket:
+    """Forge a packet whose outer source is not a peer's."""
+    return ForgedPacket(unused_address(pair.source.node), pair.source.address, pair.target.address, UNKNOWN_SENDER)
 
 
-def from_a_third(topology: Topology, pair: ProbePair) -> ForgedPacket:
-    """A peer sends what only a third node may send, or nobody at all where there is no third."""
+def from_third_node(topology: Topology, pair: ProbePair) -> ForgedPacket:
+    """Forge a packet of a peer with an inner source of a third node, or of no node where there is no third."""
     both = (pair.source.node, pair.target.node)
     third = next((subnet for node, subnet in topology.subnets.items() if node not in both), _ABROAD)
     return ForgedPacket(pair.source.node.underlay, third[1], pair.target.address, BAD_SOURCE)
 
 
-def past_the_subnet(topology: Topology, pair: ProbePair) -> ForgedPacket:
-    """A peer wants its packet delivered outside of the target's subnet: to the node itself, past its underlay."""
+def outside_the_subnet(topology: Topology, pair: ProbePair) -> ForgedPacket:
+    """Forge a packet of a peer for an inner destination outside of the target's subnet: the node's underlay."""
     return ForgedPacket(pair.source.node.underlay, pair.source.address, pair.target.node.underlay, NOT_OURS)
 
 
-def oracle(pair: ProbePair) -> tuple[IPv4Address, IPv4Address]:
-    """Inner source and destination of a packet that may pass."""
+def genuine(pair: ProbePair) -> tuple[IPv4Address, IPv4Address]:
+    """Return inner source and destination of a packet that must pass."""
     return pair.source.address, pair.target.address
 
 
 @cache
 def encapsulation(spec: LabSpec) -> HostRequirements:
-    """How the backend wraps packets: its UDP port, None where it does not wrap them, or in a way that is not known
-    here; the VNI of VXLAN."""
+    """Return how the backend encapsulates packets: its UDP port, and the VNI of VXLAN.
+
+    The port is None where it does not encapsulate them, or in a way that is not known here.
+    """
     needs = check_backend(parse_config(network_config(spec)), load_backends()).requirements()
     return needs if needs.vni is not None or spec.backend == "udp" else HostRequirements()
 
 
 def position(needs: HostRequirements) -> int:
-    """Where the inner IP header begins, in bytes from the outer UDP header."""
+    """Return where the inner IP header begins, in bytes from the outer UDP header."""
     return UDP_HEADER + (_VXLAN_HEADER + _ETHERNET_HEADER if needs.vni is not None else 0)
 
 
 def datagram(source: IPv4Address, target: IPv4Address, port: int, load: bytes) -> bytes:
-    """An IPv4 packet with a UDP datagram from `port` to `port`."""
+    """Make an IPv4 packet with a UDP datagram from `port` to `port`."""
     udp = struct.pack("!HHHH", port, port, UDP_HEADER + len(load), 0) + load
     return ip_header(source, target, len(udp)) + udp
 
 
 def ip_header(source: IPv4Address, target: IPv4Address, size: int) -> bytes:
-    """Before `size` bytes of UDP."""
+    """Make the IPv4 header of `size` bytes of UDP."""
 
     def pack(check: int) -> bytes:
         return struct.pack(
@@ -111,8 +114,10 @@ def ip_header(source: IPv4Address, target: IPv4Address, size: int) -> bytes:
     return pack(checksum(pack(0)))
 
 
-def wrapped(forgery: ForgedPacket, target: LabNode, needs: HostRequirements, mac: bytes, inner: bytes) -> bytes:
-    """The whole packet for the target, around an inner one; `mac` is that of the target's VTEP, if it has one."""
+def encapsulate(
+    forgery: ForgedPacket, target: LabNode, needs: HostRequirements, mac: bytes, inner: bytes
+) -> bytes:
+    """Encapsulate an inner packet for the target; `mac` is that of the target's VTEP, if it has one."""
     assert needs.port is not None
     if needs.vni is not None:
         frame = mac + forgery.outer.packed.rjust(6, b"\x02") + struct.pack("!H", _ETHERTYPE_IPV4)

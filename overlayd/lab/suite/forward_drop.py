@@ -1,8 +1,8 @@
-"""Pods on different nodes reach each other although FORWARD drops what nobody accepts, as it does after Docker.
+"""Checks that pods on different nodes reach each other although FORWARD drops by policy, as it does after Docker.
 
-First in iptables-nft, then in iptables-legacy, the policy of every node's FORWARD becomes DROP; once each daemon
-has its rules there, all pairs are asked; then the policies are as they were.  A table that iptables has made for
-this stays behind, empty.
+First in iptables-nft, then in iptables-legacy, the policy of every node's FORWARD becomes DROP.  Once each daemon
+has its rules there, all pairs are checked; then the policies are restored.  A table that iptables made for this
+stays, empty.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import trio
 from overlayd.core.firewall.iptables import COMMENT, Variant
 from overlayd.host.program import find_program, run_program
 from overlayd.lab.model import LabNode
-from overlayd.lab.suite.connectivity import TCP, UDP, Contact
+from overlayd.lab.suite.connectivity import TCP, UDP, Exchange
 from overlayd.lab.suite.outcome import CheckFailed
 from overlayd.lab.suite.ports import Port
 from overlayd.lab.suite.probing import CannotShow, Limits, Outcomes
 from overlayd.lab.suite.topology import ProbePair, Topology
 
 _POLL = 0.1
-"""Seconds between two looks at a chain."""
-_CONTACT = Contact(port=Port.FORWARD_DROP, over=[TCP, UDP])
+"""Seconds between two polls of a chain."""
+_EXCHANGE = Exchange(port=Port.FORWARD_DROP, over=[TCP, UDP])
 _OURS = re.compile(rf"-A FORWARD -[sd] \S+ -m comment --comment \"?{COMMENT}\"? -j ACCEPT")
 
 
@@ -33,7 +33,7 @@ class _Refused(Exception):
 
 
 async def forward_drop(topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
-    """Every pair, in each variant that works here.  Raises CannotShow where none does."""
+    """Check every pair, in each variant that works here.  Raises CannotShow where none does."""
     outcomes: Outcomes = {}
     refusals = []
     for variant in Variant:
@@ -65,18 +65,18 @@ async def _ask(topology: Topology, pairs: tuple[ProbePair, ...], variant: Varian
     if waiting:
         names = ", ".join(node.name for node in waiting)
         return dict.fromkeys(pairs, CheckFailed(f"after {limits.leave:g} s FORWARD accepts nothing on {names}"))
-    return await _CONTACT(topology, pairs, limits)
+    return await _EXCHANGE(topology, pairs, limits)
 
 
 async def _is_opened(node: LabNode, variant: Variant) -> bool:
-    """Whether it drops, but not before our two rules."""
+    """Tell whether FORWARD drops by policy, and begins with our two rules."""
     policy, *rules = await _iptables(node, variant, "-S", "FORWARD")
     return policy == "-P FORWARD DROP" and len(rules) > 1 and all(map(_OURS.fullmatch, rules[:2]))
 
 
 @asynccontextmanager
 async def dropping(topology: Topology, variant: Variant) -> AsyncGenerator[None, None]:
-    """While open, FORWARD has the policy DROP on all nodes.  Raises _Refused."""
+    """Set FORWARD's policy to DROP on all nodes while open.  Raises _Refused."""
     before: dict[LabNode, str] = {}
     try:
         for node in topology.spec.all_nodes:
@@ -91,7 +91,7 @@ async def dropping(topology: Topology, variant: Variant) -> AsyncGenerator[None,
 
 
 async def _iptables(node: LabNode, variant: Variant, *arguments: str) -> list[str]:
-    """What it prints, by lines.  Raises _Refused."""
+    """Run iptables; the lines that it prints.  Raises _Refused."""
     program = find_program(variant.command)
     if program is None:
         raise _Refused(f"needs {variant.command}: apt-get install iptables")

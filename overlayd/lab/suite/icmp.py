@@ -1,4 +1,4 @@
-"""ICMP echo as bytes (RFC 792), for a raw socket: what is sent holds no IP header, what is received does."""
+"""ICMP echo as bytes (RFC 792), for a raw socket: it sends without an IP header, and receives with one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class IcmpType(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """An echo request or reply, as it came from `source`."""
+    """An echo request or reply from `source`."""
 
     kind: IcmpType
     source: IPv4Address
@@ -28,7 +28,7 @@ class Echo:
 
 
 def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
+    """Compute the Internet checksum (RFC 1071)."""
     padded = data + b"\0" * (len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total >> 16:
@@ -42,7 +42,7 @@ def echo_request(identifier: int, sequence: int, payload: bytes) -> bytes:
 
 
 def find_echo(packet: bytes) -> Echo | None:
-    """The echo in what a raw socket received, IP header (RFC 791) first; None where it holds none."""
+    """Find the echo in what a raw socket received, IP header (RFC 791) first; None where there is none."""
     if len(packet) < 20 or packet[0] >> 4 != 4:
         return None
     message = packet[(packet[0] & 0x0F) * 4 :]

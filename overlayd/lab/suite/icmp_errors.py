@@ -1,7 +1,7 @@
-"""What the network says about a packet that it did not deliver, read from a socket's error queue (ip(7)).
+"""Errors about packets that were not delivered, read from a socket's error queue (ip(7)).
 
-A socket with IP_RECVERR keeps each ICMP error with the address of the router that sent it: that is how a reason
-comes to name who refused, and how a traceroute works without a raw socket.
+A socket with IP_RECVERR keeps each ICMP error with the address of the router that sent it.  So a reason can name
+the router that refused, and a traceroute needs no raw socket.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ FRAGMENTATION_NEEDED = (3, 4)
 class IcmpError:
     """An error about a packet that was sent.
 
-    `by` is who sent the ICMP message, None where this very kernel refused.  `mtu` is in bytes and 0 unless the
-    error is that a packet was too big.
+    `by` is the sender of the ICMP message, None where this kernel itself refused.  `mtu` is in bytes, and 0 unless
+    the packet was too big.
     """
 
     errno: int
@@ -58,13 +58,13 @@ class IcmpError:
 
 
 def why(number: int) -> str:
-    """The errno value in words, in the middle of a sentence."""
+    """Describe an errno value, for use within a sentence."""
     text = os.strerror(number)
     return text[:1].lower() + text[1:]
 
 
 def parse_icmp_error(data: bytes) -> IcmpError:
-    """Read the control message of an error queue.  Raises struct.error where it is too short."""
+    """Parse the control message of an error queue.  Raises struct.error where it is too short."""
     number, origin, kind, code, _, info, _ = _EXTENDED_ERROR.unpack_from(data)
     if origin != _ORIGIN_ICMP:
         return IcmpError(number, mtu=info if number == errno.EMSGSIZE else 0)
@@ -73,7 +73,7 @@ def parse_icmp_error(data: bytes) -> IcmpError:
 
 
 def find_icmp_error(sock: socket.socket) -> IcmpError | None:
-    """The next error in the queue of a non-blocking socket, None if there is none."""
+    """Take the next error from the queue of a non-blocking socket; None if there is none."""
     try:
         _, ancillary, _, _ = sock.recvmsg(1, 512, socket.MSG_ERRQUEUE)
     except BlockingIOError:
@@ -85,10 +85,10 @@ def find_icmp_error(sock: socket.socket) -> IcmpError | None:
 
 
 def receive(sock: socket.socket, size: int) -> bytes | IcmpError | None:
-    """What a non-blocking datagram socket has for us: a datagram, an error, or nothing yet."""
-    bounce = find_icmp_error(sock)
-    if bounce is not None:
-        return bounce
+    """Receive from a non-blocking datagram socket: a datagram, an error, or None if there is neither yet."""
+    queued = find_icmp_error(sock)
+    if queued is not None:
+        return queued
     try:
         return sock.recv(size)
     except BlockingIOError:

@@ -1,9 +1,8 @@
-"""A node leaves for good: every other one must forget it, and know it again when it comes back.
+"""Checks that all nodes forget a node that leaves, and know it again when it comes back.
 
-The leaver's daemon is stopped and `overlayd cleanup --release` run, as an operator would.  The others' kernels,
-and their userspace datapaths, are read until nothing in them names it.  Then it is brought back, however that
-went, and the check ends once all of them say again what they said before.  As it takes a node away from the
-others, it comes last.
+The leaver's daemon is stopped and `overlayd cleanup --release` run, as an operator would.  The others' kernels and
+userspace datapaths are read until nothing in them names it.  Then it is brought back in any case, and the check
+ends once all of them have the same entries as before.  It takes a node away from the others, so it runs last.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from overlayd.lab.suite.topology import ProbePair, Topology
 from overlayd.lab.suite.traces import read_tables, traces
 
 _POLL = 0.1
-"""Seconds between two looks at a kernel."""
+"""Seconds between two polls of a kernel."""
 
 
 class CannotLeave(Exception):
@@ -35,7 +34,7 @@ class CannotLeave(Exception):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What `observer` says of `peer`."""
+    """The entries of `observer` that name `peer`."""
 
     observer: LabNode
     peer: LabNode
@@ -45,7 +44,7 @@ class View:
         return traces(await read_tables(self.observer), self.subnet, self.peer.underlay)
 
     async def wait(self, wanted: frozenset[str], seconds: float) -> frozenset[str]:
-        """Look until it is what is wanted, or so many seconds have passed: what it was at last."""
+        """Poll until the entries are the wanted ones, or so many seconds have passed; the last ones seen."""
         seen = await self.look()
         deadline = trio.current_time() + seconds
         while seen != wanted and trio.current_time() < deadline:
@@ -55,7 +54,7 @@ class View:
 
 
 async def leave(topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
-    """Every pair is one node that stays and the one that leaves."""
+    """Check every pair: a node that stays, and the one that leaves."""
     leaver = pairs[0].target.node
 
     def both_ways(pair: ProbePair) -> tuple[View, View]:
@@ -100,10 +99,11 @@ def _difference(view: View, before: frozenset[str], seen: frozenset[str]) -> str
 
 @asynccontextmanager
 async def absence(topology: Topology, leaver: LabNode) -> AsyncGenerator[None, None]:
-    """While open, the node has left.  Afterwards its daemon runs again, whatever happened meanwhile.
+    """Let a node leave while open; afterwards its daemon runs again, whatever happened meanwhile.
 
-    The subnet file is put back first: it is where a daemon reads which subnet it had, and that is the one that
-    the pods of this node live in.  Raises CannotLeave."""
+    The subnet file is put back first: from it a daemon reads which subnet it had, and the pods of this node have
+    addresses of that one.  Raises CannotLeave.
+    """
     try:
         remembered = leaver.subnet_file.read_bytes()
     except OSError as error:

@@ -1,7 +1,7 @@
-"""What came of the checks, as a value.
+"""The results of checks, as values.
 
-The rule of this file: green must be earned.  A result without a single pair that passed is not green, and a
-result without pairs has to say why.
+The rule of this file: a success must be shown.  A run in which no pair passed is not a success, and a result
+without pairs has to say why.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ class CheckPassed:
 
 @dataclass(frozen=True, slots=True)
 class CheckFailed:
-    """`reason` is the end of a sentence about the pair, as specific as could be found out."""
+    """`reason` is the end of a sentence about the pair, as specific as possible."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class CheckNotApplicable:
-    """This lab cannot show it; `reason` says what lab could."""
+    """This lab cannot show it; `reason` says which lab could."""
 
     reason: str
 
 
 PairNames = tuple[str, str]
-"""Who asked whom."""
+"""The names of source and target."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check: either outcomes, one for every pair that the check asks for, or why it does not apply."""
+    """The result of one check: an outcome for each of its pairs, or why it does not apply."""
 
     name: str
     title: str
@@ -65,7 +65,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """All that a run found out.  `lab` and `backend` say where."""
+    """The results of a run on a lab with a backend."""
 
     lab: str
     backend: str

@@ -1,6 +1,6 @@
-"""A filter of one rule in a namespace, set by netlink alone: no program is needed, only nf_tables in the kernel.
+"""A filter of one rule in a namespace, set by netlink: it needs no program, only nf_tables in the kernel.
 
-The rule lives in a table of its own, so that taking the table away undoes it, whatever else is in the namespace.
+The rule has a table of its own: removing the table undoes it, whatever else is in the namespace.
 Sources: linux/netfilter/nf_tables.h for messages, attributes and expressions, linux/netfilter/nfnetlink.h for
 the frame of a batch, linux/netfilter.h for the verdict.  Numbers in nf_tables attributes are big-endian.
 """
@@ -40,14 +40,14 @@ _NFT_NAT_SNAT, _NFT_NAT_DNAT = 0, 1
 
 
 class FilterBase(enum.IntEnum):
-    """Where a payload match starts (NFT_PAYLOAD_*_HEADER)."""
+    """The header at which a payload match starts (NFT_PAYLOAD_*_HEADER)."""
 
     NETWORK = 1
     TRANSPORT = 2
 
 
 class Hook(enum.IntEnum):
-    """NF_INET_*: which packets of the namespace."""
+    """The hook (NF_INET_*): which packets of the namespace the rule sees."""
 
     PREROUTING = 0
     INPUT = 1
@@ -82,7 +82,7 @@ class SetSource:
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """These bytes, 16 at most, stand at this offset (bytes) of this header from now on; no checksum is mended."""
+    """These bytes, 16 at most, are written at this offset (bytes) of this header; no checksum is corrected."""
 
     base: FilterBase
     offset: int
@@ -94,7 +94,7 @@ Verdict = DropAction | Masquerade | Divert | SetSource | Rewrite
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One condition of a rule, as its expressions: what is loaded into the register, and how it compares."""
+    """A condition of a rule, as its expressions: what is loaded into the register, and how it is compared."""
 
     load: bytes
     operator: int
@@ -108,7 +108,7 @@ class Match:
 
 
 def field(base: FilterBase, offset: int, value: bytes) -> Match:
-    """These bytes stand at this offset (bytes) of this header."""
+    """Match these bytes at this offset (bytes) of this header."""
     load = (
         attribute(1, _u32(_NFT_REG_1))
         + attribute(2, _u32(base))
@@ -139,14 +139,15 @@ def icmp_type(kind: int) -> Match:
 
 
 def protocol(number: int) -> Match:
-    """The transport protocol, such as socket.IPPROTO_UDP."""
+    """Match the transport protocol, such as socket.IPPROTO_UDP."""
     return Match(_meta(_NFT_META_L4PROTO), _NFT_CMP_EQ, bytes([number]))
 
 
 def longer_than(size: int) -> Match:
-    """The packet, IP header and all, is longer than `size` bytes.
+    """Match packets that are longer than `size` bytes, IP header included.
 
-    The kernel keeps this number in the order of the host; it is turned round to be compared."""
+    The kernel keeps this number in host byte order; it is converted before the comparison.
+    """
     turn = (
         attribute(1, _u32(_NFT_REG_1))
         + attribute(2, _u32(_NFT_REG_1))
@@ -168,7 +169,7 @@ class FilterRule:
 
     @contextmanager
     def in_force(self) -> Generator[None, None, None]:
-        """Raises OSError where the kernel refuses, as one without nf_tables does."""
+        """Keep the rule in place while open.  Raises OSError where the kernel refuses, as without nf_tables."""
         priority, kind = _PLACES[type(self.verdict)]
         place = attribute(1, _u32(self.hook)) + attribute(2, struct.pack("!i", priority))
         chain = attribute(1, TABLE) + attribute(3, _CHAIN) + _nest(4, place) + attribute(7, kind)
@@ -193,8 +194,8 @@ _PLACES: Mapping[type[Verdict], tuple[int, bytes]] = {
     SetSource: (99, b"nat\0"),
     Rewrite: (-300, b"filter\0"),
 }
-"""Priority and type of the chain: NF_IP_PRI_FILTER, NF_IP_PRI_NAT_SRC, NF_IP_PRI_NAT_DST, right before others
-translate sources, NF_IP_PRI_RAW (linux/netfilter_ipv4.h)."""
+"""Priority and type of the chain: NF_IP_PRI_FILTER, NF_IP_PRI_NAT_SRC, NF_IP_PRI_NAT_DST, one before
+NF_IP_PRI_NAT_SRC, NF_IP_PRI_RAW (linux/netfilter_ipv4.h)."""
 
 
 def _encode(verdict: Verdict) -> bytes:
@@ -224,7 +225,7 @@ def _translate(kind: int, address: IPv4Address) -> bytes:
 
 
 def _load(value: bytes) -> bytes:
-    """Into the register."""
+    """Load a value into the register."""
     return _expression(b"immediate", attribute(1, _u32(_NFT_REG_1)) + _nest(2, attribute(1, value)))
 
 
@@ -245,12 +246,12 @@ def _u32(value: int) -> bytes:
 
 
 def _frame(family: int, resource: int) -> bytes:
-    """struct nfgenmsg."""
+    """Pack a struct nfgenmsg."""
     return struct.pack("!BBH", family, 0, resource)
 
 
 def _commit(netns: str, *changes: tuple[int, int, bytes]) -> None:
-    """All of the changes or none of them, in one transaction."""
+    """Make all of the changes or none of them, in one transaction."""
     edge = _frame(socket.AF_UNSPEC, _NFNL_SUBSYS_NFTABLES)
     requests = [
         Request(_NFNL_MSG_BATCH_BEGIN, 0, edge),

@@ -1,4 +1,4 @@
-"""What the way between two ends is like: how big a packet it carries, and which routers it passes."""
+"""The checks of a path: the size of packet that it carries, and the routers that it passes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from overlayd.lab.suite.icmp_errors import IcmpError, why
 from overlayd.lab.suite.outcome import CheckFailed, CheckPassed
 from overlayd.lab.suite.ports import Port
 from overlayd.lab.suite.probing import Limits, NoAnswer, Outcomes, ask_each, open_socket
-from overlayd.lab.suite.responder import Book, responding
+from overlayd.lab.suite.responder import RequestLog, responding
 from overlayd.lab.suite.topology import ProbeEndpoint, ProbePair, Topology
 
 _HEADERS = 28
 """Bytes before the payload of a UDP datagram: IP header 20 (RFC 791), UDP header 8 (RFC 768)."""
 
 _FARTHEST = 5
-"""The TTL at which every target must have been reached: two routers are the rule, an encapsulation may count
+"""The TTL at which every target must have been reached: a path has two routers, and an encapsulation may count
 twice at each end."""
 
 _DEVICE = b"eth0"
@@ -36,23 +36,25 @@ _IFREQ = struct.Struct("16si20x")
 
 
 async def exact_mtu(topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
-    """A datagram of just the overlay's MTU passes whole; one byte more is refused by the pod's own kernel, and
-    from a pod with a larger MTU its node says that fragmentation is needed."""
+    """Check that a datagram of exactly the overlay's MTU passes whole, and that one byte more is refused.
+
+    The pod's own kernel refuses it; for a pod with a larger MTU its node says that fragmentation is needed.
+    """
     outcomes: Outcomes = {}
-    async with responding((pair.target for pair in pairs), socket.SOCK_DGRAM, Port.MTU_EXACT) as book:
+    async with responding((pair.target for pair in pairs), socket.SOCK_DGRAM, Port.MTU_EXACT) as log:
 
         async def fits(pair: ProbePair) -> str | None:
-            return await _fits_exactly(pair, book, limits)
+            return await _fits_exactly(pair, log, limits)
 
-        async def bounces(pair: ProbePair) -> str | None:
-            return await _bounces_beyond(pair, topology, limits)
+        async def is_refused_beyond(pair: ProbePair) -> str | None:
+            return await _refused_beyond(pair, topology, limits)
 
         async def ask_from(source: ProbeEndpoint, own: list[ProbePair]) -> None:
             found = await ask_each(own, fits, limits.at_once)
             fitting = [pair for pair in own if isinstance(found[pair], CheckPassed)]
             if fitting:
                 with larger_mtu(source):
-                    found |= await ask_each(fitting, bounces, limits.at_once)
+                    found |= await ask_each(fitting, is_refused_beyond, limits.at_once)
             outcomes.update(found)
 
         async with trio.open_nursery() as nursery:
@@ -61,14 +63,14 @@ async def exact_mtu(topology: Topology, pairs: tuple[ProbePair, ...], limits: Li
     return {pair: outcomes[pair] for pair in pairs}
 
 
-async def _fits_exactly(pair: ProbePair, book: Book, limits: Limits) -> str | None:
+async def _fits_exactly(pair: ProbePair, log: RequestLog, limits: Limits) -> str | None:
     mtu = pair.source.mtu
     device = read_mtu(pair.source)
     if device != mtu:
         return f"{pair.source.name} has an MTU of {device}, the overlay carries {mtu}"
     exact = EchoRequest.of_size(fresh_nonce(), mtu - _HEADERS)
     try:
-        await ask_udp(pair, Port.MTU_EXACT, exact, book, limits, whole=True)
+        await ask_udp(pair, Port.MTU_EXACT, exact, log, limits, whole=True)
     except NoAnswer as nothing:
         return f"a packet of {mtu} bytes: {nothing}"
     with open_socket(pair.source, socket.SOCK_DGRAM) as sock:
@@ -83,7 +85,7 @@ async def _fits_exactly(pair: ProbePair, book: Book, limits: Limits) -> str | No
     return f"{mtu + 1} bytes could be sent unfragmented, the overlay carries {mtu}"
 
 
-async def _bounces_beyond(pair: ProbePair, topology: Topology, limits: Limits) -> str | None:
+async def _refused_beyond(pair: ProbePair, topology: Topology, limits: Limits) -> str | None:
     mtu = pair.source.mtu
     question = EchoRequest.of_size(fresh_nonce(), mtu + 1 - _HEADERS).encode()
     with open_socket(pair.source, socket.SOCK_DGRAM) as sock:
@@ -93,35 +95,36 @@ async def _bounces_beyond(pair: ProbePair, topology: Topology, limits: Limits) -
             with trio.move_on_after(limits.answer / limits.tries):
                 send(sock, question)
                 reply = await next_datagram(sock)
-                return _why_no_bounce(reply, pair, topology)
+                return _why_not_refused(reply, pair, topology)
     return (
         f"{mtu + 1} bytes from a larger MTU: silence for {limits.answer:g} s (sent {limits.tries}) "
         f"where {pair.source.node.name} must say that fragmentation is needed"
     )
 
 
-def _why_no_bounce(reply: bytes | IcmpError, pair: ProbePair, topology: Topology) -> str | None:
+def _why_not_refused(reply: bytes | IcmpError, pair: ProbePair, topology: Topology) -> str | None:
     mtu = pair.source.mtu
     if isinstance(reply, bytes):
         return f"{mtu + 1} bytes passed unfragmented, the overlay carries {mtu}"
     if not reply.is_fragmentation_needed or reply.by not in topology.router_addresses(pair.source.node):
-        return f"{mtu + 1} bytes from a larger MTU: {reply}, where {pair.source.node.name} must bounce them"
+        return f"{mtu + 1} bytes from a larger MTU: {reply}, where {pair.source.node.name} must refuse them"
     if reply.mtu != mtu:
         return f"{reply.by} says that the MTU is {reply.mtu}, the overlay carries {mtu}"
     return None
 
 
 def read_mtu(pod: ProbeEndpoint) -> int:
-    """Raises NoAnswer where the pod has lost its device."""
+    """Read the MTU of a pod's device.  Raises NoAnswer where the pod has lost its device."""
     return _ifreq_mtu(pod, _SIOCGIFMTU, 0)
 
 
 @contextmanager
 def larger_mtu(pod: ProbeEndpoint) -> Generator[None, None, None]:
-    """Let the pod send packets one byte longer than the overlay carries.
+    """Let the pod send packets one byte longer than the overlay carries, while open.
 
-    Its device's other end still takes them: a virtual Ethernet device lets in what is longer than its MTU by no
-    more than a VLAN tag, 4 bytes (is_skb_forwardable in net/core/dev.c).  So nothing changes on the node."""
+    The other end of its device still accepts them: a veth device accepts packets that exceed its MTU by at most
+    a VLAN tag, 4 bytes (is_skb_forwardable in net/core/dev.c).  So nothing changes on the node.
+    """
     before = read_mtu(pod)
     _ifreq_mtu(pod, _SIOCSIFMTU, pod.mtu + 1)
     try:
@@ -195,14 +198,14 @@ async def _why_wrong_way(pair: ProbePair, topology: Topology, limits: Limits) ->
 def _why_wrong_router(end: bytes | IcmpError, ttl: int, topology: Topology, *ends: ProbeEndpoint) -> str | None:
     nodes = " or ".join(dict.fromkeys(one.node.name for one in ends))
     if isinstance(end, bytes):
-        return f"reached with TTL {ttl}, but {nodes} did not show on the way"
+        return f"reached with TTL {ttl}, but {nodes} did not show on the path"
     if not end.is_time_exceeded or not any(end.by in topology.router_addresses(one.node) for one in ends):
         return f"TTL {ttl}: {end}, where {nodes} must say that its time is exceeded"
     return None
 
 
 async def _end_of(pair: ProbePair, ttl: int, limits: Limits) -> bytes | IcmpError:
-    """Where a datagram with this TTL ends: the target's answer, or what a router says.  Raises NoAnswer."""
+    """Send a datagram with this TTL; the target's answer, or a router's error.  Raises NoAnswer."""
     with open_socket(pair.source, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         connect(sock, pair, Port.TTL)

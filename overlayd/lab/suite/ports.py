@@ -1,6 +1,6 @@
-"""The port of each check: one of its own, so that a fault can be made that hits just that check.
+"""The port of each check: each has its own, so that a fault can concern one check alone.
 
-They lie below the kernel's range of ports for clients (net.ipv4.ip_local_port_range)."""
+They are below the kernel's range of ports for clients (net.ipv4.ip_local_port_range)."""
 
 from __future__ import annotations
 

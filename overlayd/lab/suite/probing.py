@@ -1,7 +1,7 @@
-"""The namespaces at work: sockets inside them, and many pairs at once.
+"""Probes of many pairs at once, with sockets in their namespaces.
 
-One process plays every part.  A socket belongs to the namespace that it was made in, whoever uses it, so the
-askers and responders of a whole cluster can be tasks of one trio program.
+A socket stays in the namespace in which it was opened, whichever task uses it.  So all clients and responders of a
+cluster are tasks of one process.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from overlayd.lab.suite.topology import ProbeEndpoint, ProbePair
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long to wait.  `answer`: seconds for one question, all its tries included.  `tries`: how often a
-    datagram is sent at most, as nothing else would repair the loss of one.  `leave`: seconds for a whole lab to
-    follow a node that leaves or comes.  `at_once`: pairs under way at one time."""
+    """The limits of a run.
+
+    `answer`: seconds for one question, all its tries included.  `tries`: how often a datagram is sent at most, as
+    nothing else would make up for a lost one.  `leave`: seconds for a whole lab to follow a node that leaves or
+    returns.  `at_once`: pairs that are probed at a time.
+    """
 
     answer: float = 3.0
     tries: int = 3
@@ -31,21 +34,20 @@ class Limits:
 
 
 class NoAnswer(Exception):
-    """A question came to nothing; the text is the end of a sentence about the pair."""
+    """A question was not answered; the text is the end of a sentence about the pair."""
 
 
 class CannotShow(Exception):
-    """This lab, as it is, cannot show what a check is about; the text says why.  That is no failure of the
-    overlay's, and no success."""
+    """This lab cannot show what a check is about; the text says why.  It is neither a failure nor a success."""
 
 
 Outcomes = dict[ProbePair, CheckPassed | CheckFailed]
 Probe = Callable[[ProbePair], Awaitable[str | None]]
-"""Asks one pair: None when all is well, else what is wrong.  May raise NoAnswer instead."""
+"""Probes one pair: None if it is in order, else what is wrong.  May raise NoAnswer instead."""
 
 
 def open_socket(endpoint: ProbeEndpoint, kind: socket.SocketKind, protocol: int = 0) -> socket.socket:
-    """A non-blocking IPv4 socket in the namespace of this end.  Raises NoAnswer."""
+    """Open a non-blocking IPv4 socket in the namespace of an endpoint.  Raises NoAnswer."""
     try:
         sock = in_netns(endpoint.netns, lambda: socket.socket(socket.AF_INET, kind, protocol))
     except OSError as error:
@@ -55,7 +57,7 @@ def open_socket(endpoint: ProbeEndpoint, kind: socket.SocketKind, protocol: int 
 
 
 async def ask_each(pairs: Iterable[ProbePair], probe: Probe, at_once: int) -> Outcomes:
-    """The outcome of every pair, so many of them under way at once."""
+    """Probe every pair, `at_once` of them at a time; their outcomes."""
     outcomes: Outcomes = {}
     turn = trio.CapacityLimiter(at_once)
 

@@ -1,7 +1,7 @@
-"""A report as a page to read: pure lines of styled pieces, for a terminal or for a file.
+"""Renders a report as text: lines of styled pieces, for a terminal or a file.  Pure.
 
-One line for each check, the pairs that failed right below it with the reason, then one matrix of all that was
-asked (who asked down the side, who was asked across), and the verdict last.
+There is a line for each check with the failed pairs and their reasons below it, then one matrix of all pairs
+(sources down the side, targets across), and the verdict last.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def heading(topology: Topology) -> Iterator[Line]:
 
 
 def lines_of_check(result: CheckResult) -> Iterator[Line]:
-    """What came of one check: its line, and one for every pair that failed."""
+    """Render one check: its line, and one for every pair that failed."""
     name = Piece(f"  {result.name:<18}")
     if result.not_applicable is not None:
         yield name, Piece(f"{'–':^11}not applicable: {result.not_applicable.reason}", DIM)
@@ -71,10 +71,11 @@ def verdict(report: CheckReport) -> Iterator[Line]:
 
 
 def matrix(report: CheckReport, width: int) -> Iterator[Line]:
-    """Everyone who was part of a pair, and between each two how many checks failed.
+    """Render all endpoints, and how many checks failed between each two.
 
-    Where it would be wider than `width` columns, the names across stand upright, and if that is not enough
-    either, the targets come in several blocks."""
+    Where it would be wider than `width` columns, the names across are written upright, and if that is still too
+    wide, the targets come in several blocks.
+    """
     asked = _failed_checks(report)
     ends = dict.fromkeys([source for source, _ in asked] + [target for _, target in asked])
     sources = [end for end in ends if any(source == end for source, _ in asked)]
@@ -99,7 +100,7 @@ def matrix(report: CheckReport, width: int) -> Iterator[Line]:
 
 
 def _failed_checks(report: CheckReport) -> dict[PairNames, list[str]]:
-    """By pair the names of the checks that failed: empty for a pair where all passed."""
+    """Map each pair to the names of the checks that failed for it: none where all passed."""
     asked: dict[PairNames, list[str]] = {}
     for result in report.results:
         failures = result.failures
@@ -117,7 +118,7 @@ def _header(names: list[str], side: int, column: int, upright: bool) -> Iterator
     words = [name.rstrip("0123456789-") for name in names]
     numbers = [name.removeprefix(word) for name, word in zip(names, words, strict=True)]
     kinds = [(word, column * len(list(same))) for word, same in groupby(words)]
-    groups = "".join(f"{word[: room - 1]:<{room}}" for word, room in kinds)
+    groups = "".join(f"{word[: width - 1]:<{width}}" for word, width in kinds)
     yield Piece(" " * side), Piece(groups, STRONG)
     height = max(map(len, numbers))
     for row in range(height):

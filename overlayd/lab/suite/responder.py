@@ -1,7 +1,7 @@
-"""What stands in a namespace and answers, over TCP or UDP, with its own name.
+"""The responder of an exchange: it answers in its namespace, over TCP or UDP, with its own name.
 
-Responders share one book of what reached whom: when an answer stays out, it tells a question that never arrived
-from an answer that never came back.
+Responders share one log of the questions that arrived: without an answer, it tells a lost question from a lost
+answer.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from overlayd.lab.suite.probing import NoAnswer, open_socket
 from overlayd.lab.suite.topology import ProbeEndpoint
 
 _RECEIVE_BUFFER = 8 << 20
-"""Bytes, of which the kernel grants what net.core.rmem_max allows.  It counts whole pages, so a datagram of 60 kB
-that came in fragments takes twice its size, and several pairs may ask one responder at once."""
+"""Bytes; the kernel grants at most net.core.rmem_max.  It counts whole pages, so a datagram of 60 kB that came in
+fragments takes twice its size, and several pairs may ask one responder at once."""
 _PATIENCE = 30.0
-"""Seconds that a responder holds a connection open for a question to be complete."""
+"""Seconds that a responder waits for the whole question on a connection."""
 
 
 @dataclass
-class Book:
-    """`arrived`: by nonce, who got the question.  `mute`: by nonce, why that one could not answer it."""
+class RequestLog:
+    """The questions that arrived.  `arrived`: by nonce, where.  `mute`: by nonce, why it could not be answered."""
 
     arrived: dict[str, str] = field(default_factory=dict)
     mute: dict[str, str] = field(default_factory=dict)
 
     def where_lost(self, nonce: str, target: str) -> str:
-        """What became of a question without an answer, as a clause."""
+        """Explain, as a clause, why a question has no answer."""
         got = self.arrived.get(nonce)
         if got is None:
             return f"the question never reached {target}"
@@ -48,11 +48,12 @@ class Book:
 @asynccontextmanager
 async def responding(
     targets: Iterable[ProbeEndpoint], kind: socket.SocketKind, port: int
-) -> AsyncGenerator[Book, None]:
-    """While open, each of the targets answers on this port, whichever of its addresses is asked.
+) -> AsyncGenerator[RequestLog, None]:
+    """Let each of the targets answer on this port, at any of its addresses, while open.
 
-    Raises NoAnswer where a namespace cannot be entered or the port is taken."""
-    book = Book()
+    Raises NoAnswer where a namespace cannot be entered or the port is taken.
+    """
+    log = RequestLog()
     serve = _serve_tcp if kind == socket.SOCK_STREAM else _serve_udp
     with ExitStack() as stack:
         sockets: dict[str, socket.socket] = {}
@@ -61,8 +62,8 @@ async def responding(
                 sockets[target.name] = stack.enter_context(_bound(target, kind, port))
         async with trio.open_nursery() as nursery:
             for name, sock in sockets.items():
-                nursery.start_soon(serve, trio.socket.from_stdlib_socket(sock), name, book)
-            yield book
+                nursery.start_soon(serve, trio.socket.from_stdlib_socket(sock), name, log)
+            yield log
             nursery.cancel_scope.cancel()
 
 
@@ -80,32 +81,32 @@ def _bound(target: ProbeEndpoint, kind: socket.SocketKind, port: int) -> socket.
     return sock
 
 
-async def _serve_tcp(sock: trio.socket.SocketType, name: str, book: Book) -> None:
-    await trio.serve_listeners(partial(_answer_tcp, name, book), [trio.SocketListener(sock)])
+async def _serve_tcp(sock: trio.socket.SocketType, name: str, log: RequestLog) -> None:
+    await trio.serve_listeners(partial(_answer_tcp, name, log), [trio.SocketListener(sock)])
 
 
-async def _answer_tcp(name: str, book: Book, stream: trio.SocketStream) -> None:
+async def _answer_tcp(name: str, log: RequestLog, stream: trio.SocketStream) -> None:
     with trio.move_on_after(_PATIENCE):
         async with stream:
             try:
                 source = stream.socket.getpeername()[0]
                 message = b"".join([part async for part in stream])
                 answer = answer_to(message, name, source)
-                book.arrived[answer.nonce] = name
+                log.arrived[answer.nonce] = name
                 await stream.send_all(answer.encode())
             except (OSError, trio.BrokenResourceError, ExchangeError):
-                return  # the asker gave up or sent half a question: it knows, and says so
+                return  # the client gave up or sent half a question, and reports that itself
 
 
-async def _serve_udp(sock: trio.socket.SocketType, name: str, book: Book) -> None:
+async def _serve_udp(sock: trio.socket.SocketType, name: str, log: RequestLog) -> None:
     while True:
-        message, asker = await sock.recvfrom(MOST)
+        message, client = await sock.recvfrom(MOST)
         try:
-            answer = answer_to(message, name, asker[0])
+            answer = answer_to(message, name, client[0])
         except ExchangeError:
-            continue  # no question of ours: its asker, if there is one, will say that no answer came
-        book.arrived[answer.nonce] = name
+            continue  # not a question: its client, if it is one of ours, reports that no answer came
+        log.arrived[answer.nonce] = name
         try:
-            await sock.sendto(answer.encode(), asker)
+            await sock.sendto(answer.encode(), client)
         except OSError as error:
-            book.mute[answer.nonce] = why(error.errno or 0)
+            log.mute[answer.nonce] = why(error.errno or 0)

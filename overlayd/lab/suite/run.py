@@ -1,4 +1,4 @@
-"""Running checks on a stage, one after the other."""
+"""Runs checks on a topology, one after the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def run(
     limits: Limits,
     on_result: Callable[[CheckResult], None] = lambda result: None,
 ) -> CheckReport:
-    """What came of all these checks; `on_result` hears of each as soon as it is done."""
+    """Run all these checks; `on_result` is called with the result of each as soon as it is known."""
     results = []
     for check in checks:
         result = await run_check(topology, check, limits)

@@ -1,7 +1,7 @@
-"""For each check small faults that turn just that check red, and just for one pair.
+"""For each check small faults that make only that check fail, and only for one pair.
 
-A check is worth what it can find.  Every fault here is one rule of a packet filter, in a place that no daemon of
-the lab looks after, so that nothing heals it while it is wanted.
+Every fault is one rule of a packet filter, in a table that no daemon of the lab manages: nothing repairs it while
+it is needed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from overlayd.lab.suite.forged_packets import (
     Forge,
     datagram,
     encapsulation,
-    from_a_stranger,
-    from_a_third,
-    oracle,
-    past_the_subnet,
+    from_third_node,
+    from_unknown_sender,
+    genuine,
+    outside_the_subnet,
     position,
 )
 from overlayd.lab.suite.packet_filter import (
@@ -49,7 +49,7 @@ _UNREACHABLE, _ECHO_REQUEST, _TIME_EXCEEDED = 3, 8, 11
 """ICMP message types (RFC 792)."""
 
 _CHECKSUM, _SOURCE, _HEADER = 10, 12, 20
-"""Where an IPv4 header (RFC 791) has its checksum and, right behind that, source and destination; its length."""
+"""Offsets in an IPv4 header (RFC 791): the checksum, and source and destination right behind it; its length."""
 
 _ETCD_PORT = 2379
 
@@ -58,8 +58,7 @@ RuleFor = Callable[[Topology, ProbePair], FilterRule]
 
 @dataclass(frozen=True)
 class Sabotage:
-    """`fault` says in words what is done; `victim` is the pair that must turn red by it, in `check` and in no
-    other, and no other pair may."""
+    """A fault, described in `fault`.  `victim` is the one pair that must fail by it, in `check` alone."""
 
     check: str
     fault: str
@@ -95,8 +94,8 @@ def stays_and_leaves(topology: Topology) -> ProbePair:
     return ProbePair(topology.nodes[0], topology.nodes[-1])
 
 
-def on_the_way(verdict: Verdict, hook: Hook, *conditions: Match) -> RuleFor:
-    """On the source's node, to packets from the source to the target."""
+def on_the_path(verdict: Verdict, hook: Hook, *conditions: Match) -> RuleFor:
+    """Act on packets from the source to the target, on the source's node."""
 
     def rule(topology: Topology, pair: ProbePair) -> FilterRule:
         ends = (source(pair.source.address), destination(pair.target.address))
@@ -106,11 +105,11 @@ def on_the_way(verdict: Verdict, hook: Hook, *conditions: Match) -> RuleFor:
 
 
 def dropped(*conditions: Match) -> RuleFor:
-    return on_the_way(DropAction(), Hook.FORWARD, *conditions)
+    return on_the_path(DropAction(), Hook.FORWARD, *conditions)
 
 
 def dropped_full_size(port: Port) -> RuleFor:
-    """Packets of just the overlay's MTU get lost on the way."""
+    """Drop packets of exactly the overlay's MTU on the path."""
 
     def rule(topology: Topology, pair: ProbePair) -> FilterRule:
         return dropped(longer_than(pair.source.mtu - 1), *to_port(socket.IPPROTO_UDP, port))(topology, pair)
@@ -119,11 +118,11 @@ def dropped_full_size(port: Port) -> RuleFor:
 
 
 def diverted(*conditions: Match) -> RuleFor:
-    """A pod of a third node gets what is meant for the target, and answers in its place."""
+    """Divert packets for the target to a pod of a third node, which answers instead."""
 
     def rule(topology: Topology, pair: ProbePair) -> FilterRule:
         other = next(pod for pod in topology.pods if pod.node not in (pair.source.node, pair.target.node))
-        return on_the_way(Divert(other.address), Hook.PREROUTING, *conditions)(topology, pair)
+        return on_the_path(Divert(other.address), Hook.PREROUTING, *conditions)(topology, pair)
 
     return rule
 
@@ -138,7 +137,7 @@ def at_the_source(*conditions: Match) -> RuleFor:
 
 
 def silenced(kind: int, side: Callable[[ProbePair], ProbeEndpoint]) -> RuleFor:
-    """The node on this side keeps to itself that it did not forward what was meant for the target."""
+    """Drop the ICMP errors of the node on this side about packets for the target."""
     # An ICMP error holds 8 bytes of its own, then the IP header of the packet that it is about (RFC 792).
     quoted_destination = 8 + 16
 
@@ -150,32 +149,34 @@ def silenced(kind: int, side: Callable[[ProbePair], ProbeEndpoint]) -> RuleFor:
     return rule
 
 
-def undisguised(topology: Topology, pair: ProbePair) -> FilterRule:
-    return on_the_way(SetSource(pair.source.address), Hook.POSTROUTING)(topology, pair)
+def keeps_its_source(topology: Topology, pair: ProbePair) -> FilterRule:
+    return on_the_path(SetSource(pair.source.address), Hook.POSTROUTING)(topology, pair)
 
 
-def taken_for_a_peer(topology: Topology, pair: ProbePair) -> FilterRule:
-    """The stranger's packets bear a peer's address before the target's node has looked at them."""
-    disguise = Rewrite(FilterBase.NETWORK, _SOURCE, pair.source.node.underlay.packed)
-    return FilterRule(pair.target.node.name, Hook.PREROUTING, forged(topology, pair, from_a_stranger), disguise)
+def source_of_a_peer(topology: Topology, pair: ProbePair) -> FilterRule:
+    """Give packets of an unknown sender a peer's address before the target's node checks them."""
+    set_source = Rewrite(FilterBase.NETWORK, _SOURCE, pair.source.node.underlay.packed)
+    return FilterRule(
+        pair.target.node.name, Hook.PREROUTING, forged(topology, pair, from_unknown_sender), set_source
+    )
 
 
-def taken_for_the_truth(forge: Forge) -> RuleFor:
-    """What is forged inside is made true before the target's node has looked at it."""
+def made_genuine(forge: Forge) -> RuleFor:
+    """Make the forged inner addresses genuine before the target's node checks them."""
 
     def rule(topology: Topology, pair: ProbePair) -> FilterRule:
         at = position(encapsulation(topology.spec)) + _CHECKSUM
-        honest = datagram(*oracle(pair), 0, EchoRequest(fresh_nonce()).encode())[_CHECKSUM:_HEADER]
+        genuine_header = datagram(*genuine(pair), 0, EchoRequest(fresh_nonce()).encode())[_CHECKSUM:_HEADER]
         matches = forged(topology, pair, forge)
         return FilterRule(
-            pair.target.node.name, Hook.PREROUTING, matches, Rewrite(FilterBase.TRANSPORT, at, honest)
+            pair.target.node.name, Hook.PREROUTING, matches, Rewrite(FilterBase.TRANSPORT, at, genuine_header)
         )
 
     return rule
 
 
 def forged(topology: Topology, pair: ProbePair, forge: Forge) -> tuple[Match, ...]:
-    """What tells a pair's forged packets from all others."""
+    """Match a pair's forged packets and no others."""
     forgery, needs = forge(topology, pair), encapsulation(topology.spec)
     assert needs.port is not None
     addresses = field(
@@ -184,7 +185,7 @@ def forged(topology: Topology, pair: ProbePair, forge: Forge) -> tuple[Match, ..
     return source(forgery.outer), protocol(socket.IPPROTO_UDP), destination_port(needs.port), addresses
 
 
-def deaf_to_the_store(topology: Topology, pair: ProbePair) -> FilterRule:
+def cut_off_from_the_store(topology: Topology, pair: ProbePair) -> FilterRule:
     return FilterRule(
         pair.source.name, Hook.INPUT, (protocol(socket.IPPROTO_TCP), source_port(_ETCD_PORT)), DropAction()
     )
@@ -228,7 +229,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
     ),
     Sabotage(
         "same-node",
-        "the source drops TCP to its neighbour",
+        "the source drops TCP to the other pod",
         one_node,
         at_the_source(*to_port(_TCP, Port.SAME_NODE)),
     ),
@@ -248,7 +249,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
         "no-nat",
         "the source's node masquerades TCP to the target",
         two_nodes,
-        on_the_way(Masquerade(), Hook.POSTROUTING, *to_port(_TCP, Port.NO_NAT)),
+        on_the_path(Masquerade(), Hook.POSTROUTING, *to_port(_TCP, Port.NO_NAT)),
     ),
     Sabotage(
         "large-tcp",
@@ -264,7 +265,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
     ),
     Sabotage(
         "mtu-exact",
-        "the source's node drops packets of just the overlay's MTU",
+        "the source's node drops packets of exactly the overlay's MTU",
         two_nodes,
         dropped_full_size(Port.MTU_EXACT),
     ),
@@ -281,26 +282,29 @@ SABOTAGES: tuple[Sabotage, ...] = (
         silenced(_TIME_EXCEEDED, lambda pair: pair.target),
     ),
     Sabotage(
-        "masquerade-outside", "the pod's node lets it out with its own address", pod_and_outside, undisguised
+        "masquerade-outside",
+        "the pod's node does not masquerade its packets",
+        pod_and_outside,
+        keeps_its_source,
     ),
     Sabotage(
         "masquerade-outside",
         "the source's node masquerades TCP to the target",
         two_nodes,
-        on_the_way(Masquerade(), Hook.POSTROUTING, *to_port(_TCP, Port.MASQUERADE_OUTSIDE)),
+        on_the_path(Masquerade(), Hook.POSTROUTING, *to_port(_TCP, Port.MASQUERADE_OUTSIDE)),
     ),
-    Sabotage("spoof-outer", "the target's node takes a stranger for a peer", node_and_far_pod, taken_for_a_peer),
+    Sabotage("spoof-outer", "the target's node takes a non-peer for a peer", node_and_far_pod, source_of_a_peer),
     Sabotage(
         "spoof-inner",
         "the target's node takes a false source for a true one",
         node_and_far_pod,
-        taken_for_the_truth(from_a_third),
+        made_genuine(from_third_node),
     ),
     Sabotage(
         "spoof-subnet",
         "the target's node takes a false destination for a true one",
         node_and_far_pod,
-        taken_for_the_truth(past_the_subnet),
+        made_genuine(outside_the_subnet),
     ),
     Sabotage(
         "service",
@@ -320,5 +324,5 @@ SABOTAGES: tuple[Sabotage, ...] = (
         two_nodes,
         dropped(*to_port(_TCP, Port.FORWARD_DROP)),
     ),
-    Sabotage("leave", "a node that stays is cut off from etcd", stays_and_leaves, deaf_to_the_store),
+    Sabotage("leave", "a node that stays is cut off from etcd", stays_and_leaves, cut_off_from_the_store),
 )

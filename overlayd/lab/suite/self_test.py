@@ -1,11 +1,10 @@
-"""`python -m overlayd.lab.suite.self_test [CHECK…]`, inside a sound lab: proof that the checks can fail.
+"""`python -m overlayd.lab.suite.self_test [CHECK…]`, inside a healthy lab: proof that the checks can fail.
 
-All checks pass; then each sabotage is inflicted in turn, and just its own check must turn red, for just its own
-pair; then all pass again.  Each step is printed as one line of JSON.  Checks that are apart, such as `leave`,
-which takes a node away every time, take part only where they are to be proven: first, last, and under their own
-sabotage.
+All checks pass; then each sabotage is applied in turn, and only its own check must fail, for its own pair alone;
+then all pass again.  Each step is printed as one line of JSON.  Checks that are apart, such as `leave`, which
+takes a node away every time, run only to be proven themselves: first, last, and under their own sabotage.
 
-Exit status 0: all as it must be; 1: not so; 2: this lab cannot show it.
+Exit status 0: every step was as expected; 1: one was not; 2: this lab cannot show it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 import trio
 
 from overlayd.lab.snapshot import read_snapshot
-from overlayd.lab.suite.catalogue import Check, UnknownCheck, chosen
+from overlayd.lab.suite.catalogue import Check, UnknownCheck, choose_checks
 from overlayd.lab.suite.outcome import PairNames
 from overlayd.lab.suite.probing import Limits
 from overlayd.lab.suite.run import run
@@ -25,27 +24,27 @@ from overlayd.lab.suite.sabotage import SABOTAGES, Sabotage
 from overlayd.lab.suite.topology import NotReady, Topology
 
 _LIMITS = Limits(answer=2.0, leave=6.0)
-"""Shorter than usual, as every red pair takes the whole of its limit."""
+"""Shorter than usual, as every failing pair takes the whole limit."""
 _RECOVERY = Limits(leave=60.0)
-"""A daemon that was cut off from etcd needs its time to find back."""
+"""Longer than usual, for a daemon that was cut off from etcd."""
 
 Red = dict[tuple[str, PairNames], str]
 """By check and pair, why it failed."""
 
 
 async def self_test(topology: Topology, sabotages: Sequence[Sabotage]) -> bool:
-    """Whether all was as it must be."""
+    """Run all steps; whether each was as expected."""
     proven = {sabotage.check for sabotage in sabotages}
-    every = [check for check in chosen([]) if not check.apart or check.name in proven]
-    as_it_must_be = _tell("no fault yet", set(), await _red(topology, every, _LIMITS))
+    every = [check for check in choose_checks([]) if not check.apart or check.name in proven]
+    as_expected = _tell("no fault yet", set(), await _red(topology, every, _LIMITS))
     for sabotage in sabotages:
         victim = sabotage.victim(topology)
         checks = [check for check in every if not check.apart or sabotage.check == check.name]
         with sabotage.rule(topology, victim).in_force():
             red = await _red(topology, checks, _LIMITS)
         own = (sabotage.check, (victim.source.name, victim.target.name))
-        as_it_must_be &= _tell(sabotage.fault, {own}, red)
-    return _tell("no fault any more", set(), await _red(topology, every, _RECOVERY)) and as_it_must_be
+        as_expected &= _tell(sabotage.fault, {own}, red)
+    return _tell("no fault any more", set(), await _red(topology, every, _RECOVERY)) and as_expected
 
 
 async def _red(topology: Topology, checks: Sequence[Check], limits: Limits) -> Red:
@@ -58,7 +57,7 @@ async def _red(topology: Topology, checks: Sequence[Check], limits: Limits) -> R
 
 
 def _tell(fault: str, expected: set[tuple[str, PairNames]], red: Red) -> bool:
-    """Print a step; whether just what was expected turned red."""
+    """Print a step; whether exactly the expected pairs failed."""
     step = {
         "fault": fault,
         "expected": [{"check": check, "from": pair[0], "to": pair[1]} for check, pair in expected],
@@ -74,7 +73,7 @@ def _tell(fault: str, expected: set[tuple[str, PairNames]], red: Red) -> bool:
 def main() -> int:
     names = sys.argv[1:]
     try:
-        wanted = {check.name for check in chosen(names)}
+        wanted = {check.name for check in choose_checks(names)}
         topology = Topology.of(read_snapshot())
     except (UnknownCheck, NotReady, OSError) as error:
         print(error, file=sys.stderr)

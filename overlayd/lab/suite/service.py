@@ -1,10 +1,9 @@
-"""Pods reached by an address that no pod has: what kube-proxy makes of a Service, in its own way.
+"""Checks that pods are reached by a service's address, which nodes translate as kube-proxy does.
 
-Each pod gets a service of its own, an address of a range that is for tests.  On every node that address is
-translated to the pod's.  A packet that comes from outside of the network, or from the very pod that it goes to,
-is marked before, and what is marked leaves with the node's address: else the answer would not come back the same
-way.  All of this is what kube-proxy does, with its mark (--iptables-masquerade-bit 14).  It stands in one table of
-nft's, and goes with it.
+Each pod gets a service of its own: an address of a range for tests, which every node translates to the pod's.  A
+packet from outside of the network, or from the pod that it goes to, is marked before that, and marked packets
+leave with the node's address; else the answer would take another path back.  kube-proxy does the same, with its
+mark (--iptables-masquerade-bit 14).  All of it is in one nftables table, and removed with it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import trio
 from overlayd.core.firewall.policy import KUBE_PROXY_MARK
 from overlayd.host.nft.program import run_nft
 from overlayd.lab.model import LabNode
-from overlayd.lab.suite.connectivity import Contact
+from overlayd.lab.suite.connectivity import Exchange
 from overlayd.lab.suite.echo_protocol import EchoReply
 from overlayd.lab.suite.ports import Port
 from overlayd.lab.suite.probing import CannotShow, Limits, Outcomes
@@ -33,15 +32,15 @@ TABLE = "ip overlayd_lab"
 
 
 @dataclass(frozen=True)
-class ByService:
-    """Asks every pair over each of these protocols, each target by the address of its service."""
+class ExchangeByService:
+    """A check of every pair over each of these protocols, each target by the address of its service."""
 
     port: Port
     over: Sequence[SocketKind]
 
     async def __call__(self, topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
         services = addresses(topology)
-        detours = {
+        by_service = {
             pair: ProbePair(pair.source, replace(pair.target, address=services[pair.target])) for pair in pairs
         }
 
@@ -51,19 +50,21 @@ class ByService:
         async with AsyncExitStack() as stack:
             for node in topology.spec.all_nodes:
                 await stack.enter_async_context(translating(node, topology.spec.network, services))
-            contact = Contact(self.port, self.over, judge=judge)
-            found = await contact(topology, tuple(detours.values()), limits)
-        return {pair: found[detour] for pair, detour in detours.items()}
+            exchange = Exchange(self.port, self.over, judge=judge)
+            found = await exchange(topology, tuple(by_service.values()), limits)
+        return {pair: found[other] for pair, other in by_service.items()}
 
 
 def addresses(topology: Topology) -> Mapping[ProbeEndpoint, IPv4Address]:
-    """Each pod's service."""
+    """Assign a service's address to each pod."""
     return {pod: RANGE[number] for number, pod in enumerate(topology.pods, start=1)}
 
 
 def why_wrong_source(topology: Topology, pair: ProbePair, answer: EchoReply) -> str | None:
-    """A pod that asks another one is seen with its own address; a node, or a pod that asks itself, with one of the
-    node's."""
+    """Tell what is wrong with the source address of a request, if anything.
+
+    It must be a pod's own, if that asks another pod; for a node, or a pod that asks itself, one of the node's.
+    """
     is_pod = pair.source in topology.pods
     if is_pod and pair.source.name != pair.target.name:
         allowed = frozenset({pair.source.address})
@@ -75,7 +76,7 @@ def why_wrong_source(topology: Topology, pair: ProbePair, answer: EchoReply) -> 
 
 
 def script(network: str, services: Mapping[ProbeEndpoint, IPv4Address]) -> str:
-    """The table, for the program nft."""
+    """Write the table, for the program nft."""
     to_pods = ", ".join(f"{service} : {pod.address}" for pod, service in services.items())
     to_themselves = ", ".join(f"{pod.address} . {service}" for pod, service in services.items())
     mark = f"meta mark set meta mark | {KUBE_PROXY_MARK}"

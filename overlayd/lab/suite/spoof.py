@@ -1,7 +1,7 @@
-"""Forged packets: none is delivered, each is counted, and who is honest gets through as ever.
+"""Checks that no forged packet is delivered, that each is counted, and that genuine ones pass.
 
-They leave the source's node by a raw socket, which lets it claim whatever it likes.  The target's node must
-count them: in the kernel's VXLAN the source check does so, by counters of nftables; over udp the datapath.
+They leave the source's node by a raw socket, which can send any source address.  The target's node must count
+them: with VXLAN the source check does so, by counters of nftables; over udp the datapath.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from overlayd.host.nft.driver import open_nft
 from overlayd.lab.model import LabNode
 from overlayd.lab.suite.ask import ask_udp, fresh_nonce
 from overlayd.lab.suite.echo_protocol import EchoRequest
-from overlayd.lab.suite.forged_packets import Forge, ForgedPacket, datagram, encapsulation, wrapped
+from overlayd.lab.suite.forged_packets import Forge, ForgedPacket, datagram, encapsulate, encapsulation
 from overlayd.lab.suite.icmp_errors import why
 from overlayd.lab.suite.ports import Port
 from overlayd.lab.suite.probing import CannotShow, Limits, NoAnswer, Outcomes, ask_each, open_socket
-from overlayd.lab.suite.responder import Book, responding
+from overlayd.lab.suite.responder import RequestLog, responding
 from overlayd.lab.suite.topology import ProbePair, Topology
 
 TIMES = 5
 """Forged packets for each pair."""
 _POLL = 0.02
-"""Seconds between two looks at a counter."""
+"""Seconds between two polls of a counter."""
 
 _SIOCGIFHWADDR = 0x8927
 """linux/sockios.h"""
@@ -42,8 +42,10 @@ _IFREQ = struct.Struct("16sH6s16x")
 
 @dataclass(frozen=True)
 class SpoofGuard:
-    """Who keeps forged packets from a node: `drops` asks how many it has dropped, by reason; `mac` is that of the
-    node's VTEP, b"" where it has none."""
+    """The source check of a node: `drops` reads how many packets it has dropped, by reason.
+
+    `mac` is that of the node's VTEP, b"" where it has none.
+    """
 
     drops: Callable[[], Awaitable[Mapping[str, int]]]
     mac: bytes = b""
@@ -51,51 +53,51 @@ class SpoofGuard:
 
 @dataclass(frozen=True)
 class Spoof:
-    """`forge` makes the lie; what is honest goes to the same port."""
+    """A check with packets of `forge`; genuine ones go to the same port."""
 
     port: Port
     forge: Forge
 
     async def __call__(self, topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
-        """One pair after the other at each target: a counter says what was dropped, and not from whom."""
+        """Probe one pair after the other at each target: a counter does not tell the sender."""
         homes = {node.node: node for node in topology.nodes}
         groups = {target: [pair for pair in pairs if pair.target == target] for _, target in pairs}
         listeners = [*groups, *(homes[target.node] for target in groups)]
         outcomes: Outcomes = {}
         async with AsyncExitStack() as stack:
             guards = {target: await stack.enter_async_context(guard_of(target.node)) for target in groups}
-            book = await stack.enter_async_context(responding(listeners, socket.SOCK_DGRAM, self.port))
+            log = await stack.enter_async_context(responding(listeners, socket.SOCK_DGRAM, self.port))
 
             async def probe(pair: ProbePair) -> str | None:
-                wrong = await self._lie(topology, pair, guards[pair.target], book, limits)
+                wrong = await self._send_forged(topology, pair, guards[pair.target], log, limits)
                 if wrong is None:
-                    await ask_udp(pair, self.port, EchoRequest(fresh_nonce()), book, limits)
+                    await ask_udp(pair, self.port, EchoRequest(fresh_nonce()), log, limits)
                 return wrong
 
-            async def besiege(group: list[ProbePair]) -> None:
+            async def probe_targets(group: list[ProbePair]) -> None:
                 outcomes.update(await ask_each(group, probe, at_once=1))
 
             async with trio.open_nursery() as nursery:
                 for group in groups.values():
-                    nursery.start_soon(besiege, group)
+                    nursery.start_soon(probe_targets, group)
         return {pair: outcomes[pair] for pair in pairs}
 
-    async def _lie(
-        self, topology: Topology, pair: ProbePair, guard: SpoofGuard, book: Book, limits: Limits
+    async def _send_forged(
+        self, topology: Topology, pair: ProbePair, guard: SpoofGuard, log: RequestLog, limits: Limits
     ) -> str | None:
         forgery, needs, node = self.forge(topology, pair), encapsulation(topology.spec), pair.target.node
         nonces = [fresh_nonce() for _ in range(TIMES)]
         before = (await guard.drops()).get(forgery.counter, 0)
         for nonce in nonces:
             inner = datagram(forgery.source, forgery.destination, self.port, EchoRequest(nonce).encode())
-            _send(pair, wrapped(forgery, node, needs, guard.mac, inner))
+            _send(pair, encapsulate(forgery, node, needs, guard.mac, inner))
         dropped = 0
         with trio.move_on_after(limits.answer):
-            while dropped < TIMES and not book.arrived.keys() & nonces:
+            while dropped < TIMES and not log.arrived.keys() & nonces:
                 await trio.sleep(_POLL)
                 dropped = (await guard.drops()).get(forgery.counter, 0) - before
-        for nonce in book.arrived.keys() & nonces:
-            return f"{book.arrived[nonce]} got what {_claim(forgery)}"
+        for nonce in log.arrived.keys() & nonces:
+            return f"{log.arrived[nonce]} got what {_claim(forgery)}"
         if dropped < TIMES:
             return f"{node.name} counted {dropped} of {TIMES} as {forgery.counter} that {_claim(forgery)}"
         return None
@@ -106,7 +108,7 @@ def _claim(forgery: ForgedPacket) -> str:
 
 
 def _send(pair: ProbePair, packet: bytes) -> None:
-    """Raises NoAnswer."""
+    """Send a packet as it is, IP header included.  Raises NoAnswer."""
     with open_socket(pair.source, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:  # raw(7): the header is ours
         try:
             sock.sendto(packet, (str(pair.target.node.underlay), 0))
@@ -116,7 +118,7 @@ def _send(pair: ProbePair, packet: bytes) -> None:
 
 @asynccontextmanager
 async def guard_of(node: LabNode) -> AsyncGenerator[SpoofGuard, None]:
-    """Raises CannotShow where nobody checks sources, or tells what was dropped."""
+    """Find the source check of a node.  Raises CannotShow where there is none, or it can't be read."""
     try:
         status = (await query_status(node.run_dir)).status
     except StatusUnavailableError as error:
@@ -135,23 +137,23 @@ async def guard_of(node: LabNode) -> AsyncGenerator[SpoofGuard, None]:
 
 
 def why_unchecked(status: Status) -> str:
-    """Why nothing keeps forged VXLAN packets from a node, "" where its kernel does."""
+    """Explain why a node does not check the sources of VXLAN packets; "" if it does."""
     if status.firewall is None or status.device is None:
-        return "its daemon has not got so far"
+        return "its daemon has not set up its device yet"
     return "" if status.firewall.source_check else status.firewall.reason
 
 
 async def _ask_datapath(node: LabNode) -> Mapping[str, int]:
-    """Raises NoAnswer."""
+    """Read the drops of a node's datapath.  Raises NoAnswer."""
     try:
         status: Status = (await query_status(node.run_dir)).status
     except StatusUnavailableError as error:
-        raise NoAnswer(f"{node.name} does not say any more what it drops: {error}") from error
+        raise NoAnswer(f"{node.name} no longer says what it drops: {error}") from error
     return status.datapath.drops if status.datapath is not None else {}
 
 
 def read_mac(node: LabNode, device: str) -> bytes:
-    """The MAC of a node's Ethernet device.  Raises OSError where there is none."""
+    """Read the MAC of a node's Ethernet device.  Raises OSError where there is none."""
 
     def call() -> bytes:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

@@ -1,4 +1,4 @@
-"""Where the checks play: the ends of a lab, each with its namespace and its address."""
+"""The topology that the checks probe: the endpoints of a lab, each with its namespace and its address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from overlayd.lab.model import LabNode, LabSpec
 from overlayd.lab.snapshot import LabSnapshot
 
 OUTSIDE = "outside"
-"""Who stands outside of the overlay: the lab's root namespace, with etcd's address on the underlay."""
+"""The endpoint outside of the overlay: the lab's root namespace, with etcd's address on the underlay."""
 
 
 class NotReady(Exception):
@@ -20,9 +20,11 @@ class NotReady(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ProbeEndpoint:
-    """One end of a pair: a pod at its address, or a node at its own address in the overlay, which is the first
-    one of its subnet and belongs to its bridge, or OUTSIDE, as it is seen from a node.  `mtu` is what the overlay
-    carries from its node, in bytes."""
+    """One end of a pair: a pod, a node, or OUTSIDE as a node reaches it.
+
+    A node's address is its own in the overlay: the first one of its subnet, which is the bridge's.  `mtu` is what
+    the overlay carries from its node, in bytes.
+    """
 
     name: str
     node: LabNode
@@ -36,7 +38,7 @@ class ProbeEndpoint:
 
 
 class ProbePair(NamedTuple):
-    """Who asks whom."""
+    """A client and its target."""
 
     source: ProbeEndpoint
     target: ProbeEndpoint
@@ -53,16 +55,16 @@ class Topology:
     pods: tuple[ProbeEndpoint, ...]
 
     @classmethod
-    def of(cls, facts: LabSnapshot) -> Topology:
-        """Raises NotReady, naming what has no subnet or no address yet."""
-        spec = facts.spec
-        missing = [node.name for node in facts.nodes if node.subnet is None or node.mtu is None]
-        missing += [pod.name for pod in facts.pods if pod.address is None]
+    def of(cls, snapshot: LabSnapshot) -> Topology:
+        """Derive the topology of a lab.  Raises NotReady, which names what has no subnet or no address yet."""
+        spec = snapshot.spec
+        missing = [node.name for node in snapshot.nodes if node.subnet is None or node.mtu is None]
+        missing += [pod.name for pod in snapshot.pods if pod.address is None]
         if missing:
             raise NotReady(f"no overlay to check yet: {', '.join(missing)} still without an address in it")
-        subnets = {node: IPv4Network(facts.node(node.name).subnet or "") for node in spec.all_nodes}
-        mtus = {node: facts.node(node.name).mtu or 0 for node in spec.all_nodes}
-        addresses = {pod.name: IPv4Address(pod.address or "") for pod in facts.pods}
+        subnets = {node: IPv4Network(snapshot.node(node.name).subnet or "") for node in spec.all_nodes}
+        mtus = {node: snapshot.node(node.name).mtu or 0 for node in spec.all_nodes}
+        addresses = {pod.name: IPv4Address(pod.address or "") for pod in snapshot.pods}
         return cls(
             spec,
             subnets,
@@ -71,16 +73,16 @@ class Topology:
         )
 
     def outside(self, pod: ProbeEndpoint) -> ProbeEndpoint:
-        """What this pod can reach by way of its node, and not by the overlay."""
+        """Return the endpoint that this pod reaches through its node and not by the overlay."""
         return ProbeEndpoint(OUTSIDE, pod.node, self.spec.all_etcd_members[0].address, pod.mtu)
 
     def router_addresses(self, node: LabNode) -> frozenset[IPv4Address]:
-        """Every address that a node may answer from as a router: underlay, tunnel device, bridge."""
+        """List every address that a node may answer from as a router: underlay, tunnel device, bridge."""
         subnet = self.subnets[node]
         return frozenset({node.underlay, subnet[0], subnet[1]})
 
 
 def every_pair(sources: Iterable[ProbeEndpoint], targets: Iterable[ProbeEndpoint]) -> tuple[ProbePair, ...]:
-    """All ordered pairs of two different ends."""
+    """List all ordered pairs of two different endpoints."""
     targets = tuple(targets)
     return tuple(ProbePair(source, target) for source in sources for target in targets if source != target)

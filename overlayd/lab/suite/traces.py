@@ -1,5 +1,5 @@
-"""What one node says of another: the routes, neighbours and FDB entries of its kernel that name it, and the
-entries of its userspace datapath, which only the daemon itself can tell."""
+"""The entries of a node that name another: routes, neighbours and FDB entries of its kernel, and those of its
+userspace datapath, which only its daemon knows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from overlayd.host.netlink.entries import (
 from overlayd.lab.model import LabNode
 
 ANY_LINK = 0
-"""An interface index that filters nothing."""
+"""The interface index that stands for all links."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Tables:
 
 
 async def read_tables(node: LabNode) -> Tables:
-    """Raises OSError where the namespace cannot be entered or its kernel will not tell."""
+    """Read the tables of a node.  Raises OSError where its namespace can't be entered or its kernel read."""
     async with open_netlink(node.name) as netlink:
         routes = await netlink.dump(wire.RTM_GETROUTE, pack_routes_query(Family.IPV4))
         neighbours = await netlink.dump(wire.RTM_GETNEIGH, pack_neighbours_query(Family.IPV4, ANY_LINK))
@@ -53,7 +53,7 @@ async def read_tables(node: LabNode) -> Tables:
 
 
 async def _read_datapath(node: LabNode) -> tuple[PeerStatus, ...]:
-    """Without a daemon there is no datapath."""
+    """Read the peers of a node's datapath; none without a daemon, as there is no datapath then."""
     try:
         status = (await query_status(node.run_dir)).status
     except StatusUnavailableError:
@@ -62,7 +62,7 @@ async def _read_datapath(node: LabNode) -> tuple[PeerStatus, ...]:
 
 
 def traces(tables: Tables, subnet: IPv4Network, underlay: IPv4Address) -> frozenset[str]:
-    """What names a peer with this subnet and this underlay address, in words such as `ip` and `bridge` use."""
+    """List the entries that name a peer with this subnet or underlay address, worded as by `ip` and `bridge`."""
     fdb = (f"FDB entry {row.mac} dst {row.destination}" for row in tables.fdb if row.destination == underlay)
     encaps = (f"encap {peer.subnet} to {peer.public_ip}" for peer in tables.datapath if peer.subnet == str(subnet))
     return frozenset([*_routes(tables.routes, subnet), *_neighbours(tables.neighbours, subnet), *fdb, *encaps])

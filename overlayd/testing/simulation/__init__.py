@@ -1,1 +1,1 @@
-"""Whole daemons in virtual time: see docs/simulation.md."""
+"""Simulation of whole daemons in virtual time; see docs/simulation.md."""

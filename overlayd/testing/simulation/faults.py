@@ -1,4 +1,4 @@
-"""The faults, carried out: each comes, lasts, and goes away again."""
+"""Injects the faults of a scenario: each begins, lasts, and ends."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from overlayd.testing.store_link import Cut, LinkConditions
 Body = Callable[[SimulatedWorld, Fault, SimulatedHost, random.Random], Awaitable[None]]
 
 
-async def strike(world: SimulatedWorld, fault: Fault) -> None:
-    """Wait for the fault's time, and let it come and go."""
+async def inject(world: SimulatedWorld, fault: Fault) -> None:
+    """Wait for the fault's time, inject it, and return once it is over."""
     await trio.sleep_until(fault.at)
     chance = random.Random(f"fault {fault.salt}")
     await _BODIES[fault.kind](world, fault, world.host(fault.node), chance)
@@ -36,8 +36,11 @@ async def strike(world: SimulatedWorld, fault: Fault) -> None:
 
 
 def config_of(scenario: Scenario, variant: int | None = None) -> bytes:
-    """A network with as many subnets as the episode says; variants differ in network, length, backend and VNI.
-    Left to itself, every fourth episode has the backend udp, the others vxlan."""
+    """Make a network config with as many subnets as the scenario has.
+
+    Variants differ in network, length, backend and VNI; by default every fourth scenario has the backend udp, the
+    others vxlan.
+    """
     if variant is None:
         variant = 3 if scenario.seed % 4 == 3 else 0
     backend: dict[str, object] = {"Type": "vxlan", "VNI": 1 + variant % 2}
@@ -57,7 +60,7 @@ def config_of(scenario: Scenario, variant: int | None = None) -> bytes:
 async def _daemon_kill(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     if not host.is_up:
         return
-    with world.trouble(host.number, "daemon killed"):
+    with world.disturbance(host.number, "daemon killed"):
         host.kill()
         await trio.sleep(fault.lasts)
     if not host.is_up:
@@ -65,10 +68,10 @@ async def _daemon_kill(world: SimulatedWorld, fault: Fault, host: SimulatedHost,
 
 
 async def _stale_start(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    """While a daemon is down, its peers move."""
+    """Kill a daemon, and let its peers move while it is down."""
     if not host.is_up:
         return
-    with world.trouble(host.number, "daemon killed"):
+    with world.disturbance(host.number, "daemon killed"):
         host.kill()
         await trio.sleep(fault.lasts / 2)
         for other in world.hosts:
@@ -82,7 +85,7 @@ async def _stale_start(world: SimulatedWorld, fault: Fault, host: SimulatedHost,
 
 async def _etcd_outage(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     how = chance.choice([Cut.REFUSED, Cut.SILENT])
-    with world.trouble(EVERYONE, f"unreachable ({how.value})"):
+    with world.disturbance(EVERYONE, f"unreachable ({how.value})"):
         for each in world.hosts:
             each.store_link.sever(how)
         await trio.sleep(fault.lasts)
@@ -92,7 +95,7 @@ async def _etcd_outage(world: SimulatedWorld, fault: Fault, host: SimulatedHost,
 
 async def _partition(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     how = chance.choice([Cut.REFUSED, Cut.SILENT])
-    with world.trouble(host.number, f"cut off ({how.value})"):
+    with world.disturbance(host.number, f"cut off ({how.value})"):
         host.store_link.sever(how)
         await trio.sleep(fault.lasts)
         host.store_link.mend()
@@ -103,7 +106,7 @@ async def _lossy(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chanc
     conditions = LinkConditions(
         chance.choice([0.0, 0.1, 0.3]), chance.choice([0.0, 0.3]), chance.choice([0.02, 1.0, 6.0])
     )
-    with world.trouble(EVERYONE if everyone else host.number, f"bad line ({conditions})"):
+    with world.disturbance(EVERYONE if everyone else host.number, f"bad link ({conditions})"):
         lines = [each.store_link for each in world.hosts] if everyone else [host.store_link]
         for line in lines:
             line.conditions = conditions
@@ -117,8 +120,8 @@ async def _lossy(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chanc
 async def _etcd_wiped_watch(
     world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random
 ) -> None:
-    """While a node is cut off, a peer moves, and the history of it is compacted away."""
-    with world.trouble(host.number, "cut off, history compacted meanwhile"):
+    """Cut a node off, let a peer move meanwhile, and compact the history of it away."""
+    with world.disturbance(host.number, "cut off, history compacted meanwhile"):
         host.store_link.sever(Cut.SILENT)
         peer = chance.choice(world.hosts)
         world.disturb(peer.number)
@@ -129,14 +132,17 @@ async def _etcd_wiped_watch(
 
 
 async def _etcd_restore(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    """By the book, with claims frozen for one TTL, or without, which suspends the promise."""
-    backup, by_the_book = world.store.back_up(), chance.random() < 0.5
+    """Restore a backup as docs/operations.md says, with claims frozen for one TTL, or without it.
+
+    Without it the promise about leases is suspended.
+    """
+    backup, by_procedure = world.store.back_up(), chance.random() < 0.5
     await trio.sleep(fault.lasts)
-    with world.trouble(EVERYONE, f"restored from revision {backup.revision}"):
+    with world.disturbance(EVERYONE, f"restored from revision {backup.revision}"):
         for each in world.hosts:
             each.store_link.sever(Cut.REFUSED)
         world.went_back = True
-        if by_the_book:
+        if by_procedure:
             world.store.restore(backup)
             await world.put(FROZEN, b"")
         else:
@@ -145,7 +151,7 @@ async def _etcd_restore(world: SimulatedWorld, fault: Fault, host: SimulatedHost
         await trio.sleep(1)
         for each in world.hosts:
             each.store_link.mend()
-        if by_the_book:
+        if by_procedure:
             await trio.sleep(world.scenario.ttl)
             await world.delete(FROZEN)
 
@@ -154,7 +160,7 @@ async def _garbage_key(world: SimulatedWorld, fault: Fault, host: SimulatedHost,
     name, value = chance.choice(list(_GARBAGE.items()))
     if name in world.store.records:
         return
-    with world.trouble(EVERYONE, f"garbage at {name}"):
+    with world.disturbance(EVERYONE, f"garbage at {name}"):
         await world.put(name, value)
         await trio.sleep(fault.lasts)
         await world.delete(name)
@@ -162,14 +168,14 @@ async def _garbage_key(world: SimulatedWorld, fault: Fault, host: SimulatedHost,
 
 async def _lease_revoked(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     if host.is_up and host.keeper.lease_id:
-        with world.trouble(host.number, "its grant is revoked by hand"):
+        with world.disturbance(host.number, "its grant is revoked by hand"):
             world.break_assumption()
             await world.store.revoke(host.keeper.lease_id)
 
 
 async def _lease_deleted(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     if (lease := world.oracle.lease_of(host)) is not None:
-        with world.trouble(host.number, f"its lease {lease.subnet} is deleted by hand"):
+        with world.disturbance(host.number, f"its lease {lease.subnet} is deleted by hand"):
             world.break_assumption()
             await world.delete(format_subnet_name(lease.subnet))
 
@@ -177,13 +183,13 @@ async def _lease_deleted(world: SimulatedWorld, fault: Fault, host: SimulatedHos
 async def _lease_stolen(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     if (lease := world.oracle.lease_of(host)) is not None:
         name = format_subnet_name(lease.subnet)
-        with world.trouble(host.number, f"its lease {lease.subnet} is overwritten by flannel"):
+        with world.disturbance(host.number, f"its lease {lease.subnet} is overwritten by flannel"):
             world.break_assumption()
             await world.put(name, _foreign())
         await trio.sleep(fault.lasts)
         record = world.store.records.get(name)
         if record is not None and record.value == _foreign():
-            with world.trouble(EVERYONE, "flannel leaves"):
+            with world.disturbance(EVERYONE, "flannel leaves"):
                 world.break_assumption()
                 await world.delete(name)
 
@@ -191,31 +197,31 @@ async def _lease_stolen(world: SimulatedWorld, fault: Fault, host: SimulatedHost
 async def _lease_edited(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     if (lease := world.oracle.lease_of(host)) is not None:
         record = world.store.records[format_subnet_name(lease.subnet)]
-        with world.trouble(host.number, "its lease is edited by hand"):
+        with world.disturbance(host.number, "its lease is edited by hand"):
             world.break_assumption()
             with suppress(StoreRefused):  # its grant may have ended at this instant
                 await world.put(record.name, record.value.replace(b'"10.99.', b'"10.98.'), record.lease_id)
 
 
 async def _suspend(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    await _stand_still(world, fault, host, timers_late=True)
+    await _stop_for(world, fault, host, timers_late=True)
 
 
 async def _stop(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    await _stand_still(world, fault, host, timers_late=False)
+    await _stop_for(world, fault, host, timers_late=False)
 
 
-async def _stand_still(world: SimulatedWorld, fault: Fault, host: SimulatedHost, *, timers_late: bool) -> None:
+async def _stop_for(world: SimulatedWorld, fault: Fault, host: SimulatedHost, *, timers_late: bool) -> None:
     if not host.is_running:
         return
-    with world.trouble(host.number, "suspended" if timers_late else "stopped"):
+    with world.disturbance(host.number, "suspended" if timers_late else "stopped"):
         host.stop()
         await trio.sleep(fault.lasts)
         host.wake(timers_late=timers_late)
 
 
 async def _link_flap(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    with world.trouble(host.number, "eth0 down"):
+    with world.disturbance(host.number, "eth0 down"):
         host.kernel.set_link("eth0", up=False)
         host.note_foreign_state()
         await trio.sleep(fault.lasts)
@@ -228,7 +234,7 @@ async def _device_deleted(world: SimulatedWorld, fault: Fault, host: SimulatedHo
         link for name, link in sorted(host.kernel.links.items()) if isinstance(link, Link) and "ovl" in name
     ]
     if devices:
-        with world.trouble(host.number, "device deleted"):
+        with world.disturbance(host.number, "device deleted"):
             host.kernel.delete_link(devices[0].name)
             if chance.random() < 0.5:
                 mac = Mac(b"\x02alien") if devices[0].mac is not None else None
@@ -238,17 +244,17 @@ async def _device_deleted(world: SimulatedWorld, fault: Fault, host: SimulatedHo
 async def _mac_changed(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     for name, link in sorted(host.kernel.links.items()):
         if isinstance(link, Link) and name.startswith("ovl.") and link.mac is not None:
-            with world.trouble(host.number, "MAC changed"):
+            with world.disturbance(host.number, "MAC changed"):
                 host.kernel.set_link(name, mac=Mac(b"\x02alien"))
 
 
 async def _entry_deleted(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    """With a datapath, which dies, all of its entries go."""
+    """Delete one entry; with a datapath go all of its entries."""
     kinds = Route | FdbEntry | Neighbour | Datapath
     items: list[Item] = [item for item in await host.kernel.observe(SCOPE) if isinstance(item, kinds)]
     if items:
         item = chance.choice(items)
-        with world.trouble(host.number, f"deleted: {item}"):
+        with world.disturbance(host.number, f"deleted: {item}"):
             host.kernel.delete(item)
             if isinstance(item, FdbEntry) and chance.random() < 0.5:
                 host.kernel.put(FdbEntry(item.link, item.mac, IPv4Address("10.99.250.250")))
@@ -257,19 +263,19 @@ async def _entry_deleted(world: SimulatedWorld, fault: Fault, host: SimulatedHos
 async def _address_changed(
     world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random
 ) -> None:
-    with world.trouble(host.number, "underlay address changed"):
+    with world.disturbance(host.number, "underlay address changed"):
         host.move()
 
 
 async def _config_changed(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    with world.trouble(EVERYONE, "config changed"):
+    with world.disturbance(EVERYONE, "config changed"):
         await world.put(CONFIG, config_of(world.scenario, chance.randint(0, 11)))
 
 
 async def _config_broken(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     before = world.store.records[CONFIG].value
     broken = b'{"Network":"10.244.0.0/30"}'
-    with world.trouble(EVERYONE, "config broken"):
+    with world.disturbance(EVERYONE, "config broken"):
         await world.put(CONFIG, broken)
         await trio.sleep(fault.lasts)
         if world.store.records[CONFIG].value == broken:
@@ -277,7 +283,7 @@ async def _config_broken(world: SimulatedWorld, fault: Fault, host: SimulatedHos
 
 
 async def _one_bad_entry(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    """The kernel refuses all about one peer: and that may take a minute more to be tried again."""
+    """Let the kernel refuse all entries of one peer; a retry may come a minute later."""
     peer = chance.choice(world.hosts)
     until = trio.current_time() + fault.lasts
 
@@ -291,7 +297,7 @@ async def _one_bad_entry(world: SimulatedWorld, fault: Fault, host: SimulatedHos
                 same = False
         return same and trio.current_time() < until
 
-    with world.trouble(host.number, f"kernel refuses {peer.name}"):
+    with world.disturbance(host.number, f"kernel refuses {peer.name}"):
         host.kernel.fail_next(is_refused, times=100)
         peer.move()
         world.disturb(peer.number)
@@ -301,7 +307,7 @@ async def _one_bad_entry(world: SimulatedWorld, fault: Fault, host: SimulatedHos
 async def _disk_full(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
     if host.subnet_file.is_dir():
         return
-    with world.trouble(host.number, "subnet.env can't be written"):
+    with world.disturbance(host.number, "subnet.env can't be written"):
         host.subnet_file.unlink(missing_ok=True)
         host.subnet_file.mkdir(exist_ok=True)
         await trio.sleep(fault.lasts)
@@ -309,18 +315,18 @@ async def _disk_full(world: SimulatedWorld, fault: Fault, host: SimulatedHost, c
 
 
 async def _frozen_claims(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    with world.trouble(EVERYONE, "claims are frozen"):
+    with world.disturbance(EVERYONE, "claims are frozen"):
         await world.put(FROZEN, b"")
         await trio.sleep(fault.lasts)
         await world.delete(FROZEN)
 
 
 async def _reservation(world: SimulatedWorld, fault: Fault, host: SimulatedHost, chance: random.Random) -> None:
-    """An operator reserves a free subnet for a node that has been down for long enough to have none."""
+    """Reserve a free subnet for a node that has been down for so long that it has none."""
     oracle = world.oracle
     if not host.is_up or oracle.network is None:
         return
-    with world.trouble(host.number, "daemon killed, a subnet reserved for it"):
+    with world.disturbance(host.number, "daemon killed, a subnet reserved for it"):
         host.kill()
         await trio.sleep(fault.lasts + world.scenario.ttl)
         oracle = world.oracle
@@ -383,7 +389,7 @@ _BODIES: dict[str, Body] = {
 }
 
 
-async def _release_what_no_longer_fits(world: SimulatedWorld) -> None:
+async def _release_reservations_outside_the_config(world: SimulatedWorld) -> None:
     oracle = world.oracle
     assert oracle.network is not None
     config, _ = oracle.network
@@ -393,13 +399,13 @@ async def _release_what_no_longer_fits(world: SimulatedWorld) -> None:
 
 
 async def clean_up(world: SimulatedWorld) -> None:
-    """Let the operators put right what they, or a restore, left: all is well from now on but for the daemons."""
+    """Undo as an operator what faults left in the store: from now on only the daemons have to recover."""
     for record in list(world.store.records.values()):
         if record.value == _foreign() or record.name in _GARBAGE or record.name == FROZEN:
             await world.delete(record.name)
     if world.oracle.network is None:
         await world.put(CONFIG, config_of(world.scenario))
-    await _release_what_no_longer_fits(world)
+    await _release_reservations_outside_the_config(world)
     for host in world.hosts:
         host.store_link.mend()
         host.store_link.conditions = LinkConditions()

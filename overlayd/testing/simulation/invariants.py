@@ -1,8 +1,8 @@
-"""What must hold in a simulated world, at every step; the first breach ends the episode.
+"""The invariants of a simulated world; the first breach ends the scenario.
 
-The promise about leases is checked after each step of a daemon that changed what it believes, and after each
-write to the store; what is not overlayd's, after each change of a kernel.  What takes its time (a peer's change
-has to get around) is looked at every so many seconds, and has a bound of its own.
+That no subnet is held twice is checked after each step of a daemon that changed its belief, and after each write
+to the store; that foreign state is untouched, after each change of a kernel.  What takes time, as a peer's change
+has to reach all nodes, is checked periodically, with a bound of its own.
 """
 
 from __future__ import annotations
@@ -25,35 +25,34 @@ from overlayd.testing.simulation.host import SCOPE, SimulatedHost, foreign_state
 from overlayd.testing.simulation.world import SimulatedWorld
 
 QUIET = 45.0
-"""Seconds after the last thing that happened to it within which a host has caught up: two retries at their
-longest (15 s), or a look at the kernel that no hint asked for (30 s), and then some."""
+"""Seconds after the last event within which a host has converged: two retries at their longest (15 s), or a
+resync (30 s), and some more."""
 CUT_NOTICED = 25.0
-"""Seconds without the store after which nobody calls himself healthy: a watch is believed dead after 7."""
+"""Seconds without the store after which no node reports itself healthy: a watch is taken for dead after 7."""
 WINDOW = 10.0
 """Seconds over which requests and passes are counted."""
 REQUESTS = 80
 """Of one daemon to the store in one window: a cluster in which everybody claims at once needs some."""
 PASSES = 150
-"""Looks of one daemon at its kernel in one window."""
+"""Listings of its kernel by one daemon in one window."""
 STEPS = 50_000
-"""Steps of tasks at one instant: more means that something runs in circles."""
+"""Steps of tasks at one instant: more means a busy loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """`promise` names what was broken; `text` says how."""
+    """`invariant` is the one that was broken; `text` says how."""
 
-    promise: str
+    invariant: str
     at: float
     text: str
 
     def __str__(self) -> str:
-        return f"{self.promise} broken at {self.at:.3f} s: {self.text}"
+        return f"{self.invariant} broken at {self.at:.3f} s: {self.text}"
 
 
 class Invariants(trio.abc.Instrument):
-    """Watches the world; `breach` is the first thing that went wrong, and `over` is cancelled then.  `look` in
-    seconds."""
+    """Watches a world; the first `breach` cancels `over`.  `look` is the period of checks, in seconds."""
 
     def __init__(self, look: float = 1.0) -> None:
         self.breach: Breach | None = None
@@ -63,12 +62,12 @@ class Invariants(trio.abc.Instrument):
         self._keepers: dict[int, KeeperState | None] = {}
         self._requests: defaultdict[int, deque[float]] = defaultdict(deque)
         self._passes: defaultdict[int, deque[float]] = defaultdict(deque)
-        self._astray: dict[tuple[int, IPNetwork], float] = {}
-        self._well: dict[int, object] = {}
+        self._misrouted: dict[tuple[int, IPNetwork], float] = {}
+        self._compared: dict[int, object] = {}
         self._steps = 0
         self._instant = 0.0
 
-    def watch_over(self, world: SimulatedWorld) -> None:
+    def watch(self, world: SimulatedWorld) -> None:
         self._world = world
         world.written = self.no_subnet_is_held_twice
         for host in world.hosts:
@@ -76,9 +75,9 @@ class Invariants(trio.abc.Instrument):
             host.looked = self._count(self._passes, PASSES, "looks at its host")
             host.applied = self.foreign_state_is_untouched
 
-    def _break(self, promise: str, text: str) -> None:
+    def _break(self, invariant: str, text: str) -> None:
         if self.breach is None:
-            self.breach = Breach(promise, trio.current_time(), text)
+            self.breach = Breach(invariant, trio.current_time(), text)
             self.over.cancel()
 
     # --- at every step
@@ -116,7 +115,7 @@ class Invariants(trio.abc.Instrument):
                 self.no_subnet_is_held_twice()
 
     def no_subnet_is_held_twice(self) -> None:
-        """Of those who believe that they hold their subnet, no two overlap: while the assumptions hold."""
+        """Check that no two hosts believe that they hold overlapping subnets, while the assumptions hold."""
         world = self._world
         assert world is not None
         if trio.current_time() < world.by_hand_until:
@@ -125,21 +124,25 @@ class Invariants(trio.abc.Instrument):
             self._break("held-once", overlap)
 
     def status_is_never_too_good(self, host: SimulatedHost) -> None:
-        """Nobody is healthy who doesn't hold a subnet, or whose news of the kernel or the store are old."""
+        """Check that a healthy host holds its subnet, and that its view of kernel and store is not stale."""
         assert self._world is not None
         answer = host.answer()
         if answer.verdict is not Verdict.HEALTHY:
             return
         if host.belief is not Belief.HELD:
-            self._break("status-honest", f"{host.name} says healthy and does not believe that it holds a subnet")
+            self._break(
+                "status-honest", f"{host.name} reports healthy and does not believe that it holds a subnet"
+            )
         if answer.now - answer.status.at > STALE_AFTER * answer.status.resync:
             self._break(
-                "status-honest", f"{host.name} says healthy by what it saw {answer.now - answer.status.at} s ago"
+                "status-honest",
+                f"{host.name} reports healthy by what it saw {answer.now - answer.status.at} s ago",
             )
         cut_for = self._world.cut_for(host)
         if cut_for > CUT_NOTICED:
             self._break(
-                "status-honest", f"{host.name} says healthy, {cut_for:.0f} s after it was cut off from the store"
+                "status-honest",
+                f"{host.name} reports healthy, {cut_for:.0f} s after it was cut off from the store",
             )
 
     def foreign_state_is_untouched(self, host: SimulatedHost) -> None:
@@ -162,7 +165,7 @@ class Invariants(trio.abc.Instrument):
     # --- every few seconds
 
     async def look(self) -> None:
-        """For ever."""
+        """Check the periodic invariants for ever."""
         while True:
             await trio.sleep(self._look)
             await self.look_once()
@@ -177,34 +180,34 @@ class Invariants(trio.abc.Instrument):
             if host.is_running:
                 self.status_is_never_too_good(host)
             self.foreign_state_is_untouched(host)
-            self.no_route_goes_astray(host)
+            self.no_route_is_stale(host)
             self.published_is_programmed(host)
-        has_held = [host for host in world.hosts if self._is_settled(host)]
-        for host in has_held:
-            await self.kernel_is_as_wished(host)
-        self.peers_agree(has_held)
+        settled = [host for host in world.hosts if self._is_settled(host)]
+        for host in settled:
+            await self.kernel_is_as_desired(host)
+        self.peers_agree(settled)
 
     def _is_settled(self, host: SimulatedHost) -> bool:
         world = self._world
         assert world is not None
         now = trio.current_time()
         quiet = world.quiet_for(host) > QUIET and now - world.changed_at > QUIET
-        # a backup may have brought back the freeze of its time, and nobody thaws it before the end
+        # a backup may have brought back a freeze of claims, which only clean_up ends
         return quiet and world.oracle.network is not None and not world.oracle.book.is_frozen
 
-    async def kernel_is_as_wished(self, host: SimulatedHost) -> None:
-        """The kernel of a settled node holds what follows from the store, and nothing else of ours."""
+    async def kernel_is_as_desired(self, host: SimulatedHost) -> None:
+        """Check that a settled host's kernel holds what follows from the store, and nothing else of ours."""
         world = self._world
         assert world is not None
         state = (world.changed_at, world.quiet_since(host), len(host.kernel.applied))
-        if self._well.get(host.number) == state:
+        if self._compared.get(host.number) == state:
             return
-        actual, desired = await host.kernel.observe(SCOPE), world.oracle.wish_for(host)
+        actual, desired = await host.kernel.observe(SCOPE), world.oracle.desired_for(host)
         if actual != desired:
             missing = "; ".join(map(str, KernelState(desired.items - actual.items)))
-            needless = "; ".join(map(str, KernelState(actual.items - desired.items)))
-            self._break("kernel-as-wished", f"on {host.name} there is missing: {missing}, needless: {needless}")
-        self._well[host.number] = state
+            surplus = "; ".join(map(str, KernelState(actual.items - desired.items)))
+            self._break("kernel-as-desired", f"{host.name} lacks: {missing}; it has beyond that: {surplus}")
+        self._compared[host.number] = state
 
     def published_is_programmed(self, host: SimulatedHost) -> None:
         """Check that the subnet in subnet.env has its address in the kernel of a host that nothing has
@@ -219,8 +222,8 @@ class Invariants(trio.abc.Instrument):
         if not wanted <= present:
             self._break("published-programmed", f"{host.name} publishes {subnet}, its kernel has {present}")
 
-    def no_route_goes_astray(self, host: SimulatedHost) -> None:
-        """No route leads for long to anyone but him who has the subnet by the store's record."""
+    def no_route_is_stale(self, host: SimulatedHost) -> None:
+        """Check that no route leads for long to another node than the one that the store records."""
         world = self._world
         assert world is not None
         now = trio.current_time()
@@ -229,18 +232,18 @@ class Invariants(trio.abc.Instrument):
             key = (host.number, destination)
             right = holders.get(destination)
             if right is None or right == public_ip:
-                self._astray.pop(key, None)
+                self._misrouted.pop(key, None)
                 continue
-            since = self._astray.setdefault(key, now)
+            since = self._misrouted.setdefault(key, now)
             if min(now - since, world.quiet_for(host)) > QUIET:
                 self._break(
                     "no-route-astray", f"{host.name} sends {destination} to {public_ip}, its holder is {right}"
                 )
 
-    def peers_agree(self, has_held: list[SimulatedHost]) -> None:
-        """Who has seen the same revision serves the same peers."""
+    def peers_agree(self, settled: list[SimulatedHost]) -> None:
+        """Check that hosts which have seen the same revision serve the same peers."""
         views: dict[int, tuple[SimulatedHost, frozenset[tuple[str, str]]]] = {}
-        for host in has_held:
+        for host in settled:
             answer = host.answer()
             if not answer.status.in_sync:
                 continue
@@ -255,13 +258,13 @@ class Invariants(trio.abc.Instrument):
 
     # --- at the end
 
-    def all_are_well(self) -> None:
-        """With all faults gone, everyone has a subnet and is healthy, or says clearly that there is none left."""
-        if unwell := self.find_unwell():
-            self._break("all-well", unwell)
+    def all_are_healthy(self) -> None:
+        """Check that without faults every host is healthy, or reports that no subnet is left."""
+        if unhealthy := self.find_unhealthy():
+            self._break("all-well", unhealthy)
 
-    def find_unwell(self) -> str:
-        """Who is not well, and what ails him; "" if everyone is."""
+    def find_unhealthy(self) -> str:
+        """Describe the first host that is not healthy, and why; "" if there is none."""
         world = self._world
         assert world is not None
         for host in world.hosts:
@@ -272,9 +275,9 @@ class Invariants(trio.abc.Instrument):
             if world.went_back:
                 codes.discard("store-went-back")  # as long as revisions are lower than they were
             peers = answer.status.peers
-            is_well = answer.status.belief == "held" and not codes and answer.status.peers_in_sync == len(peers)
+            is_healthy = answer.status.belief == "held" and not codes and answer.status.peers_in_sync == len(peers)
             is_exhausted = keeper.waits_for is Waiting.SUBNET and codes <= {"out-of-subnets", "lease-lost"}
-            if not (answer.verdict is Verdict.HEALTHY or is_well or (is_exhausted and world.is_exhausted)):
+            if not (answer.verdict is Verdict.HEALTHY or is_healthy or (is_exhausted and world.is_exhausted)):
                 problems = "; ".join(problem.text for problem in answer.status.problems)
                 return f"{host.name} is {answer.verdict.name}: {answer.reason}: {problems}"
         return ""
@@ -300,7 +303,7 @@ def _held(keeper: KeeperState | None, now: float) -> object:
 
 
 def _routes(host: SimulatedHost) -> list[tuple[IPNetwork, IPAddress]]:
-    """Where our routes and our datapath's entries lead in the end: destination and underlay address."""
+    """List where our routes and our datapath's entries lead: destination and underlay address."""
     kernel = host.kernel
     found = [(encap.prefix, encap.destination) for encap in kernel.find(Encap)]
     for destination, [first, *_] in kernel.routes.items():

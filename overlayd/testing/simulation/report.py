@@ -1,4 +1,4 @@
-"""What is told of an episode that broke a promise: how little is needed for it, and what happened, drawn."""
+"""Explains a scenario that broke an invariant: the smallest one that does, and its last steps, drawn."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from overlayd.testing.trace import TraceEntry, TraceKind
 
 
 def explain(outcome: ScenarioOutcome, look: float = LOOK) -> str:
-    """Shrink the failing episode, and draw the last of what happened in it."""
+    """Shrink the failing scenario, and draw its last steps."""
     assert outcome.breach is not None
-    promise = outcome.breach.promise
+    invariant = outcome.breach.invariant
 
     def fails(scenario: Scenario) -> bool:
         breach = run_scenario(scenario, look).breach
-        return breach is not None and breach.promise == promise
+        return breach is not None and breach.invariant == invariant
 
     smallest = run_scenario(shrink(outcome.scenario, fails), look)
     columns = [f"n{number}" for number in range(1, smallest.scenario.nodes + 1)] + ["store"]
-    told = [entry for entry in smallest.trace.entries if not _is_routine(entry)]
+    shown = [entry for entry in smallest.trace.entries if not _is_routine(entry)]
     return (
-        f"{smallest.breach}\n{smallest.scenario}\nkeepalives that arrived are left out:\n\n{draw(told, columns)}"
+        f"{smallest.breach}\n{smallest.scenario}\nkeepalives that arrived are left out:\n\n{draw(shown, columns)}"
     )
 
 

@@ -1,7 +1,7 @@
-"""An episode as a value: how many nodes, which network, and the faults that come upon them, all drawn from a seed.
+"""A scenario as a value: how many nodes, which network, and the faults, all drawn from a seed.
 
-Faults are independent of one another: leaving one out changes nothing about the others, so that a failing
-episode can be shrunk.
+Faults are independent of one another: leaving one out changes nothing about the others, so a failing scenario can
+be shrunk.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-CALM = 40.0
-"""Seconds at the start before the first fault, by which a cluster must be up."""
+QUIET_START = 40.0
+"""Seconds before the first fault, within which a cluster must be up."""
 KINDS = {
     "daemon-kill": 3,
     "etcd-outage": 3,
@@ -38,15 +38,19 @@ KINDS = {
     "frozen-claims": 1,
     "reservation": 1,
 }
-"""Every fault by its name in docs/checks.md where it has one, and how often it is drawn, in proportion."""
+"""Every fault by its name in docs/checks.md, where it has one, with its relative frequency."""
 BY_HAND = frozenset({"lease-revoked", "lease-deleted", "lease-stolen", "lease-edited"})
-"""These break an assumption of the promise (docs/leases.md): it is suspended for one TTL.  So does an
-etcd-restore, unless it is done by the book (docs/operations.md), for which its salt decides."""
+"""These break an assumption of the promise about leases (docs/leases.md), which is suspended for one TTL.
+
+So does an etcd-restore, unless it follows docs/operations.md, which its salt decides."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """From `at`, for `lasts` seconds, upon `node` (its number) if it is one node's; `salt` decides the rest."""
+    """A fault from `at`, for `lasts` seconds, on the node of this number if it is one node's.
+
+    `salt` decides everything else about it.
+    """
 
     kind: str
     at: float
@@ -60,7 +64,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`ttl` in seconds.  `subnets` is how many the network has; None for more than enough."""
+    """A scenario.  `ttl` in seconds; `subnets` is how many the network has, None for more than enough."""
 
     seed: int
     nodes: int
@@ -70,22 +74,22 @@ class Scenario:
 
     @property
     def faults_end(self) -> float:
-        return max((fault.at + fault.lasts for fault in self.faults), default=CALM)
+        return max((fault.at + fault.lasts for fault in self.faults), default=QUIET_START)
 
     def __str__(self) -> str:
-        room = "" if self.subnets is None else f", {self.subnets} subnets"
+        limit = "" if self.subnets is None else f", {self.subnets} subnets"
         faults = "".join(f"\n  {fault}" for fault in self.faults)
-        return f"seed {self.seed}: {self.nodes} nodes, TTL {self.ttl} s{room}{faults}"
+        return f"seed {self.seed}: {self.nodes} nodes, TTL {self.ttl} s{limit}{faults}"
 
 
 def draw_scenario(seed: int) -> Scenario:
-    """The episode of this seed."""
-    chance = random.Random(f"episode {seed}")
+    """Draw the scenario of a seed."""
+    chance = random.Random(f"episode {seed}")  # this text is part of what a recorded seed means
     count = chance.randint(3, 8)
     ttl = chance.choice([30, 30, 45, 60])
     subnets = count + chance.choice([-1, 0, 1]) if chance.random() < 0.4 else None
     faults = []
-    at = CALM
+    at = QUIET_START
     for _ in range(chance.randint(1, 9)):
         [kind] = chance.choices(list(KINDS), list(KINDS.values()))
         lasts = chance.choice([1.0, 5.0, 20.0, 1.5 * ttl, 3.0 * ttl]) * chance.uniform(0.7, 1.3)

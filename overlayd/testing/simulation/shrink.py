@@ -1,4 +1,4 @@
-"""Makes a failing episode small: fewer faults, and nodes, that still break the same promise."""
+"""Shrinks a failing scenario to fewer faults and nodes that still break the same invariant."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from overlayd.testing.simulation.scenario import Fault, Scenario
 
 
 def shrink(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
-    """The smallest that was found: halves of the faults are left out, then quarters, then single ones.
+    """Leave out halves of the faults, then quarters, then single ones, and nodes; the smallest that still fails.
 
-    `fails` says whether an episode still breaks the promise; it is true of `scenario` itself.
+    `fails` tells whether a scenario still breaks the invariant; it does for `scenario` itself.
     """
     size = max(1, len(scenario.faults) // 2)
     while True:
@@ -22,8 +22,8 @@ def shrink(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
             size //= 2
         else:
             break
-    busy = max((fault.node for fault in scenario.faults), default=1)
-    for nodes in range(busy, scenario.nodes):
+    highest = max((fault.node for fault in scenario.faults), default=1)
+    for nodes in range(highest, scenario.nodes):
         if fails(fewer := replace(scenario, nodes=nodes)):
             return fewer
     return scenario

@@ -1,4 +1,4 @@
-"""The simulated world: one store, the hosts, and what is true of them whatever they believe."""
+"""The simulated world: one store, the hosts, and the oracle that knows what they should believe."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from overlayd.testing.store_link import Cut
 from overlayd.testing.trace import Trace
 
 GRACE = 30.0
-"""Seconds, beyond a TTL, in which everyone has seen what was written by hand."""
+"""Seconds beyond a TTL within which every host has seen what was written by hand."""
 EVERYONE = 0
-"""Instead of a host's number."""
+"""Stands for all hosts, in place of a host's number."""
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """What the store says at one instant, and the network that everyone should know.
+    """The content of the store at one instant, and the network that every host should know.
 
-    `network` is None while the config can't be used: then hosts differ rightly, by what they knew before.
+    `network` is None while the config can't be used: then hosts may differ, by what they knew before.
     """
 
     records: RecordBook
@@ -52,22 +52,25 @@ class Oracle:
         return self.records.book
 
     def lease_of(self, host: SimulatedHost) -> Lease | None:
-        """The lease that this host has come to rest with: a reservation that it had to leave, as the config has
-        no room for it any more, stays in the store beside another lease."""
+        """Find the lease that this host ends with.
+
+        A reservation that it had to leave, since the config has no room for it any more, stays in the store beside
+        another lease.
+        """
         own = [lease for lease in self.book.leases if lease.attributes.node_id == host.node_id]
         return min(own, key=lambda lease: lease.is_reservation, default=None)
 
     @cached_property
     def public_ips(self) -> dict[IPNetwork, IPAddress | None]:
-        """Whom the record of each subnet names."""
+        """The public IP in the record of each subnet."""
         return {
             prefix: lease.attributes.public_ip(Family.IPV4)
             for lease in self.book.leases
             if (prefix := lease.subnet.of(Family.IPV4)) is not None
         }
 
-    def wish_for(self, host: SimulatedHost) -> KernelState:
-        """What the kernel of this host has to hold, if it knows all that is true."""
+    def desired_for(self, host: SimulatedHost) -> KernelState:
+        """State the desired kernel state of this host, if it knows the whole store."""
         assert self.network is not None
         config, backend = self.network
         own = self.lease_of(host)
@@ -81,8 +84,11 @@ KERNEL_LATENCIES = (0.0, 0.005, 0.02)
 
 
 class SimulatedWorld:
-    """`changed_at` is when something was written to the store last, `disturbed_at` when a fault last came upon
-    a host or went away, `by_hand_until` until when the promise is suspended, as an assumption of it was broken."""
+    """Store, hosts and trace of one run.
+
+    `changed_at` is when the store was written last, `disturbed_at` when a fault last began or ended on a host.
+    Until `by_hand_until` the promise about leases is suspended, as one of its assumptions was broken.
+    """
 
     def __init__(self, scenario: Scenario, home: Path, network: trio.Nursery) -> None:
         self.scenario = scenario
@@ -96,8 +102,8 @@ class SimulatedWorld:
         self.went_back = False
         self.ended: list[tuple[SimulatedHost, str]] = []
         """Daemons that ended by themselves, and why."""
-        self._troubles: Counter[int] = Counter()
-        self._truth: Oracle | None = None
+        self._disturbances: Counter[int] = Counter()
+        self._oracle: Oracle | None = None
         self._nursery = network
         self._backends = load_backends()
         chance = random.Random(f"world {scenario.seed}")
@@ -122,20 +128,20 @@ class SimulatedWorld:
 
     def _written(self) -> None:
         self.changed_at = trio.current_time()
-        self._truth = None
+        self._oracle = None
         self.written()
 
     @property
     def oracle(self) -> Oracle:
-        if self._truth is None:
+        if self._oracle is None:
             records = self.store.records
             below = {
                 prefix: tuple(r for n, r in sorted(records.items()) if n.startswith(prefix))
                 for prefix in (SUBNETS, OWN)
             }
             snapshot = Snapshot(self.store.revision, records.get(CONFIG), below[SUBNETS], below[OWN])
-            self._truth = Oracle(absorb_snapshot(RecordBook(), snapshot, 0), self._find_network())
-        return self._truth
+            self._oracle = Oracle(absorb_snapshot(RecordBook(), snapshot, 0), self._find_network())
+        return self._oracle
 
     def _find_network(self) -> tuple[NetworkConfig, Backend] | None:
         record = self.store.records.get(CONFIG)
@@ -164,16 +170,16 @@ class SimulatedWorld:
     # --- what faults do
 
     @contextmanager
-    def trouble(self, number: int, what: str) -> Iterator[None]:
-        """Within, nothing is expected of this host, or of EVERYONE."""
+    def disturbance(self, number: int, what: str) -> Iterator[None]:
+        """Expect nothing of this host, or of EVERYONE, within the block."""
         name = self.host(number).name if number else "store"
         self.trace.begins(name, what)
         self.disturb(number)
-        self._troubles[number] += 1
+        self._disturbances[number] += 1
         try:
             yield
         finally:
-            self._troubles[number] -= 1
+            self._disturbances[number] -= 1
             self.disturb(number)
             self.trace.ends(name, what)
 
@@ -181,14 +187,14 @@ class SimulatedWorld:
         self.disturbed_at[number] = trio.current_time()
 
     def break_assumption(self) -> None:
-        """Somebody wrote by hand what only daemons may: all bets are off until the beliefs of before are over."""
+        """Suspend the promise about leases until all beliefs of now have ended: its assumptions were broken."""
         self.by_hand_until = trio.current_time() + self.scenario.ttl + GRACE
 
     def quiet_for(self, host: SimulatedHost) -> float:
-        """Seconds since anything happened that this host has to follow; 0 while anything is wrong with it."""
+        """Return the seconds since the last event that this host has to follow; 0 while a fault lasts on it."""
         if (
-            self._troubles[EVERYONE]
-            or self._troubles[host.number]
+            self._disturbances[EVERYONE]
+            or self._disturbances[host.number]
             or not (host.is_running and host.store_link.is_sound)
         ):
             return 0.0
@@ -198,7 +204,7 @@ class SimulatedWorld:
         return max(self.disturbed_at[EVERYONE], self.disturbed_at[host.number])
 
     def cut_for(self, host: SimulatedHost) -> float:
-        """Seconds for which a running daemon has had no line to the store."""
+        """Return the seconds for which a running daemon has had no link to the store."""
         if not host.is_running or host.store_link.cut is Cut.NONE:
             return 0.0
         return trio.current_time() - max(self.quiet_since(host), host.store_link.cut_at)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import trio
 
 from overlayd import __version__
-from overlayd.core.changes import LogEvent, changes_of_decision, changes_of_tenure
+from overlayd.core.changes import changes_of_decision, changes_of_tenure
 from overlayd.core.claim import claim_request
 from overlayd.core.decide import NOTHING_YET, Decision, Inputs, decide
-from overlayd.core.leases.claimer import Claimant, Claimer, ClaimRequest
+from overlayd.core.leases.claimer import Claimant, Claimer
 from overlayd.core.leases.source import LeaseStore
 from overlayd.core.leases.tenure import Tenure
 from overlayd.core.network.backend import Backend
@@ -29,6 +29,7 @@ from overlayd.host.identity import Identity
 from overlayd.host.subnet_file import SubnetFile
 from overlayd.node.config_bootstrap import ConfigBootstrap
 from overlayd.node.lease_runner import LeaseRunner
+from overlayd.node.log import log_events
 from overlayd.node.problem_log import ProblemLog
 from overlayd.node.reconciler import RESYNC, Reconciler
 from overlayd.node.settings import HostEdges, Settings
@@ -62,10 +63,9 @@ class Daemon:
         self._guard = SubnetGuard(exit_on_new_subnet=settings.exit_on_new_subnet)
         info = NodeInfo(__version__, settings.node_name, identity.node_id, host.clock(), RESYNC)
         self._board = StatusBoard(info, self._problems, host.clock, host.datapath)
-        claimant = Claimant(
-            identity.node_id, self._node.incarnation, settings.lease_ttl, self._publisher.find_subnet()
-        )
-        claims = store.claims(claimant, self._request, host.clock)
+        published = self._publisher.find_subnet()
+        claimant = Claimant(identity.node_id, self._node.incarnation, settings.lease_ttl, published)
+        claims = store.claims(claimant, lambda: claim_request(self._decision), host.clock)
         self._runner = LeaseRunner(claims, self._stepped, host.clock, chance)
         self._bootstrap = ConfigBootstrap(self._source, settings.first_config) if settings.first_config else None
         self._reconciler = Reconciler(host.driver, self._decide, self._finish, host.clock)
@@ -80,7 +80,7 @@ class Daemon:
                 nursery.start_soon(self._bootstrap.run)
             nursery.start_soon(self._reconciler.run)
 
-    # News of the store to whoever reads the book
+    # News of a part to the parts that read it
 
     def _note_store(self, is_new: bool) -> None:
         self._board.note_store(self._source.book)
@@ -95,22 +95,15 @@ class Daemon:
             self._store_trouble = reason
             self._reconciler.wake_up.ring("store")
 
-    # The decision to the claimer, and the claimer's tenure to whoever reads it
-
-    def _request(self) -> ClaimRequest | None:
-        return claim_request(self._decision)
-
     def _stepped(self, old: Tenure, new: Tenure) -> None:
         was, self._stepped_at = self._stepped_at, self._host.clock()
         events = list(changes_of_tenure(old, new, was, self._stepped_at))
-        _log(events)
+        log_events(events)
         if old != new or events:
             self._board.note_tenure(new)
         if events or not new.decides_as(old):
             self._reconciler.wake_up.ring("lease")
         self._guard.note(new, self._stepped_at)
-
-    # A pass: the latest of every part to a Decision, and its Report to whoever reads it
 
     def _host_changed(self) -> None:
         self._reconciler.wake_up.ring("host")
@@ -130,16 +123,17 @@ class Daemon:
             self._publisher.find_subnet(),
             known.given,
         )
-        before, self._decision = self._decision, decide(inputs, self._decision)
-        _log(changes_of_decision(before, self._decision))
-        if self._decision.underlay is not None:  # before a route goes by it, so that cleanup can find that route
-            self._problems.replace("run-dir", known.note(link=self._decision.underlay.link))
-        self._problems.replace_decided(self._decision.problems)
-        if self._decision.claims_differently(before):
+        before, now = self._decision, decide(inputs, self._decision)
+        self._decision = now
+        log_events(changes_of_decision(before, now))
+        if now.underlay is not None:  # before a route goes by it, so that cleanup can find that route
+            self._problems.replace("run-dir", known.note(link=now.underlay.link))
+        self._problems.replace_decided(now.problems)
+        if now.claims_differently(before):
             self._runner.wake_up.ring()
-        if self._decision.asks_again(before):
+        if now.asks_again(before):
             self._reconciler.wake_up.ring("config")
-        return self._decision
+        return now
 
     async def _finish(self, report: Report) -> None:
         outcome = publication(report, self._runner.tenure)
@@ -154,8 +148,3 @@ class Daemon:
     @property
     def claimer(self) -> Claimer[Any, Any]:
         return self._runner.claimer
-
-
-def _log(events: Iterable[LogEvent]) -> None:
-    for event in events:
-        log.log(logging.WARNING if event.is_warning else logging.INFO, event.text, extra=dict(event.fields))

@@ -13,7 +13,10 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Iterable
 from typing import TextIO
+
+from overlayd.core.changes import LogEvent
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 _PLAIN = re.compile(r"[\w.:/@%+,-]+", re.ASCII)
@@ -44,3 +47,10 @@ def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
     root.handlers[:] = [stderr]
     root.setLevel(level)
     root.propagate = False
+
+
+def log_events(events: Iterable[LogEvent]) -> None:
+    """Write what the core found worth a line."""
+    for event in events:
+        level = logging.WARNING if event.is_warning else logging.INFO
+        logging.getLogger("overlayd.daemon").log(level, event.text, extra=dict(event.fields))

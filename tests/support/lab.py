@@ -16,6 +16,16 @@ from overlayd.lab.lifeline import Progress
 from overlayd.lab.model import LabSpec
 
 OVERLAYD = (sys.executable, "-m", "overlayd")
+FORBIDDEN = 77
+ATTEMPT = f"""
+import sys
+from overlayd.lab.namespaces import Forbidden, unshare_all
+try:
+    unshare_all()
+except (Forbidden, OSError) as error:
+    print(error)
+    sys.exit({FORBIDDEN})
+"""
 
 
 class Labs:
@@ -33,11 +43,11 @@ class Labs:
 
 
 def require_namespaces() -> None:
-    """Skip the test where this user may have no namespaces."""
-    attempt = "from overlayd.lab.namespaces import unshare_world; unshare_world()"
-    done = subprocess.run([sys.executable, "-c", attempt], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"needs namespaces: {done.stderr.splitlines()[-1]}")
+    """Skip the test where this user may have no namespaces; any other failure to make them is an error."""
+    done = subprocess.run([sys.executable, "-c", ATTEMPT], capture_output=True, text=True, check=False)
+    if done.returncode == FORBIDDEN:
+        pytest.skip(f"needs namespaces: {done.stdout.strip()}")
+    assert done.returncode == 0, done.stderr
 
 
 def run_inside(lab: HeldLab, where: str, *command: str) -> subprocess.CompletedProcess[str]:

@@ -44,7 +44,7 @@ from overlayd.core.leases.lease import Attributes, Lease
 from overlayd.core.leases.subnets import find_config_mismatch
 from overlayd.core.leases.tenure import Belief, Tenure
 from overlayd.core.network.addresses import IPAddress, IPNetwork, Mac, Subnet
-from overlayd.core.network.backend import Backend, make_view
+from overlayd.core.network.backend import Backend, HostRequirements, make_view
 from overlayd.core.network.backend_choice import Network, read_network
 from overlayd.core.network.desired import DesiredState, state_desired
 from overlayd.core.network.first_config import FirstConfig
@@ -196,7 +196,7 @@ def decide(inputs: Inputs, before: Decision = NOTHING_YET) -> Decision:
     )
     last = before.target.desired if before.target is not None else None
     desired = state_desired((network.backend, filters), view, last)
-    problems["firewalls"] = _judge_firewalls(inputs, view, desired)
+    problems["firewalls"] = _judge_firewalls(inputs, view, desired, network.backend.requirements())
     suspects = _find_suspects(host, view, desired, before)
     problems["reach"] = name_unreachable(suspects, host.unreachable)
     if tenure.served is not None:
@@ -370,11 +370,12 @@ def _is_fenced_off(inputs: Inputs) -> bool:
     return inputs.settings.strict_fence and inputs.tenure.belief(inputs.now) is Belief.FENCED
 
 
-def _judge_firewalls(inputs: Inputs, view: NetworkView, desired: DesiredState) -> tuple[Problem, ...]:
+def _judge_firewalls(
+    inputs: Inputs, view: NetworkView, desired: DesiredState, requirements: HostRequirements
+) -> tuple[Problem, ...]:
     others = inputs.host.firewalls
-    examples = flows(view, desired, bridged=others.bridged)
-    found = (judge(others, examples, leg.network, inputs.settings.forward_rules) for leg in view.legs)
-    return (*others.problems, *(problem for problems in found for problem in problems))
+    examples = flows(view, desired, requirements, bridged=others.bridged)
+    return (*others.problems, *judge(others, examples, inputs.settings.forward_rules))
 
 
 def _publish(inputs: Inputs, network: Network) -> Publication:

@@ -1,4 +1,4 @@
-"""What other people's firewalls are like on this host, from all that can be asked.
+"""The firewalls of other programs on this host, as far as they can be read.
 
 The whole ruleset of nft may be long, and others may change it all the time; so it is read again only when a
 transaction came since, and not more often than every few seconds.
@@ -8,18 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
-from overlayd.core.firewall.conflicts import ForeignFirewalls, Ruleset
+from overlayd.core.firewall.conflicts import ForeignFirewalls
+from overlayd.core.firewall.foreign_rules import (
+    IPTABLES_TABLE,
+    Ruleset,
+    RulesetError,
+    read_iptables,
+    read_nft,
+)
 from overlayd.core.firewall.iptables import Variant
 from overlayd.host.iptables.driver import IptablesDriver
-from overlayd.host.iptables.ruleset import parse_ruleset as parse_iptables
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.nft.netfilter import Netfilter, open_netfilter
 from overlayd.host.nft.program import run_nft
-from overlayd.host.nft.ruleset import RulesetError, parse_ruleset
 
 LOOK_EVERY = 10.0
 """Seconds between two listings of the ruleset, at least."""
@@ -37,13 +43,26 @@ class ForeignFirewallReader:
         self._iptables = iptables
         self._netfilter = netfilter
         self._netns = netns
+        self._saved: dict[Variant, tuple[str, Ruleset]] = {}
         self._listed: tuple[int, float, Ruleset] | None = None
 
     async def look(self) -> ForeignFirewalls:
         """Raises OSError where the kernel can't be asked."""
         found = await self._iptables.find_in_use()
-        rulesets = (await self._read_nft(), parse_iptables(Variant.LEGACY, found.legacy))
+        iptables = {variant: self._read_iptables(variant, text) for variant, text in found.texts.items()}
+        nft = await self._read_nft()
+        if Variant.NFT in iptables and iptables[Variant.NFT].bases:  # of its extensions nft tells but the names
+            bases = (base for base in nft.bases if base.key[:2] != IPTABLES_TABLE)
+            nft = replace(nft, bases=tuple(bases))
+        rulesets = (nft, *iptables.values())
         return ForeignFirewalls(found.variants, rulesets, in_netns(self._netns, _is_bridged), found.problems)
+
+    def _read_iptables(self, variant: Variant, text: str) -> Ruleset:
+        """Read a listing, unless it is the one that was read before."""
+        saved = self._saved.get(variant)
+        if saved is None or saved[0] != text:
+            saved = self._saved[variant] = (text, read_iptables(variant, text))
+        return saved[1]
 
     async def _read_nft(self) -> Ruleset:
         """Empty where there is no nft to tell: that is said where something is asked of it."""
@@ -62,7 +81,7 @@ class ForeignFirewallReader:
         """What can't be listed can't be judged; the daemon says so itself where it needs nft."""
         try:
             ran = await run_nft(self._netns, "--json", "--terse", "--stateless", "list", "ruleset")
-            return parse_ruleset(ran.out) if ran.out else Ruleset()
+            return read_nft(ran.out) if ran.out else Ruleset()
         except (OSError, RulesetError):
             return Ruleset()
 

@@ -7,9 +7,9 @@ from ipaddress import IPv4Network
 from hypothesis import given
 from hypothesis import strategies as st
 
+from overlayd.core.firewall.foreign_rules import read_iptables
 from overlayd.core.firewall.iptables import ForwardRules, Variant, accept_rule, forward_rules
 from overlayd.host.iptables.listing import parse_listing, write_script
-from overlayd.host.iptables.ruleset import parse_ruleset
 
 variants = st.sampled_from(Variant)
 networks = st.sampled_from([IPv4Network("10.244.0.0/16"), IPv4Network("10.9.0.0/24"), IPv4Network("192.0.2.1")])
@@ -83,7 +83,7 @@ lines = st.lists(
 def test_no_text_is_too_odd_to_be_read(listing: str) -> None:
     found = parse_listing(Variant.NFT, listing).ours
     assert found is None or all("\n" not in rule for rule in found.rules)
-    parse_ruleset(Variant.NFT, listing)
+    read_iptables(Variant.NFT, listing)
     assert write_script(found, None).splitlines()[0] == "*filter"
 
 

@@ -68,8 +68,8 @@ A module that stands here by its own name is a part of its own, apart from its s
 
 PURE = {
     *("__future__", "bisect", "collections", "contextlib", "dataclasses", "enum", "functools", "heapq"),
-    *("ipaddress", "itertools", "json", "math", "operator", "re", "string", "types", "typing", "unicodedata"),
-    *("msgspec", "overlayd"),
+    *("ipaddress", "itertools", "json", "math", "operator", "re", "shlex", "string", "types", "typing"),
+    *("unicodedata", "msgspec", "overlayd"),
 }
 """What the core may import: no clock, no randomness, nothing that touches the machine."""
 

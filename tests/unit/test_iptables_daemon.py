@@ -12,7 +12,8 @@ from typing import Any
 import trio
 import trio.testing
 
-from overlayd.core.firewall.conflicts import BaseChain, ForeignFirewalls, Ruleset
+from overlayd.core.firewall.conflicts import ForeignFirewalls
+from overlayd.core.firewall.foreign_rules import BaseChain, Ruleset
 from overlayd.core.firewall.iptables import ForwardRules, Variant, forward_rules
 from overlayd.core.kernel.driver import Verb
 from overlayd.core.status.health import why_not_ready
@@ -24,7 +25,7 @@ from support.cluster import cluster, codes
 NETWORK = IPv4Network("10.244.0.0/16")
 NFT, LEGACY = (forward_rules(variant, NETWORK) for variant in Variant)
 PLACE = ("inet", "fw", "forward")
-STRICT = Ruleset((BaseChain(PLACE, drops=True),), {PLACE: ()})
+STRICT = Ruleset((BaseChain(PLACE, "forward", drops=True),), {PLACE: ()})
 
 
 @asynccontextmanager
@@ -83,7 +84,7 @@ async def test_switched_off_they_are_swept_and_who_drops_is_named(
     autojump_clock: trio.testing.MockClock, tmp_path: Path
 ) -> None:
     place = ("ip", "filter", "FORWARD")
-    docker = Ruleset((BaseChain(place, drops=True, variant=Variant.NFT),), {place: ()})
+    docker = Ruleset((BaseChain(place, "forward", drops=True, variant=Variant.NFT),), {place: ()})
     others = ForeignFirewalls(frozenset({Variant.NFT}), (docker,))
     async with beside_others(tmp_path, others, forward_rules=False) as (node, nursery):
         node.kernel.put(NFT)
@@ -112,6 +113,19 @@ async def test_who_drops_is_named_as_long_as_there_is_a_peer_to_reach(
         node.probe.firewalls = ForeignFirewalls()
         await trio.sleep(31)
         assert codes(node) == set()
+
+
+async def test_chain_that_drops_the_backends_packets_is_named_at_input_and_output(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    shut = [Ruleset((BaseChain(PLACE, hook, drops=True),), {PLACE: ()}) for hook in ("input", "output")]
+    async with beside_others(tmp_path, ForeignFirewalls(rulesets=tuple(shut))) as (node, nursery):
+        await nursery.start(node.run)
+        await trio.sleep(10)
+        dropped = "the nftables chain inet fw forward drops the overlay's packets (UDP 8472)"
+        inward, outward = sorted(problem.text for problem in node.answer().status.problems)
+        assert inward.startswith(f"{dropped} from 10.")
+        assert outward.startswith(f"{dropped} to 10.")
 
 
 async def test_among_the_nodes_own_pods_it_is_looked_at_where_bridges_are_filtered(

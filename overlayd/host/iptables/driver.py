@@ -9,9 +9,9 @@ is listed every few seconds, and a difference is told as a change.
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
@@ -48,11 +48,11 @@ _EVERYTHING: Keys = frozenset(ForwardRules(variant, ()).key for variant in Varia
 
 @dataclass(frozen=True, slots=True)
 class InUse:
-    """Which variants other programs use, and why some other one could not be looked at.  `legacy` is what
-    iptables-legacy-save has written, "" where there is nothing."""
+    """Which variants other programs use, and why some other one could not be looked at.  `texts` are what
+    iptables-save has written, "" where there is nothing."""
 
     variants: frozenset[Variant] = frozenset()
-    legacy: str = ""
+    texts: Mapping[Variant, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
 
@@ -100,7 +100,7 @@ class IptablesDriver(Driver):
         looks = {variant: await self._look(variant) for variant in Variant}
         return InUse(
             frozenset(variant for variant, look in looks.items() if look.listing.in_use),
-            looks[Variant.LEGACY].text,
+            {variant: look.text for variant, look in looks.items()},
             tuple(look.problem for look in looks.values() if look.problem is not None),
         )
 

@@ -15,10 +15,10 @@ help:
 	@echo "make demo   watch a whole cluster come up, prove itself and go away again"
 	@echo "make test   run all tests, after installing what they need"
 	@echo "make model  search the states that a few keepers can reach, STATES=2000000 of each scenario"
-	@echo "make man    write the manual pages anew, after a change of the command line"
-	@echo "make problems  write the tables of problems in docs/ anew, after a change of their registry"
+	@echo "make man    write the manual pages to build/man, as a wheel has them"
+	@echo "make problems  write the tables of problems in docs/ from their registry"
 	@echo "make fuzz   let libFuzzer loose on the C datapath for FUZZ_SECONDS=60; needs clang"
-	@echo "make lint   ruff and strict mypy"
+	@echo "make lint   ruff, strict mypy, and the rules of prose in CONTRIBUTING.md"
 	@echo "make clean  remove the environment and everything that was built"
 
 demo: $(VENV)/demo.stamp
@@ -43,7 +43,7 @@ model: $(VENV)/test.stamp
 	PYTHONPATH=tests $(BIN)/python -m support.model $(STATES)
 
 man: $(VENV)/test.stamp
-	$(BIN)/python -m overlayd.cli.manual docs/man
+	$(BIN)/python deploy/build_backend.py build/man
 
 problems: $(VENV)/test.stamp
 	$(BIN)/python -m overlayd.cli.problem_tables docs
@@ -65,6 +65,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=tests $(BIN)/python -m support.words
 
 clean:
 	rm -rf $(VENV) build *.egg-info backends/overlayd_backends/udp/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -13,16 +13,41 @@ from importlib import import_module
 from overlayd import __version__
 
 VERBS = {
-    "run": "the daemon of this node",
-    "status": "what the daemon of this node says about itself and its peers",
+    "run": "run the daemon of this node",
+    "status": "show the state of this node and its peers",
     "config": "show, check or set the network config of the cluster",
     "leases": "list, reserve and release the subnets of the cluster",
-    "cleanup": "take away all that overlayd put into this host's kernel",
-    "lab": "a whole cluster on this machine, as network namespaces",
-    "bench": "how fast packets cross, by each way to carry them",
-    "bundle": "one archive for a bug report: what this node knows, and what its kernel holds",
-    "completion": "what a shell needs so that TAB completes verbs and options",
+    "cleanup": "remove everything that overlayd put into this host's kernel",
+    "lab": "run a whole cluster on this machine, in network namespaces",
+    "bench": "measure how fast packets cross, over each backend",
+    "bundle": "collect the state of this node and its kernel for a bug report",
+    "completion": "print the script by which a shell completes verbs and options",
 }
+EXIT_STATUS = {
+    "run": {
+        0: "told to stop",
+        1: "the daemon can't start or go on",
+        2: "an option is wrong, or the host lacks what it asks for",
+        3: "the subnet changed, with --on-subnet-change=exit",
+    },
+    "status": {0: "healthy", 1: "degraded", 2: "cannot tell: no daemon answers, or its knowledge is too old"},
+    "config": {0: "done", 1: "the config is invalid, or was not written", 2: "etcd can't be asked"},
+    "leases": {0: "done", 1: "refused, for the reason on standard error", 2: "etcd can't be asked"},
+    "cleanup": {
+        0: "nothing of overlayd is left",
+        1: "something is left, and named",
+        2: "the kernel is clean, but the lease was not released",
+    },
+    "lab": {0: "done", 1: "failed, or a check failed", 2: "the lab can't be as the options say"},
+    "bench": {
+        0: "every ratio is as required",
+        1: "a ratio is not, or the bench failed",
+        3: "void: the baseline is too slow",
+    },
+    "bundle": {0: "the archive is written", 1: "the archive is not written"},
+    "completion": {0: "done"},
+}
+"""The meaning of each verb's statuses; any verb may also end with 2, 130 or 141, as `main` says."""
 
 
 INTERRUPTED, BROKEN_PIPE = 128 + 2, 128 + 13
@@ -30,7 +55,7 @@ INTERRUPTED, BROKEN_PIPE = 128 + 2, 128 + 13
 
 
 class CommandError(Exception):
-    """A command can't go on: the sentence goes to standard error, `status` becomes the exit status."""
+    """The end of a command: the sentence goes to standard error, `status` becomes the exit status."""
 
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
@@ -38,12 +63,13 @@ class CommandError(Exception):
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The whole command line; with `only`, the options of that verb alone, so that the others stay unimported."""
+    """Build the whole command line; with `only`, the options of that verb alone, without importing the others."""
     parser = argparse.ArgumentParser(prog="overlayd", description="An overlay network daemon.")
     parser.add_argument("--version", action="version", version=f"overlayd {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, summary in VERBS.items():
-        sub = verbs.add_parser(verb, help=summary, description=summary)
+        statuses = " ".join(f"{status}: {meaning}." for status, meaning in EXIT_STATUS[verb].items())
+        sub = verbs.add_parser(verb, help=summary, description=summary, epilog=f"Exit status {statuses}")
         if only in (None, verb):
             import_module(f"overlayd.cli.{verb}").configure(sub)
     return parser

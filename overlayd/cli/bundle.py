@@ -1,7 +1,7 @@
-"""`overlayd bundle`: one archive for a bug report, with what this node knows and what its kernel holds.
+"""`overlayd bundle`: collect the state of this node and its kernel in one archive for a bug report.
 
-Each source is asked for itself and has its own time; what can't be asked leaves its reason in the archive instead,
-for that is a finding, too.  Nothing is changed by asking, and nothing is sent anywhere.
+Each source is read by itself, with a time limit of its own. One that fails leaves its reason in the archive, since
+that is a finding too. Reading changes nothing, and nothing is sent anywhere.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-o",
         type=Path,
         metavar="FILE",
-        help="where to write the archive (default: overlayd-bundle-<host>-<time>.tar.gz in this directory)",
+        help="file to write the archive to (default: overlayd-bundle-<host>-<time>.tar.gz in this directory)",
     )
     add_store_options(parser)
     add_run_dir_option(parser)
@@ -90,19 +90,19 @@ def run(args: argparse.Namespace) -> int:
         with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(archive(stem, texts))
     except FileExistsError:
-        raise CommandError(f"{output} exists already; nothing was written") from None
+        raise CommandError(f"{output} exists already: give another file with --output") from None
     except OSError as error:
         raise CommandError(f"{output} can't be written: {error.strerror}") from error
     print(
-        f"{output}: {len(texts)} files.  Secrets were taken out; addresses and names of nodes are in it,"
-        " so look it through before you hand it on",
+        f"{output}: {len(texts)} files.  Secrets are redacted; addresses and names of nodes are not."
+        "  Look through it before you share it",
         file=sys.stderr,
     )
     return 0
 
 
 def sources(args: argparse.Namespace) -> tuple[Source, ...]:
-    """Everything that is asked, in the order of the archive."""
+    """List all sources, in the order of the archive."""
     state_file = args.state_dir / "node.json"
     return (
         Source("about", _constant(about())),
@@ -118,7 +118,7 @@ def sources(args: argparse.Namespace) -> tuple[Source, ...]:
 
 
 async def collect(sources: Sequence[Source]) -> dict[str, str]:
-    """Ask all of them, side by side; each text redacted and no longer than SIZE_LIMIT."""
+    """Read all sources at once. Each text is redacted and no longer than SIZE_LIMIT."""
     import trio
 
     texts = dict.fromkeys((source.name for source in sources), "")
@@ -130,7 +130,7 @@ async def collect(sources: Sequence[Source]) -> dict[str, str]:
         except trio.TooSlowError:
             texts[source.name] = f"no answer within {PATIENCE:.0f} s\n"
         except (OSError, CommandError) as error:
-            texts[source.name] = f"can't be asked: {error}\n"
+            texts[source.name] = f"can't be read: {error}\n"
 
     async with trio.open_nursery() as nursery:
         for source in sources:
@@ -139,7 +139,7 @@ async def collect(sources: Sequence[Source]) -> dict[str, str]:
 
 
 def archive(stem: str, texts: Mapping[str, str]) -> bytes:
-    """A gzipped tar with one directory; its files are of the user's alone."""
+    """Pack the texts into a gzipped tar with one directory, readable by the user alone."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, text in texts.items():
@@ -208,7 +208,7 @@ def _status(args: argparse.Namespace) -> Callable[[], Awaitable[str]]:
 
 
 def _store(args: argparse.Namespace) -> Callable[[], Awaitable[str]]:
-    """Every record as it stands, whatever it holds."""
+    """Read every record as it is stored, valid or not."""
 
     async def read() -> str:
         import json

@@ -1,7 +1,7 @@
-"""`overlayd cleanup`: takes away all that overlayd put into this host's kernel, and nothing else.
+"""`overlayd cleanup`: remove everything that overlayd put into this host's kernel, and nothing else.
 
-Stopping the daemon leaves forwarding as it is; this is how a node leaves for good.  With `--release` its lease
-goes too, so that the peers forget it at once instead of when the lease runs out.
+Stopping the daemon leaves forwarding as it is; this command is how a node leaves for good. With `--release` its
+lease goes too, so the peers remove the node at once, not at the end of the TTL.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from overlayd.core.status.problem import Problem
 
 ROUNDS = 8
-"""How often to look again for what came to light when something else went."""
+"""Rounds in which to look for items that another one of ours had hidden."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_subnet_file_option(parser)
     add_state_dir_option(parser)
     add_run_dir_option(parser)
-    parser.add_argument("--release", action="store_true", help="also give this node's lease back to the store")
+    parser.add_argument("--release", action="store_true", help="also release this node's lease")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _clean_kernel(pick: InterfaceSelector, links: Iterable[str]) -> str:
-    """Take away all that is ours; why that can't be done, "" where it is."""
+    """Remove all items of ours; return the reason why some are left, or ""."""
     from overlayd.core.kernel.driver import Scope
     from overlayd.core.kernel.items import KernelState
     from overlayd.core.kernel.plan import diff
@@ -79,12 +79,12 @@ async def _clean_kernel(pick: InterfaceSelector, links: Iterable[str]) -> str:
     async with open_drivers(load_drivers()) as host, open_netlink(devices=host.driver.devices) as netlink:
         underlay = await observe_underlay_link(netlink, pick)
         scope = Scope(frozenset({*links, *((underlay,) if underlay is not None else ())}))
-        # What stood behind something of ours (a second route to one destination) shows once that is gone.
+        # An item hidden by another of ours (a second route to one destination) shows once that one is gone.
         for _ in range(ROUNDS):
             try:
                 plan = diff(KernelState(), await host.driver.observe(scope), sweep=True)
             except PermissionError:
-                return "this process may not look at all that is ours: run it as root, or with CAP_NET_ADMIN"
+                return "not permitted to read the kernel's state: run this as root, or with CAP_NET_ADMIN"
             if not plan:
                 return _unseen((await host.look_at_firewalls()).problems)
             failed = []
@@ -96,15 +96,15 @@ async def _clean_kernel(pick: InterfaceSelector, links: Iterable[str]) -> str:
                         failed.append(f"{operation.item}: {failure.reason}")
             if failed:
                 return "the kernel refused to remove " + "; ".join(failed)
-        return "something puts back what is removed here: is another overlayd at work?"
+        return "items come back after their removal: stop any other overlayd on this host, then run this again"
 
 
 def _unseen(problems: Iterable[Problem]) -> str:
-    return "; ".join(f"{problem}: rules of overlayd's may be left there" for problem in problems)
+    return "; ".join(f"{problem}: rules of overlayd may be left there" for problem in problems)
 
 
 def _remove_subnet_file(path: Path, written: str) -> None:
-    """Only the one that we wrote: flannel may have its own at the same path."""
+    """Remove the file only if it is as we wrote it: flannel may have its own at the same path."""
     from overlayd.host.files import find_text
 
     try:
@@ -114,7 +114,7 @@ def _remove_subnet_file(path: Path, written: str) -> None:
     if found is not None and found == written:
         _remove_file(path)
     elif found is not None:
-        print(f"left {path}: overlayd did not write it as it stands")
+        print(f"left {path}: its content is not what overlayd wrote")
 
 
 def _remove_file(path: Path) -> None:
@@ -134,16 +134,16 @@ async def _release(args: argparse.Namespace) -> None:
     from overlayd.host.identity import load_identity
 
     if (identity := load_identity(args.state_dir)) is None:
-        raise CommandError(f"nothing to release: {args.state_dir} holds no identity, so no lease is this node's")
+        raise CommandError(f"nothing to release: there is no identity of this node in {args.state_dir}")
     async with open_store(args) as store:
         book = absorb_snapshot(RecordBook(), await store.snapshot(), asked_at=0)
         own = [lease for lease in book.leases if lease.attributes.node_id == identity.node_id]
         for lease in own:
             if lease.is_reservation:
-                print(f"left the reservation of {lease.subnet}: it is an operator's (overlayd leases release)")
+                print(f"left the reservation of {lease.subnet}: remove it by `overlayd leases release`")
                 continue
             if isinstance(await store.commit(release(lease)), Refused):
-                raise CommandError(f"lease {lease.subnet} changed meanwhile: run this again")
+                raise CommandError(f"lease {lease.subnet} has changed since it was read: run this again")
             print(f"released {lease.subnet}")
         if not own:
             print("there is no lease of this node in the store")

@@ -1,6 +1,6 @@
-"""`overlayd completion`: what a shell must be told so that TAB completes verbs and options.
+"""`overlayd completion`: print the script by which a shell completes verbs and options.
 
-The shell then asks the command itself, by argcomplete's protocol, so what it offers is always what is there.
+The shell then asks the command itself, by the protocol of argcomplete, so completion is never out of date.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "shell",
         choices=("bash", "zsh", "fish"),
-        help='for which shell; in bash for one: eval "$(overlayd completion bash)"',
+        help='the shell; in bash, load the script with: eval "$(overlayd completion bash)"',
     )
 
 

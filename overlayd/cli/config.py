@@ -1,9 +1,9 @@
-"""`overlayd config`: what the cluster's network config says, what a new one would mean, and writing it safely.
+"""`overlayd config`: show, check or set the network config of the cluster.
 
-`check` needs no store.  `set` writes nothing that `check` would refuse, nothing over a change that it has not
-seen, and, unless forced, nothing that takes subnets away from nodes that hold them.
+`check` needs no store. `set` refuses what `check` refuses, and never overwrites a change that it has not seen.
+Unless forced it writes no config that takes subnets away from nodes.
 
-Exit status 0 done, 1 the config is no good (or there is none), 2 the store can't be asked.
+Exit status 0 done, 1 the config is invalid (or there is none), 2 the store can't be asked.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from overlayd.core.text.strict_json import SIZE_LIMIT
 
 INVALID, UNREACHABLE = 1, 2
 NAMED = 5
-"""Leases that `set` names one by one; the rest are counted."""
+"""Leases that `set` names one by one; it counts the rest."""
 EXAMPLE = """echo '{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}' | overlayd config set -"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    show = actions.add_parser("show", help="print the config that is stored, and what it means")
-    check = actions.add_parser("check", help="say what is wrong in a config, or what it means")
+    show = actions.add_parser("show", help="print the stored config and its meaning")
+    check = actions.add_parser("check", help="name the faults of a config, or print its meaning")
     set_ = actions.add_parser("set", help="check a config, then store it")
     for action in (check, set_):
-        action.add_argument("file", metavar="FILE", help="the config as JSON; - reads standard input")
-    set_.add_argument("--force", action="store_true", help="store it even if nodes lose their subnets by it")
+        action.add_argument("file", metavar="FILE", help="file with the config as JSON; - reads standard input")
+    set_.add_argument("--force", action="store_true", help="store the config even if nodes lose their subnets")
     for action in (show, check, set_):
-        action.add_argument("--json", action="store_true", help="print facts as JSON")
+        action.add_argument("--json", action="store_true", help="print the result as JSON")
     for action in (show, set_):
         add_store_options(action)
 
@@ -67,22 +67,22 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         if args.json:
             print(json.dumps({"faults": [dataclasses.asdict(fault) for fault in error.faults]}, indent=2))
-        where = "what is stored" if args.action == "show" else _where(args.file)
+        where = "the stored value" if args.action == "show" else _where(args.file)
         faults = "".join(f"\n  {line}" for line in str(error).splitlines())
-        raise CommandError(f"{where} is no valid network config:{faults}", INVALID) from error
+        raise CommandError(f"{where} is not a valid network config:{faults}", INVALID) from error
     return 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Meaning:
-    """A config that was found good, and what it says."""
+    """A valid config and its meaning."""
 
     config: NetworkConfig
     backend: Backend
 
     @classmethod
     def of(cls, raw: bytes) -> Meaning:
-        """Raises ConfigError."""
+        """Parse and check a config.  Raises ConfigError."""
         from overlayd.plugins import load_backends
 
         config = parse_config(raw)
@@ -94,7 +94,7 @@ class Meaning:
 
     @property
     def options(self) -> dict[str, object]:
-        """The backend's options as they are in effect, defaults among them."""
+        """The backend's options in effect, defaults among them."""
         if not dataclasses.is_dataclass(self.backend):
             return self.config.options
         documented = {key.lower(): key for key in self.backend.options}
@@ -173,7 +173,7 @@ async def _set(args: argparse.Namespace) -> None:
     evicted = find_evicted(snapshot, meaning.config)
     if evicted and not args.force:
         raise CommandError(
-            f"{describe_evicted(evicted)}; nothing was written.  Add --force if that is what you want", INVALID
+            f"{describe_evicted(evicted)}; nothing was written.  Add --force to write it all the same", INVALID
         )
     before = snapshot.config
     if before is not None and before.value == value:
@@ -187,7 +187,7 @@ async def _set(args: argparse.Namespace) -> None:
 
 
 def find_evicted(snapshot: Snapshot, config: NetworkConfig) -> tuple[LeaseRecord, ...]:
-    """The leases that a node could not hold under this config."""
+    """Find the leases that no node could hold under this config."""
     leases = absorb_snapshot(RecordBook(), snapshot, asked_at=0).leases
     return tuple(lease for lease in leases if find_config_mismatch(config, lease.subnet) is not None)
 
@@ -208,7 +208,7 @@ async def _snapshot(args: argparse.Namespace) -> Snapshot:
 
 
 async def _write(args: argparse.Namespace, value: bytes, mod_revision: int) -> int:
-    """Replace the config that was last changed at `mod_revision` (0: there was none); the new revision."""
+    """Replace the config last changed at `mod_revision` (0: there was none); return the new revision."""
     guard = Guard(CONFIG, Field.MOD_REVISION, mod_revision)
     try:
         async with open_store(args) as store:
@@ -217,21 +217,21 @@ async def _write(args: argparse.Namespace, value: bytes, mod_revision: int) -> i
         raise CommandError(f"{error}; nothing was written", UNREACHABLE) from error
     except StoreError as error:
         raise CommandError(
-            f"{error}; the config may or may not have been written: `overlayd config show` tells", UNREACHABLE
+            f"{error}; the config may have been written: `overlayd config show` tells", UNREACHABLE
         ) from error
     match outcome:
         case Committed(revision=revision):
             return revision
         case Refused():
             raise CommandError(
-                "somebody else changed the config in this moment; nothing was written."
-                "  Look at theirs (`overlayd config show`), then try again",
+                "the config has changed since it was read; nothing was written."
+                "  Look at the new one (`overlayd config show`), then try again",
                 INVALID,
             )
 
 
 def _read(file: str) -> bytes:
-    """One byte more than is ever accepted is enough to refuse it."""
+    """Read a config; one byte more than the limit is enough to refuse it."""
     try:
         if file == "-":
             return sys.stdin.buffer.read(SIZE_LIMIT + 1)
@@ -246,7 +246,7 @@ def _where(file: str) -> str:
 
 
 def _harmless(value: bytes) -> str:
-    """Stored text as it stands, but for what a terminal would obey."""
+    """Escape the characters of stored text that a terminal would obey."""
     text = value.decode("utf-8", "backslashreplace").rstrip()
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 

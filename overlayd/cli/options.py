@@ -1,7 +1,7 @@
 """Options that several verbs share.
 
-Every option can also come from the environment as OVERLAYD_<NAME>; the command line wins.  A wrong value is
-refused by name, wherever it came from.
+Every option can also be set in the environment as OVERLAYD_<NAME>; the command line wins. An error names the
+option or the variable that has the wrong value.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ DEFAULT_PREFIX = "/coreos.com/network"
 DEFAULT_RUN_DIR = "/run/overlayd"
 DEFAULT_STATE_DIR = "/var/lib/overlayd"
 DEFAULT_SUBNET_FILE = "/run/flannel/subnet.env"
-"""Where flannel's CNI plugin looks."""
+"""The path that flannel's CNI plugin reads."""
 DEFAULT_CNI_BIN_DIR = "/opt/cni/bin"
-"""Where the CNI plugins' own releases, kubeadm and the runtimes' packages put them."""
+"""The directory to which the CNI plugins' releases, kubeadm and the runtimes' packages install them."""
 
 
 def add_option(
@@ -39,13 +39,16 @@ def add_option(
     *,
     parse: Callable[[str], Any],
     default: str | None,
+    absent: str | None = None,
     help: str,  # noqa: A002 - argparse's own word
     metavar: str | None = None,
     bare: str | None = None,
 ) -> None:
-    """Add `flag`, whose default is $OVERLAYD_<FLAG>, then `default`.  `parse` raises ValueError with a sentence
-    that says why the value won't do and what would.  Given without a value the flag means `bare`, if that is
-    allowed."""
+    """Add `flag`, whose default is $OVERLAYD_<FLAG>, then `default`.
+
+    `parse` raises ValueError with a sentence that names the fault and a value that would be right. `absent` tells
+    the effect of giving neither, where `default` is None. The flag without a value means `bare`, if that is given.
+    """
     variable = "OVERLAYD_" + flag.lstrip("-").replace("-", "_").upper()
 
     def converted(text: str) -> Any:
@@ -60,7 +63,7 @@ def add_option(
             effective = parse(os.environ[variable])
         except ValueError as error:
             parser.error(f"environment variable {variable}: {error}")
-    shown = f" (default: {default})" if default else ""
+    shown = f" (default: {default or absent})" if default or absent else ""
     arity: dict[str, Any] = {"nargs": "?", "const": bare} if bare is not None else {}
     parser.add_argument(
         flag, type=converted, default=effective, metavar=metavar, help=f"{help}{shown} [${variable}]", **arity
@@ -68,13 +71,13 @@ def add_option(
 
 
 def add_store_options(parser: argparse.ArgumentParser) -> None:
-    """Where the cluster's state is kept, and what lets us in there."""
+    """Add the options that name etcd and the credentials for it."""
     add_option(
         parser,
         "--etcd-endpoints",
         parse=parse_endpoints,
         default=DEFAULT_ENDPOINTS,
-        help="etcd members, separated by commas",
+        help="endpoints of the etcd members, separated by commas",
         metavar="URL,…",
     )
     add_option(
@@ -82,23 +85,22 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
         "--etcd-prefix",
         parse=parse_prefix,
         default=DEFAULT_PREFIX,
-        help="the cluster's keys stand under this prefix",
+        help="prefix of the cluster's keys in etcd",
         metavar="PREFIX",
     )
-    for flag, purpose in (
-        ("--etcd-cafile", "who may have signed etcd's certificate; absent: whomever this host trusts"),
-        ("--etcd-certfile", "certificate to show to etcd"),
-        ("--etcd-keyfile", "key of that certificate"),
+    for flag, purpose, absent in (
+        ("--etcd-cafile", "CA bundle that verifies etcd's certificate", "the system's"),
+        ("--etcd-certfile", "client certificate for etcd", None),
+        ("--etcd-keyfile", "private key of the client certificate", None),
     ):
-        add_option(
-            parser, flag, parse=parse_path, default=None, help=f"{purpose} (PEM, https only)", metavar="FILE"
-        )
+        text = f"{purpose}, in PEM format; needs https"
+        add_option(parser, flag, parse=parse_path, default=None, absent=absent, help=text, metavar="FILE")
     add_option(
         parser,
         "--etcd-username",
         parse=parse_username,
         default=None,
-        help="user of etcd's, where it asks for one",
+        help="user name for etcd",
         metavar="NAME",
     )
     add_option(
@@ -106,7 +108,7 @@ def add_store_options(parser: argparse.ArgumentParser) -> None:
         "--etcd-password-file",
         parse=parse_path,
         default=None,
-        help="file with that user's password and nothing else",
+        help="file with the password for etcd and nothing else",
         metavar="FILE",
     )
 
@@ -117,7 +119,8 @@ def add_iface_option(parser: argparse.ArgumentParser) -> None:
         "--iface",
         parse=parse_iface,
         default=None,
-        help="interface of the underlay, by name or by an IPv4 address on it; absent: that of the default route",
+        absent="the interface of the default route",
+        help="underlay interface, by its name or by an IPv4 address on it",
         metavar="NAME|IP",
     )
     add_option(
@@ -125,7 +128,7 @@ def add_iface_option(parser: argparse.ArgumentParser) -> None:
         "--iface-regex",
         parse=parse_iface_regex,
         default=None,
-        help="instead of --iface: the first interface with an IPv4 address, else a name, in which this is found",
+        help="underlay interface: the first whose IPv4 address, else whose name, matches; replaces --iface",
         metavar="REGEX",
     )
     add_option(
@@ -133,13 +136,13 @@ def add_iface_option(parser: argparse.ArgumentParser) -> None:
         "--iface-can-reach",
         parse=parse_target,
         default=None,
-        help="instead of --iface: the interface by which this host sends to that address",
+        help="underlay interface: the one through which this host reaches the address; replaces --iface",
         metavar="IP",
     )
 
 
 def pick_iface(args: argparse.Namespace) -> InterfaceSelector:
-    """What the options of `add_iface_option` ask for.  Raises CommandError if they ask for more than one thing."""
+    """Return the choice that the options of `add_iface_option` make.  Raises CommandError if they make several."""
     picks = {
         "--iface": args.iface,
         "--iface-regex": args.iface_regex,
@@ -147,7 +150,7 @@ def pick_iface(args: argparse.Namespace) -> InterfaceSelector:
     }
     given = [flag for flag, pick in picks.items() if pick is not None]
     if len(given) > 1:
-        raise CommandError(f"{' and '.join(given)} both name the interface of the underlay: give one of them", 2)
+        raise CommandError(f"{' and '.join(given)} both choose the underlay interface: give one of them", 2)
     return picks[given[0]] if given else None
 
 
@@ -168,7 +171,7 @@ def add_state_dir_option(parser: argparse.ArgumentParser) -> None:
         "--state-dir",
         parse=parse_path,
         default=DEFAULT_STATE_DIR,
-        help="directory of the node's identity; it must survive a reboot",
+        help="directory of the node's identity, which must survive a reboot",
         metavar="DIR",
     )
 
@@ -179,15 +182,17 @@ def add_subnet_file_option(parser: argparse.ArgumentParser) -> None:
         "--subnet-file",
         parse=parse_path,
         default=DEFAULT_SUBNET_FILE,
-        help="file that tells the CNI plugin the node's subnet and MTU",
+        help="file for the CNI plugin with the node's subnet and MTU",
         metavar="FILE",
     )
 
 
 @asynccontextmanager
 async def open_store(args: argparse.Namespace) -> AsyncGenerator[Store]:
-    """The store that the options name.  Opening does not talk to it yet, but reads the files that let us in.
-    Raises CommandError where those are of no use."""
+    """Open the store that the options name.
+
+    This reads the files with credentials and sends nothing yet.  Raises CommandError where a file is unusable.
+    """
     from overlayd.store.etcd import Access, AccessError, TlsFiles, make_login, open_etcd
 
     async with AsyncExitStack() as stack:
@@ -202,7 +207,7 @@ async def open_store(args: argparse.Namespace) -> AsyncGenerator[Store]:
 
 
 def parse_endpoints(text: str) -> tuple[str, ...]:
-    """A comma-separated list of etcd members, each checked, kept as written."""
+    """Parse a comma-separated list of etcd endpoints; each is checked, and kept as written."""
     from overlayd.store.etcd.endpoints import parse_endpoint
 
     endpoints = tuple(part.strip() for part in text.split(","))
@@ -212,21 +217,21 @@ def parse_endpoints(text: str) -> tuple[str, ...]:
 
 
 def parse_prefix(text: str) -> str:
-    """A key prefix such as /coreos.com/network."""
+    """Parse a key prefix such as /coreos.com/network."""
     from overlayd.store.etcd.keys import parse_prefix as parse
 
     return parse(text)
 
 
 def parse_username(text: str) -> str:
-    """A name that an operator can have given to a user of etcd."""
+    """Parse a user name for etcd."""
     if not text or not text.isprintable() or text != text.strip():
-        raise ValueError(f"{text!r} is not the name of a user of etcd")
+        raise ValueError(f"{text!r} is not a user name: give printable characters without spaces around them")
     return text
 
 
 def parse_switch(text: str) -> bool:
-    """A word that switches something on or off; flannel's are the first of each two."""
+    """Parse a switch; flannel's words are the first of each two."""
     words = {"true": True, "on": True, "false": False, "off": False}
     if text not in words:
         raise ValueError(f"{text!r} is not one of {', '.join(words)}")
@@ -234,7 +239,7 @@ def parse_switch(text: str) -> bool:
 
 
 def parse_path(text: str) -> Path:
-    """An absolute path."""
+    """Parse an absolute path."""
     path = Path(text)
     if not path.is_absolute():
         raise ValueError(f"{text!r} is relative: give a path that starts with '/'")
@@ -242,14 +247,14 @@ def parse_path(text: str) -> Path:
 
 
 def parse_iface(text: str) -> str:
-    """An interface name (15 bytes at most, linux/if.h IFNAMSIZ) or an IPv4 address."""
+    """Parse an interface name (15 bytes at most, linux/if.h IFNAMSIZ) or an IPv4 address."""
     if not text or len(text.encode()) > 15 or re.search(r"[\s/]", text):
         raise ValueError(f"{text!r} is neither an interface name nor an IPv4 address")
     return text
 
 
 def parse_iface_regex(text: str) -> Matching:
-    """A regular expression of Python's."""
+    """Parse a regular expression in Python's syntax."""
     from overlayd.core.host.underlay import Matching
 
     try:
@@ -257,12 +262,12 @@ def parse_iface_regex(text: str) -> Matching:
     except re.error as error:
         raise ValueError(f"{text!r} is not a regular expression: {error}") from None
     if not text:
-        raise ValueError("an empty pattern fits every interface: write it like ^eth or ^10[.]0[.]")
+        raise ValueError("the pattern is empty and matches every interface: write it like ^eth or ^10[.]0[.]")
     return Matching(pattern)
 
 
 def parse_target(text: str) -> Reaching:
-    """An address that packets can be sent to."""
+    """Parse an address that packets can be sent to."""
     from overlayd.core.host.underlay import Reaching
 
     try:
@@ -270,12 +275,12 @@ def parse_target(text: str) -> Reaching:
     except ValueError:
         raise ValueError(f"{text!r} is not an IPv4 address like 10.0.0.1") from None
     if not is_host_address(address):
-        raise ValueError(f"{text} is behind no interface: give a unicast address of another host")
+        raise ValueError(f"{text} is not an address of another host: give a unicast address")
     return Reaching(address)
 
 
 def parse_listen(text: str) -> tuple[IPv4Address | IPv6Address, int]:
-    """`ADDRESS:PORT`, `[IPV6]:PORT`, or a port alone for the loopback."""
+    """Parse `ADDRESS:PORT`, `[IPV6]:PORT`, or a port alone for the loopback."""
     host, _, port = text.rpartition(":")
     if not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or not 0 < int(port) < 65536:
         raise ValueError(f"{text!r} ends with no port of 1 to 65535: write it like 8286 or 10.0.0.5:8286")
@@ -292,7 +297,7 @@ def parse_listen(text: str) -> tuple[IPv4Address | IPv6Address, int]:
 
 
 def parse_ttl(text: str) -> int:
-    """Seconds that a lease of the store may live."""
+    """Parse the TTL of a lease, in seconds."""
     if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or int(text) < TTL_MIN:
         raise ValueError(f"{text!r} is not a number of seconds of at least {TTL_MIN}")
     return int(text)

@@ -1,4 +1,4 @@
-"""`overlayd run`: reads its options, opens the edges, and lets the daemon live until it is told to stop."""
+"""`overlayd run`: read the options, open the host and the store, and run the daemon until it is told to stop."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from overlayd.core.status.status import StatusAnswer
 
 SUBNET_CHANGED = 3
-"""Exit status with --on-subnet-change=exit: what supervises the daemon may drain and restart the pods then."""
+"""Exit status with --on-subnet-change=exit: the supervisor of the daemon may then restart the pods."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--network-config",
         parse=read_first_config,
         default=None,
-        help="file with the network config of the cluster, written to the store where it has none yet",
+        help="file with the network config of the cluster, written to the store if it has none yet",
         metavar="FILE",
     )
     add_iface_option(parser)
@@ -60,7 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--public-ip",
         parse=parse_public_ip,
         default=None,
-        help="IPv4 address that peers send to, if it is not the interface's own",
+        absent="the address of the underlay interface",
+        help="IPv4 address to which peers send",
         metavar="IP",
     )
     add_subnet_file_option(parser)
@@ -69,7 +70,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--cni-conf-dir",
         parse=parse_path,
         default=None,
-        help="directory where container runtimes look for their CNI configuration; absent: none is written",
+        absent="no conflist is written",
+        help="directory to write the CNI conflist to, where container runtimes read it",
         metavar="DIR",
     )
     add_option(
@@ -86,7 +88,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--identity",
         parse=_one_of("durable", "volatile"),
         default="durable",
-        help="whether the state directory is meant to outlive a reboot; volatile for hosts without a disk",
+        help="durable: the state directory survives a reboot; volatile: it does not, as on hosts without a disk",
         metavar="HOW",
     )
     add_run_dir_option(parser)
@@ -95,7 +97,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--lease-ttl",
         parse=parse_ttl,
         default=str(TTL_DEFAULT),
-        help=f"seconds that the subnet stays this node's without a sign of life, {TTL_MIN} at least",
+        help=f"lease TTL in seconds, at least {TTL_MIN}",
         metavar="SECONDS",
     )
     add_option(
@@ -103,7 +105,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--fence",
         parse=_one_of("lenient", "strict"),
         default="lenient",
-        help="once the lease may have run out: forward as before (lenient), or stop forwarding, too (strict)",
+        help="forwarding once the lease may have expired: lenient goes on, strict stops",
         metavar="HOW",
     )
     add_option(
@@ -111,7 +113,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--on-subnet-change",
         parse=_one_of("continue", "exit"),
         default="continue",
-        help="when the subnet was lost and another one leased: go on with it, or exit with status 3",
+        help="reaction to the loss of the subnet: continue with another one, or exit with status 3",
         metavar="WHAT",
     )
     add_option(
@@ -119,7 +121,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--node-name",
         parse=parse_node_name,
         default=None,
-        help="what this node is called in everybody's status; absent: its host name",
+        absent="the host name",
+        help="name of this node in status",
         metavar="NAME",
     )
     add_option(
@@ -127,7 +130,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--datapath",
         parse=_one_of("c", "python"),
         default=None,
-        help="which packet path the udp backend uses: c or python; absent: c, or python if that is not there",
+        absent="c if it was built, else python",
+        help="datapath of the udp backend: c or python",
         metavar="WHICH",
     )
     add_option(
@@ -135,7 +139,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--ip-masq",
         parse=parse_switch,
         default="false",
-        help="masquerade what leaves the network of the pods; needs nft",
+        help="masquerade packets that leave the network of the pods; needs nft",
         metavar="true|false",
         bare="true",
     )
@@ -144,7 +148,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--source-check",
         parse=parse_switch,
         default=None,
-        help="drop VXLAN packets that no peer can have sent; needs nft; absent: on, if that can be had here",
+        absent="on if nft is usable",
+        help="drop VXLAN packets whose source belongs to no peer; needs nft",
         metavar="on|off",
     )
     add_option(
@@ -152,7 +157,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--iptables-forward-rules",
         parse=parse_switch,
         default="true",
-        help="have FORWARD accept what pods send and get, where iptables is in use",
+        help="accept the pods' packets in the chain FORWARD, where iptables is in use",
         metavar="true|false",
         bare="true",
     )
@@ -161,7 +166,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--listen",
         parse=parse_listen,
         default=None,
-        help="serve /healthz, /readyz, /metrics, /status there; a port alone means the loopback; absent: nowhere",
+        absent="no listener",
+        help="serve /healthz, /readyz, /metrics and /status; a port alone means the loopback",
         metavar="[ADDRESS:]PORT",
     )
     add_option(
@@ -169,7 +175,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--log-level",
         parse=parse_log_level,
         default="info",
-        help="how much to log: debug, info, warning or error",
+        help="log level: debug, info, warning or error",
         metavar="LEVEL",
     )
 
@@ -184,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
     from overlayd.node.subnet_guard import SubnetChanged
 
     log_to(level=args.log_level)
-    ends: list[CommandError] = []  # what is raised inside an `except*` comes out wrapped in a group
+    ends: list[CommandError] = []  # an error raised inside an `except*` would come out wrapped in a group
     try:
         trio.run(_run, args)
     except* IdentityError as errors:
@@ -265,7 +271,7 @@ async def _run(args: argparse.Namespace) -> None:
 
 
 async def _decide_firewall(masquerade: bool, source_check: bool | None) -> Firewall:
-    """Ask the host what can be had.  Raises FirewallError."""
+    """Decide what nft does, by what this host offers.  Raises FirewallError."""
     from overlayd.core.firewall.policy import decide
     from overlayd.host.nft.probe import find_obstacle
 
@@ -282,7 +288,7 @@ async def _serve_pages(
     current: Callable[[], StatusAnswer],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    from overlayd.api.http import serve_http  # 4 MB that only those need who asked for it
+    from overlayd.api.http import serve_http  # 4 MB that are loaded only if asked for
     from overlayd.host.listeners import open_listeners
 
     await serve_http(await open_listeners(*where), current, task_status)
@@ -308,7 +314,7 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 
 def read_first_config(file: str) -> FirstConfig:
-    """Raises ValueError where the file can't be read or its config not be used."""
+    """Read and check the first config.  Raises ValueError if the file can't be read or its config not be used."""
     from overlayd.core.network.backend_choice import check_backend
     from overlayd.core.network.config import parse_config
     from overlayd.core.network.first_config import FirstConfig
@@ -324,7 +330,7 @@ def read_first_config(file: str) -> FirstConfig:
         check_backend(parse_config(value), load_backends())
     except ConfigError as error:
         faults = "; ".join(str(error).splitlines())
-        raise ValueError(f"{file} is no valid network config: {faults}") from error
+        raise ValueError(f"{file} is not a valid network config: {faults}") from error
     return FirstConfig(file, value)
 
 
@@ -334,7 +340,7 @@ def parse_public_ip(text: str) -> IPv4Address:
     except ValueError:
         raise ValueError(f"{text!r} is not an IPv4 address like 203.0.113.7") from None
     if not is_host_address(address):
-        raise ValueError(f"{text} can't be sent to by peers: give a unicast address of this host")
+        raise ValueError(f"{text} is not an address that peers can send to: give a unicast address of this host")
     return address
 
 
@@ -348,7 +354,7 @@ def _host_name() -> str:
     try:
         return parse_node_name(socket.gethostname())
     except ValueError as error:
-        raise CommandError(f"the host's name won't do: {error}; give another by --node-name") from error
+        raise CommandError(f"the host name is unusable: {error}; give another by --node-name") from error
 
 
 def parse_log_level(text: str) -> int:

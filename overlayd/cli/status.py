@@ -1,6 +1,6 @@
-"""`overlayd status`: asks the running daemon, and says what it says.
+"""`overlayd status`: ask the running daemon and print its answer.
 
-Exit status 0 healthy, 1 degraded, 2 cannot tell.  What could not be asked or is too old is never healthy.
+Exit status 0 healthy, 1 degraded, 2 cannot tell. A missing or outdated answer is never healthy.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _json(answer: object) -> str:
 
 
 def render(answer: StatusAnswer) -> str:
-    """The answer for a terminal: the verdict, the node, its peers, and last, if there are any, the problems."""
+    """Render the answer for a terminal: the verdict, the node, its peers, and the problems last."""
     return "\n".join(_lines(answer))
 
 
@@ -90,7 +90,7 @@ def _lines(answer: StatusAnswer) -> Iterator[str]:
 
 
 def _datapath(datapath: DatapathStatus) -> Iterator[str]:
-    """Which one and why, what it uses, what passed, what was dropped, and why it stopped last."""
+    """Render the datapath: its choice, its offloads, its counters, and why it stopped last."""
     offloads = ", ".join(datapath.offloads) or "no offloads"
     yield f"datapath {datapath.implementation} ({datapath.reason}), with {offloads}"
     count = datapath.counters.get
@@ -102,7 +102,7 @@ def _datapath(datapath: DatapathStatus) -> Iterator[str]:
 
 
 def _firewall(firewall: FirewallStatus) -> Iterator[str]:
-    """What nft does for this node, and what it has dropped."""
+    """Render the rules in nft and the packets that they dropped."""
     sources = "sources checked" if firewall.source_check else f"sources not checked: {firewall.reason}"
     yield f"firewall {'masquerading, ' if firewall.masquerade else ''}{sources}"
     yield from _drops(firewall.drops)
@@ -135,7 +135,7 @@ def _rows(peers: Sequence[PeerStatus], now: float) -> Iterator[tuple[str, ...]]:
 
 
 def age(seconds: float) -> str:
-    """A span of time in its two largest units: 42s, 3m 20s, 5h 1m, 12d 3h."""
+    """Render a span of time in its two largest units: 42s, 3m 20s, 5h 1m, 12d 3h."""
     rest = max(0, int(seconds))
     units = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
     counts = []

@@ -31,7 +31,13 @@ def test_build_context_holds_what_pip_needs_and_no_more(tmp_path: Path) -> None:
     images.build(dockerfile, TOP, "context")
     root = images.open("context")
     files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
-    assert {"pyproject.toml", "README.md", "LICENSE", "overlayd/node/daemon.py"} <= files
+    assert {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "deploy/build_backend.py",
+        "overlayd/node/daemon.py",
+    } <= files
     assert "backends/overlayd_backends/vxlan.py" in files
     assert not [file for file in files if file.startswith(("tests/", ".git/", ".venv/")) or "__pycache__" in file]
     assert not [file for file in files if file.endswith(".so")]

@@ -96,6 +96,6 @@ def test_a_daemon_that_may_not_ask_iptables_legacy_says_what_it_needs(lab: HeldL
         lab, NODE, "setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", "overlayd", "cleanup"
     )
     assert done.returncode == 1
-    assert "rules of overlayd's may be left there" in done.stderr
+    assert "rules of overlayd may be left there" in done.stderr
     assert "Traceback" not in done.stderr
     out(lab, "overlayd cleanup")

@@ -95,13 +95,13 @@ def test_a_chart_of_nothing_measured_has_no_bars_of_infinite_length() -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "2.5", "", "many", "²"])
 def test_a_count_is_a_whole_number(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="no whole number above 0"):
+    with pytest.raises(argparse.ArgumentTypeError, match="not a whole number above 0"):
         parse_count(text)
 
 
 def test_modes_are_named_once_each_in_the_order_given() -> None:
     assert parse_modes("plain,host-gw,plain") == (Mode.PLAIN, Mode.HOST_GW)
-    with pytest.raises(argparse.ArgumentTypeError, match="no mode is named 'pigeon': there are host-gw, vxlan"):
+    with pytest.raises(argparse.ArgumentTypeError, match="'pigeon' is not a mode: give some of host-gw,vxlan"):
         parse_modes("plain,pigeon")
 
 

@@ -75,7 +75,7 @@ def test_a_host_without_anything_gives_a_bundle_all_the_same(
     assert "there is no ip on this host" in texts["kernel/routes"]
     assert texts["kernel/sysctl/net.ipv4.ip_forward"].strip() in ("0", "1")
     assert "hunter2" not in "".join(texts.values())
-    assert "look it through" in capsys.readouterr().err
+    assert "Look through it" in capsys.readouterr().err
 
     assert main(["bundle", "--output", str(output), *nowhere]) == 1
-    assert "exists already; nothing was written" in capsys.readouterr().err
+    assert "exists already: give another file" in capsys.readouterr().err

@@ -24,8 +24,10 @@ def build(tmp_path: Path, command: str, compiler: str | None = None) -> Path:
     """What setuptools makes of a copy of this checkout; `compiler` takes the place of the machine's."""
     tree, made = tmp_path / "tree", tmp_path / "made"
     tree.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(HERE / name, tree)
+    (tree / "deploy").mkdir()
+    shutil.copy(HERE / "deploy/build_backend.py", tree / "deploy")
     for name in ("overlayd", "backends"):
         shutil.copytree(HERE / name, tree / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     environment = os.environ if compiler is None else {**os.environ, "CC": compiler}

@@ -99,7 +99,7 @@ def test_a_wrong_config_is_refused_with_every_fault(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        f"overlayd config: {file} is no valid network config:",
+        f"overlayd config: {file} is not a valid network config:",
         "  SubnetLen 31: leaves fewer than four addresses per subnet; use a length from 18 to 30",
         '  backend.type 5: is no name of a backend; give "vxlan", for one',
     ]
@@ -158,7 +158,7 @@ def test_show_prints_a_broken_one_as_it_stands(store: MemoryStore, capsys: pytes
     assert main(["config", "show"]) == 1
     captured = capsys.readouterr()
     assert captured.out == '{"Network": "10.244.0.0/16"\\x1b[2J\\xff\n\n'
-    assert "what is stored is no valid network config" in captured.err
+    assert "the stored value is not a valid network config" in captured.err
 
 
 def test_set_does_not_take_subnets_away_unless_forced(
@@ -214,9 +214,9 @@ class Contended(MemoryStore):
     ("kind", "status", "said"),
     [
         (Unreachable, 2, "nobody listens there"),
-        (Forgetful, 2, "no answer; the config may or may not have been written: `overlayd config show` tells"),
+        (Forgetful, 2, "no answer; the config may have been written: `overlayd config show` tells"),
         (Guarded, 2, "permission denied; nothing was written"),
-        (Contended, 1, "somebody else changed the config in this moment; nothing was written"),
+        (Contended, 1, "the config has changed since it was read; nothing was written"),
     ],
 )
 def test_a_store_that_does_not_write_is_told_apart(

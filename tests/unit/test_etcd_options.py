@@ -48,9 +48,9 @@ def test_each_option_comes_from_the_command_line_or_the_environment(
     ("flag", "value", "said"),
     [
         ("--etcd-cafile", "ca.pem", "'ca.pem' is relative"),
-        ("--etcd-username", "", "'' is not the name of a user"),
-        ("--etcd-username", "a\nb", "is not the name of a user"),
-        ("--etcd-username", " a", "is not the name of a user"),
+        ("--etcd-username", "", "'' is not a user name"),
+        ("--etcd-username", "a\nb", "is not a user name"),
+        ("--etcd-username", " a", "is not a user name"),
     ],
 )
 def test_a_wrong_value_is_refused(flag: str, value: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from overlayd.cli import VERBS, build_parser
-from overlayd.cli.manual import EXIT_STATUS, pages
+from build_backend import make_pages
+from overlayd.cli import EXIT_STATUS, VERBS, build_parser
+from support.words import Kind, Passage, find_faults
 
 TOP = Path(__file__).parents[2]
-PAGES = TOP / "docs" / "man"
 
 
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -26,18 +26,31 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
                 yield from parsers(sub)
 
 
-def test_the_pages_in_the_repository_are_those_of_this_command_line() -> None:
-    made = pages(build_parser())
-    assert {path.name for path in PAGES.glob("*.8")} == made.keys(), "run `make man`"
-    for name, text in made.items():
-        assert (PAGES / name).read_text() == text, f"{name} is out of date: run `make man`"
+def test_every_verb_has_a_page_with_its_options_and_statuses() -> None:
+    pages = make_pages()
+    assert pages.keys() == {"overlayd.8", *(f"overlayd-{verb}.8" for verb in VERBS)}
+    for parser in parsers(build_parser()):
+        page = pages["-".join(parser.prog.split()[:2]) + ".8"]
+        for action in parser._actions:
+            for option in action.option_strings:
+                assert option.replace("-", r"\-") in page or option in ("-h", "--help"), (parser.prog, option)
+    for verb, statuses in EXIT_STATUS.items():
+        for status, meaning in statuses.items():
+            assert f".TP\n{status}\n{meaning}" in pages[f"overlayd-{verb}.8"]
+    assert "/var/lib/overlayd/node.json" in pages["overlayd.8"]
 
 
 def test_every_option_and_argument_has_a_sentence_of_help() -> None:
     for parser in parsers(build_parser()):
         for action in parser._actions:
-            if action.option_strings:
-                assert action.help, f"{parser.prog} {action.option_strings}"
+            assert action.help or isinstance(action, argparse._SubParsersAction), f"{parser.prog} {action.dest}"
+
+
+def test_help_follows_the_rules_of_prose() -> None:
+    for parser in parsers(build_parser()):
+        said = [parser.description, parser.epilog, *(action.help for action in parser._actions)]
+        for text in filter(None, said):
+            assert list(find_faults(Passage(0, Kind.HELP, text))) == [], (parser.prog, text)
 
 
 def test_every_verb_has_its_exit_statuses() -> None:
@@ -47,7 +60,7 @@ def test_every_verb_has_its_exit_statuses() -> None:
 def test_no_page_tells_of_the_machine_that_it_was_made_on() -> None:
     import socket
 
-    for name, text in pages(build_parser()).items():
+    for name, text in make_pages().items():
         assert f"default: {socket.gethostname()})" not in text, name
         assert str(Path.home()) not in text or Path.home() == Path("/"), name
 
@@ -68,8 +81,8 @@ def test_each_option_of_the_daemon_is_told_of_in_the_documentation() -> None:
 def test_roff_reads_every_page_without_complaint() -> None:
     if shutil.which("groff") is None:
         pytest.skip("needs groff")
-    for name, text in pages(build_parser()).items():
+    for name, text in make_pages().items():
         done = subprocess.run(
-            ["groff", "-man", "-Tutf8", "-ww", "-z"], input=text, capture_output=True, text=True, check=False
+            ["groff", "-k", "-man", "-Tutf8", "-ww", "-z"], input=text, capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stderr) == (0, ""), name

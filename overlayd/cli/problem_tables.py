@@ -18,7 +18,7 @@ _PLACE = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
 
 
 def pages(docs: Path) -> dict[Path, str]:
-    """The text of each page with its tables as they should be.  Raises ValueError where a page has no place."""
+    """Return the text of each page with its tables renewed.  Raises ValueError if a page has no place for them."""
     texts = {"operations.md": _conditions(), "troubleshooting.md": _problems()}
     return {docs / name: _insert(docs / name, "\n".join(lines)) for name, lines in texts.items()}
 

@@ -16,7 +16,7 @@ FORMER = "overlayd.datapaths"
 
 
 def load_backends() -> Mapping[str, type[Backend]]:
-    """Every installed backend by the `Type` that the network config calls it."""
+    """Load every installed backend, by the `Type` that the network config calls it."""
     loaded: dict[str, type[Backend]] = {}
     for point in entry_points(group=BACKENDS):
         backend: type[Backend] = point.load()
@@ -25,5 +25,5 @@ def load_backends() -> Mapping[str, type[Backend]]:
 
 
 def load_drivers() -> Mapping[str, OpenDriver]:
-    """Every installed driver by the name of its entry point."""
+    """Load every installed driver, by the name of its entry point."""
     return {point.name: point.load() for group in (FORMER, DRIVERS) for point in entry_points(group=group)}

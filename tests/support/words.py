@@ -215,7 +215,7 @@ def read_markdown(text: str) -> Iterator[Passage]:
 
 def _plain(text: str) -> str:
     text = re.sub(r"^\s*(?:[-*>]|#+|\d+\.) ", "", text.strip())
-    text = re.sub(r"`[^`]*`", "code", text)
+    text = re.sub(r"`[^`]*`", "Code", text)  # so that it can begin a sentence
     return re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text).replace("**", "")
 
 

@@ -108,10 +108,10 @@ def test_markdown_is_read_without_its_code() -> None:
     )
     assert [(passage.line, passage.text) for passage in read_markdown(text)] == [
         (1, "Title"),
-        (3, "One line\nand the next, code."),
+        (3, "One line\nand the next, Code."),
         (6, "an item\n  of two lines"),
         (8, "another"),
-        (16, "a code"),
+        (16, "a Code"),
         (16, "d"),
         (18, "e"),
         (18, "f"),

@@ -28,6 +28,15 @@ from support.nft import FOREIGN, NETWORK, TABLE, firewall, nft, require_nft, sen
 from support.overlay import adding, install, removing, subnet
 
 SCOPE = Scope()
+WIDE = Sender(IPv4Address("10.99.0.2"), IPv4Network("10.60.0.0/17"))
+"""A prefix of another length than the table's."""
+
+
+def others(count: int) -> KernelState:
+    """So many senders with prefixes of another length than the table's."""
+    return KernelState.of(
+        Sender(IPv4Address(f"10.99.1.{n}"), IPv4Network(f"10.61.{n}.0/25")) for n in range(count)
+    )
 
 
 class NftWorld(Protocol):
@@ -51,7 +60,7 @@ class FakeNftWorld:
         self.flush = self.driver.flush_nft
 
     def make_odd(self) -> None:
-        self.driver.put(NftTable("holds chain foo"))
+        self.driver.put(NftTable(24, "holds chain foo"))
 
     def count(self, counter: str) -> int:
         return self.driver.nft.counters[counter]
@@ -147,8 +156,8 @@ async def test_removing_from_a_table_that_is_gone_succeeds_and_makes_none(world:
 
 async def test_a_chain_changes_in_place(world: NftWorld) -> None:
     await install(world.driver, firewall(1, peers=(2,)))
-    chain = source_check(4789, 7, subnet(9))
-    await done(world.driver, Operation(Verb.CHANGE, chain, was=source_check(8472, 1, subnet(1))))
+    chain = source_check(4789, 7, 24, subnet(9))
+    await done(world.driver, Operation(Verb.CHANGE, chain, was=source_check(8472, 1, 24, subnet(1))))
     wanted = KernelState.of([TABLE, masquerade(NETWORK, subnet(1)), chain, *senders(2)])
     assert await observed(world.driver) == wanted
 
@@ -157,11 +166,10 @@ async def test_counts_outlive_every_change_but_that_of_the_table(world: NftWorld
     await install(world.driver, KernelState.of([TABLE]))
     for number, counter in enumerate(COUNTERS, start=3):
         world.set_counter(counter, number)
-    many = range(2, 2 + FEW)
     for state in (
-        firewall(1, peers=many),
-        firewall(1, peers=(2,)),  # so many go that the set is made anew
-        firewall(1, peers=(2, 3)),
+        firewall(1, peers=range(2, 2 + FEW)) | others(FEW + 3),
+        firewall(1, peers=(2,)) | others(2),  # so many go that the set is made anew
+        firewall(1, peers=(2, 3)) | others(4),
         firewall(2, peers=(3,)),
         firewall(2),
     ):
@@ -171,8 +179,24 @@ async def test_counts_outlive_every_change_but_that_of_the_table(world: NftWorld
 
 async def test_many_senders_go_in_one_transaction_and_the_others_stay(world: NftWorld) -> None:
     everybody = range(2, 60)
-    await install(world.driver, firewall(1, peers=everybody))
-    assert await reach(world.driver, firewall(1, peers=(2, 7))) == 2 * (len(everybody) - 2)
+    await install(world.driver, firewall(1, peers=everybody) | others(50))
+    gone = 2 * (len(everybody) - 2) + 50 - 3
+    assert await reach(world.driver, firewall(1, peers=(2, 7)) | others(3)) == gone
+
+
+async def test_prefixes_of_all_lengths_stand_beside_one_another(world: NftWorld) -> None:
+    several = KernelState.of(Sender(WIDE.address, IPv4Network(f"10.244.2.0/{n}")) for n in (24, 30))
+    state = firewall(1, peers=(2, 3)) | several | KernelState.of([WIDE])
+    await reach(world.driver, state)
+    assert await reach(world.driver, firewall(1, peers=(2, 3))) == 2
+
+
+async def test_another_prefix_length_makes_the_table_anew_with_all_that_is_in_it(world: NftWorld) -> None:
+    await install(world.driver, firewall(1, peers=(2, 3)))
+    table, chain = NftTable(25), source_check(8472, 1, 25, subnet(1))
+    state = KernelState.of([table, masquerade(NETWORK, subnet(1)), chain, *senders(2), WIDE])
+    await reach(world.driver, state)
+    await reach(world.driver, firewall(1, peers=(2, 3)))
 
 
 async def test_an_odd_table_is_made_anew_by_one_plan(world: NftWorld) -> None:
@@ -216,14 +240,15 @@ async def test_a_change_is_hinted_at(world: NftWorld) -> None:
 async def test_what_nft_refuses_keeps_nothing_else_from_being_done() -> None:
     with real_world() as world:
         await install(world.driver, firewall(1, peers=(2, 3)))
-        inside = [Sender(IPv4Address("10.99.0.2"), IPv4Network(f"10.244.2.{n}/32")) for n in (5, 6)]  # overlap
+        await done(world.driver, *adding([WIDE]))
+        inside = [Sender(WIDE.address, IPv4Network(f"10.60.2.{n}/32")) for n in (5, 6)]  # overlap
         operations = adding([senders(4)[0], inside[0], senders(4)[1], inside[1], *senders(5)])
         outcomes = await world.driver.apply(operations)
         assert [outcome is None for outcome in outcomes] == [True, False, True, False, True, True]
         assert outcomes[1] is not None
         assert outcomes[1].reason.startswith("nft says: ")
         assert outcomes[1].errno != 0
-        assert await observed(world.driver) == firewall(1, peers=(2, 3, 4, 5))
+        assert await observed(world.driver) == firewall(1, peers=(2, 3, 4, 5)) | KernelState.of([WIDE])
 
 
 FAULTS = {
@@ -234,19 +259,23 @@ FAULTS = {
     "a rule with a comment": 'add rule inet overlayd ip_masq counter comment "mine"',
     "a policy": "chain inet overlayd source_check { policy drop ; }",
     "a chain less": "delete chain inet overlayd source_check",
-    "an empty set": "flush set inet overlayd senders",
-    "an element more": "add element inet overlayd senders { 10.99.0.66 . 0-4294967295 }",
-    "an odd element": "add element inet overlayd senders { 10.99.0.66 . 5-7 }",
-    "a range of senders": "add element inet overlayd senders { 10.99.0.66-10.99.0.68 . 5 }",
-    "an element for a while": "add element inet overlayd senders { 10.99.0.66 . 5 comment foo }",
-    "an element less": "delete element inet overlayd senders { 10.99.0.2 . 174260226 }",
-    "a set more": "add set inet overlayd others { type ipv4_addr ; }",
-    "a counter more": "add counter inet overlayd others",
+    "an empty set": "flush set inet overlayd senders_24",
+    "a prefix in the set of others": "add element inet overlayd others { 5 . 256-511 }",
+    "an element with bits behind its prefix": "add element inet overlayd senders_24 { 5 . 257 }",
+    "a node in another's name": "add element inet overlayd nodes { 5 . 6 }",
+    "senders of another length beside": ("add set inet overlayd senders_25 { typeof @nh,96,32 . @th,336,32 ; }"),
+    "an element more": "add element inet overlayd others { 174260290 . 0-4294967295 }",
+    "an odd element": "add element inet overlayd others { 174260290 . 5-7 }",
+    "a range of senders": "add element inet overlayd others { 174260290-174260292 . 5 }",
+    "an element for a while": "add element inet overlayd nodes { 5 . 5 comment foo }",
+    "an element less": "delete element inet overlayd nodes { 174260226 . 174260226 }",
+    "a set more": "add set inet overlayd more { type ipv4_addr ; }",
+    "a counter more": "add counter inet overlayd more",
     "a chain more": "add chain inet overlayd forward { type filter hook forward priority 0 ; policy drop ; }",
     "a dormant table": "add table inet overlayd { flags dormant ; }",
     "another table": "delete table inet overlayd; add table inet overlayd",
     "another set": (
-        "delete table inet overlayd; add table inet overlayd;add set inet overlayd senders { type ipv4_addr ; }"
+        "delete table inet overlayd; add table inet overlayd;add set inet overlayd senders_24 { type ipv4_addr ; }"
     ),
 }
 
@@ -305,7 +334,8 @@ async def test_every_config_is_listed_as_it_was_written(port: int, vni: int) -> 
     @given(prefixes, prefixes)
     @settings(max_examples=10)
     def check(netns: str, network: IPv4Network, own: IPv4Network) -> None:
-        items: list[NftItem] = [TABLE, masquerade(network, own), source_check(port, vni, own)]
+        table, chain = NftTable(own.prefixlen), source_check(port, vni, own.prefixlen, own)
+        items: list[NftItem] = [table, masquerade(network, own), chain]
         items += [Sender(IPv4Address(own.network_address), network), Sender(IPv4Address("1.2.3.4"), own)]
 
         async def check_one() -> None:

@@ -1,8 +1,9 @@
 """A flood of forged VXLAN packets: none is delivered, each is counted, and who is honest notices nothing.
 
-Two nodes joined by a wire.  The victim, 10.99.0.1, has the peers 10.99.0.2 and 10.99.0.3; the other end of the
-wire has these addresses and, as the attacker, 10.99.0.66.  Packets are built by scapy, which knows nothing of us.
-Without the rules each kind of forged packet arrives: that is how it is known that they keep it away.
+Two nodes joined by a wire.  The victim, 10.99.0.1, has the peers 10.99.0.2 and 10.99.0.3, and 10.99.1.0, whose
+address looks like a prefix; the other end of the wire has these addresses and, as the attacker, 10.99.0.66.
+Packets are built by scapy, which knows nothing of us.  Without the rules each kind of forged packet arrives: that
+is how it is known that they keep it away.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 import pytest
 import trio
@@ -20,10 +21,12 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from scapy.layers.vxlan import VXLAN
-from scapy.packet import Packet
+from scapy.packet import Packet, Raw
 
 from overlayd.core.firewall.nftables import BAD_SOURCE, NOT_OURS, UNKNOWN_SENDER, Sender
 from overlayd.core.firewall.policy import source_check
+from overlayd.core.kernel.driver import Operation, Verb
+from overlayd.core.kernel.items import KernelState
 from overlayd.host.netlink.driver import open_netlink_driver
 from overlayd.host.netlink.netns import in_netns
 from overlayd.host.nft.driver import NftDriver, open_nft
@@ -67,12 +70,18 @@ FORGERIES = {
     "the world": FloodPacket("10.99.0.2", inner("192.0.2.1"), BAD_SOURCE),
     "in fragments": FloodPacket("10.99.0.2", inner("10.244.3.9", load=bytes(3000)), BAD_SOURCE),
     "behind a tag": FloodPacket("10.99.0.2", on_vlan_0(inner("10.244.3.9")), BAD_SOURCE),
+    "a node beside the node": FloodPacket("10.99.0.2", inner("10.99.0.7"), BAD_SOURCE),
+    "a node beside one that looks like a prefix": FloodPacket("10.99.1.0", inner("10.99.1.7"), BAD_SOURCE),
+    "beside a wide prefix": FloodPacket("10.99.0.3", inner("10.60.128.1"), BAD_SOURCE),
+    "in a wide prefix of another's": FloodPacket("10.99.0.2", inner("10.60.3.1"), BAD_SOURCE),
     "to another node": FloodPacket("10.99.0.2", inner("10.244.2.9", FAR), NOT_OURS, far=True),
 }
 SILENT = {
     "ARP": FloodPacket("10.99.0.2", Ether(dst=str(mac(1))) / ARP(pdst="10.244.1.0"), BAD_SOURCE),
     "IPv6": FloodPacket("10.99.0.2", Ether(dst=str(mac(1))) / IPv6(dst="ff02::1") / UDP(dport=5002), BAD_SOURCE),
     "the victim itself": FloodPacket("10.99.0.2", inner("10.244.1.9"), BAD_SOURCE),
+    "to the victim's node": FloodPacket("10.99.0.2", inner("10.244.2.9", ("10.99.0.1", 5002)), NOT_OURS),
+    "a stranger's, and too short": FloodPacket("10.99.0.66", Raw(b""), UNKNOWN_SENDER),
     "a loopback": FloodPacket("10.99.0.2", inner("127.0.0.1"), BAD_SOURCE),
 }
 """What nobody would get without the rules either; it is counted all the same."""
@@ -81,14 +90,27 @@ HONEST = {
     "the node's overlay address": ("10.99.0.2", inner("10.244.2.0", load=b"honest")),
     "the node's underlay address": ("10.99.0.2", inner("10.99.0.2", load=b"honest")),
     "in fragments": ("10.99.0.2", inner("10.244.2.255", load=b"honest" + bytes(3000))),
+    "a wide prefix": ("10.99.0.3", inner("10.60.3.1", load=b"honest")),
+    "a node that looks like a prefix": ("10.99.1.0", inner("10.99.1.0", load=b"honest")),
     "another node": ("10.99.0.3", inner("10.244.3.1", load=b"honest")),
 }
 
 
+UNUSUAL = (
+    Sender(IPv4Address("10.99.0.3"), IPv4Network("10.60.0.0/17")),
+    Sender(IPv4Address("10.99.1.0"), IPv4Network("10.99.1.0/32")),
+    Sender(IPv4Address("10.99.1.0"), IPv4Network("10.244.4.0/24")),
+)
+"""Who else may send: a peer with a subnet of another length, and one whose address has no bits behind /24."""
+
+
 @dataclass
 class FloodTopology:
-    """`home` is the victim's socket, `far` sees every frame on the wire, `senders` send from these addresses."""
+    """`victim` and `attacker` are namespaces, `home` is the victim's socket, `far` sees every frame on the wire,
+    `senders` send from these addresses."""
 
+    victim: str
+    attacker: str
     nft: NftDriver
     home: trio.socket.SocketType
     far: trio.socket.SocketType
@@ -122,12 +144,12 @@ class FloodTopology:
 async def staged(*, checked: bool) -> AsyncGenerator[FloodTopology]:
     require_nft()
     with two_nodes() as (victim, attacker), open_nft(victim) as nft, ExitStack() as sockets:
-        for address in ("10.99.0.3/16", "10.99.0.66/16"):
+        for address in ("10.99.0.3/16", "10.99.1.0/16", "10.99.0.66/16"):
             ip(attacker, f"address add {address} dev eth0")
         async with open_netlink_driver(victim) as driver:
             await install(driver, node(1, peers=(2, 3)))
         if checked:
-            await install(nft, firewall(1, peers=(2, 3)))
+            await install(nft, firewall(1, peers=(2, 3)) | KernelState.of(UNUSUAL))
 
         def open_socket(
             name: str, kind: int, address: tuple[str, int], family: int, protocol: int = 0
@@ -141,12 +163,14 @@ async def staged(*, checked: bool) -> AsyncGenerator[FloodTopology]:
             attacker, socket.SOCK_RAW, ("eth0", ETH_P_ALL), socket.AF_PACKET, socket.htons(ETH_P_ALL)
         )
         yield FloodTopology(
+            victim,
+            attacker,
             nft,
             trio.socket.from_stdlib_socket(home),
             trio.socket.from_stdlib_socket(far),
             {
                 outer: open_socket(attacker, socket.SOCK_DGRAM, (outer, 0), socket.AF_INET)
-                for outer in ("10.99.0.2", "10.99.0.3", "10.99.0.66")
+                for outer in ("10.99.0.2", "10.99.0.3", "10.99.1.0", "10.99.0.66")
             },
         )
 
@@ -186,22 +210,79 @@ async def test_what_is_no_vxlan_of_ours_is_no_business_of_ours() -> None:
         await stage.counted()
 
 
-@pytest.mark.parametrize("frames_are_judged", [True, False])
-async def test_a_tag_does_not_shift_a_forged_packet_past_the_rules(frames_are_judged: bool) -> None:
-    """Behind a tag TTL and protocol stand where the source is looked for, and the source in place of the
-    destination.  They can be chosen to look like a peer's, here one that has the subnet 10.17.0.0/16."""
-    odd = Sender(IPv4Address("10.99.0.2"), IPv4Network("10.17.0.0/16"))
-    chain = source_check(VXLAN_PORT, 1, subnet(1))
-    others = replace(chain, rules=tuple(rule for rule in chain.rules if "@th,224,16" not in rule))
+async def test_a_packet_that_ends_too_early_is_neither_delivered_nor_counted() -> None:
+    """A rule does not apply to a packet that lacks what it compares."""
+    async with staged(checked=True) as stage:
+        whole = bytes(inner("10.244.3.9"))
+        for size in (0, 8, 13, 14 + 12, 14 + 15):
+            cut = bytes(VXLAN(flags=0x08, vni=1)) + whole[:size]
+            stage.senders["10.99.0.2"].sendto(cut, ("10.99.0.1", VXLAN_PORT))
+        stage.send(*HONEST["a pod"])
+        assert await stage.delivered() == b"honest"
+        await stage.counted()
+
+
+async def test_an_ipv6_datagram_is_left_to_whoever_it_is_for() -> None:
+    """Such as the VXLAN device of another overlay, with the same port and VNI."""
+    async with staged(checked=True) as stage, AsyncExitStack() as sockets:
+        ip(stage.victim, "address add fd99::1/64 dev eth0 nodad")
+        ip(stage.attacker, "address add fd99::66/64 dev eth0 nodad")
+
+        def open_socket(name: str, port: int) -> trio.socket.SocketType:
+            sock = in_netns(name, lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+            sockets.enter_context(sock)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(("::", port))
+            return trio.socket.from_stdlib_socket(sock)
+
+        other, stranger = open_socket(stage.victim, VXLAN_PORT), open_socket(stage.attacker, 0)
+        for packet in (inner("192.0.2.1"), Ether() / ARP(pdst="10.244.1.0"), inner("10.244.2.9", FAR)):
+            data = bytes(VXLAN(flags=0x08, vni=1) / packet)
+            await stranger.sendto(data, ("fd99::1", VXLAN_PORT))
+            with trio.fail_after(10):
+                assert await other.recv(65536) == data
+        await stage.counted()
+
+
+async def test_without_a_subnet_nobody_but_peers_is_let_in() -> None:
+    async with staged(checked=True) as stage:
+        chain = source_check(VXLAN_PORT, 1, 24, None)
+        assert await stage.nft.apply([Operation(Verb.CHANGE, chain)]) == (None,)
+        expected: Counter[str] = Counter()
+        for forgery in (*FORGERIES.values(), *SILENT.values()):
+            if forgery.counter != NOT_OURS:
+                stage.send(forgery.outer, forgery.inner)
+                expected[forgery.counter] += 1
+        for outer, packet in HONEST.values():
+            stage.send(outer, packet)
+            assert (await stage.delivered()).startswith(b"honest")
+        await stage.counted(**expected)
+
+
+@pytest.mark.parametrize("length", [24, 16])
+@pytest.mark.parametrize("frames_are_judged", ["always", "where one is accepted", "where one is dropped"])
+async def test_a_tag_does_not_shift_a_forged_packet_past_the_rules(frames_are_judged: str, length: int) -> None:
+    """Behind a tag TTL, protocol and checksum stand where the source is looked for, and the source in place of the
+    destination.  They can be chosen to look like a peer's, here one whose subnet is just what stands there."""
     packet = inner("10.244.1.9")
     packet[IP].ttl = 10
+    seen = IPv4Interface((bytes(on_vlan_0(packet))[26:30], length))  # an untagged packet has its source there
+    chain = source_check(VXLAN_PORT, 1, 24, subnet(1))
+    accepting, *others = chain.rules
+    match frames_are_judged:
+        case "where one is accepted":
+            others = [rule for rule in others if "@th,224,16" not in rule]
+        case "where one is dropped":
+            accepting = accepting.replace(" @th,224,16 2048", "")
+    passes = frames_are_judged != "always" and (length == 24 or frames_are_judged == "where one is accepted")
     async with staged(checked=True) as stage:
-        await stage.nft.apply(adding([odd, chain if frames_are_judged else others]))
+        peer = Sender(IPv4Address("10.99.0.2"), seen.network)
+        await stage.nft.apply(adding([peer, replace(chain, rules=(accepting, *others))]))
         stage.send("10.99.0.2", on_vlan_0(packet))
-        if frames_are_judged:
-            await stage.counted(bad_source=1)
-        else:
+        if passes:
             assert await stage.delivered() == b"forged"
+        else:
+            await stage.counted(bad_source=1)
 
 
 async def test_a_peer_that_goes_is_a_stranger_at_once() -> None:

@@ -73,7 +73,7 @@ async def quiet(passes: Passes) -> None:
     [
         "flush ruleset",
         "delete table inet overlayd",
-        "flush set inet overlayd senders",
+        "flush set inet overlayd senders_24",
         "insert rule inet overlayd source_check accept",
         "add chain inet overlayd foo; add rule inet overlayd foo drop",
     ],
@@ -148,7 +148,7 @@ async def test_a_daemon_that_comes_back_sweeps_what_its_former_life_left() -> No
         with open_nft(name) as former:
             async with kept(former):
                 pass
-        nft(name, "add element inet overlayd senders { 10.99.0.9 . 174260233 }")
+        nft(name, "add element inet overlayd nodes { 174260233 . 174260233 }")
         with open_nft(name) as other:  # it knows nothing of its former life
             async with kept(other):
                 pass

@@ -7,7 +7,7 @@ from itertools import combinations
 
 from hypothesis import given
 
-from overlayd.core.firewall.nftables import NftChain, NftTable, Sender
+from overlayd.core.firewall.nftables import TABLE_KEY, NftChain, NftTable, Sender
 from overlayd.core.kernel.datapath import Datapath, Encap
 from overlayd.core.kernel.driver import Operation, Verb
 from overlayd.core.kernel.items import Item, KernelState, Key, Link, Neighbour, OnLink, Route
@@ -35,7 +35,7 @@ def carry_out(state: dict[Key, Item], operation: Operation) -> None:
     if isinstance(item, Encap):
         assert ("datapath", item.link) in state, f"{item} has no datapath"
     if isinstance(item, NftChain | Sender):
-        assert NftTable().key in state, f"{item} has no table"
+        assert TABLE_KEY in state, f"{item} has no table"
     if isinstance(item, NftTable):
         empty_table(state)
     state[item.key] = item

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 from hypothesis import strategies as st
 
 from overlayd.core.firewall.iptables import ForwardRules, Variant
-from overlayd.core.firewall.nftables import NftChain, NftTable, Sender
+from overlayd.core.firewall.nftables import TABLE_KEY, NftChain, NftTable, Sender
 from overlayd.core.kernel.datapath import Datapath, Encap
 from overlayd.core.kernel.items import (
     Address,
@@ -45,7 +45,7 @@ datapaths = st.builds(
 )
 encaps = st.builds(Encap, st.just(TUN), subnets, public_ips, st.just(8285))
 nft_items = st.one_of(
-    st.just(NftTable()),
+    st.builds(NftTable, st.sampled_from([24, 26])),
     st.builds(
         NftChain,
         st.sampled_from(["one", "two"]),
@@ -59,7 +59,7 @@ forward_rules = st.builds(
 )
 items: st.SearchStrategy[Item] = st.one_of(
     nft_items,
-    st.just(NftTable("holds chain foo")),
+    st.just(NftTable(24, "holds chain foo")),
     st.just(Forwarding(Family.IPV4)),
     forward_rules,
     links,
@@ -86,7 +86,7 @@ def _possible(state: KernelState) -> KernelState:
     run."""
     present = {item.name for item in state.items if isinstance(item, Link)} | {"eth0"}
     running = {item.link for item in state.items if isinstance(item, Datapath)} & present
-    has_table = NftTable().key in state.by_key
+    has_table = TABLE_KEY in state.by_key
 
     def is_possible(item: Item) -> bool:
         match item:
@@ -150,7 +150,7 @@ def udp_wishes(draw: st.DrawFn) -> KernelState:
 
 def firewalls() -> st.SearchStrategy[KernelState]:
     """What may be asked of nft beside: nothing, or what stands in a table that is asked for."""
-    inside = st.lists(nft_items, max_size=5).map(lambda found: _keyed([NftTable(), *found]))
+    inside = st.lists(nft_items, max_size=5).map(lambda found: _keyed([NftTable(24), *found]))
     return st.just(KernelState()) | inside
 
 

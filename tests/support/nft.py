@@ -15,7 +15,7 @@ from overlayd.host.nft.program import find_nft
 from support.overlay import subnet
 
 NETWORK = IPv4Network("10.244.0.0/16")
-TABLE = NftTable()
+TABLE = NftTable(24)
 FOREIGN = """
 table inet overlayd2 {
   set senders { type ipv4_addr; elements = { 10.99.0.2 }; }
@@ -51,7 +51,7 @@ def senders(number: int) -> tuple[Sender, Sender]:
 
 def firewall(number: int = 1, peers: Iterable[int] = ()) -> KernelState:
     """All that the node at 10.99.0.<number> asks of nft."""
-    items: list[Item] = [TABLE, masquerade(NETWORK, subnet(number)), source_check(8472, 1, subnet(number))]
+    items: list[Item] = [TABLE, masquerade(NETWORK, subnet(number)), source_check(8472, 1, 24, subnet(number))]
     for peer in peers:
         items += senders(peer)
     return KernelState.of(items)

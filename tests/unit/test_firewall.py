@@ -17,7 +17,7 @@ from overlayd.core.firewall.policy import (
     PacketFilter,
     decide,
     describe,
-    senders,
+    find_senders,
 )
 from overlayd.core.kernel.items import KernelState
 from overlayd.core.leases.lease import Attributes, Lease
@@ -70,9 +70,14 @@ def test_the_whole_wish_of_a_node_with_a_peer_reads_so() -> None:
         "ip saddr 10.244.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random; "
         "ip saddr != 10.244.0.0/16 ip daddr 10.244.0.0/16 masquerade fully-random }\n"
         "chain inet overlayd source_check { type filter hook input priority -200; policy accept; "
-        "udp dport 8472 @th,96,24 1 ip saddr . @nh,96,32 != @senders counter name unknown_sender drop; "
+        "th dport 8472 @th,224,16 2048 @th,368,32 & 4294967040 == 183763200 "
+        "@nh,96,32 . @th,336,32 & 4294967040 @senders_24 accept; "
+        "th dport != 8472 accept; "
+        "meta nfproto != 2 accept; "
+        "udp dport 8472 @th,96,24 1 @nh,96,32 . @nh,96,32 != @nodes counter name unknown_sender drop; "
         "udp dport 8472 @th,96,24 1 @th,224,16 != 2048 counter name bad_source drop; "
-        "udp dport 8472 @th,96,24 1 ip saddr . @th,336,32 != @senders counter name bad_source drop; "
+        "udp dport 8472 @th,96,24 1 @nh,96,32 . @th,336,32 & 4294967040 != @senders_24 "
+        "@nh,96,32 . @th,336,32 != @nodes @nh,96,32 . @th,336,32 != @others counter name bad_source drop; "
         "udp dport 8472 @th,96,24 1 @th,368,32 & 4294967040 != 183763200 counter name not_ours drop }"
     )
 
@@ -80,7 +85,7 @@ def test_the_whole_wish_of_a_node_with_a_peer_reads_so() -> None:
 def test_senders_belong_to_their_peer_and_the_rest_to_the_node() -> None:
     peer = lease(2)
     found = desired(BOTH, view((peer,), own=lease(1)))
-    assert nft_items(found.peers[peer.subnet]) == [str(sender) for sender in senders(peer)[::-1]]
+    assert nft_items(found.peers[peer.subnet]) == [str(sender) for sender in find_senders(peer)[::-1]]
     assert not any(isinstance(item, Sender) for item in found.base.items)
 
 
@@ -95,8 +100,10 @@ def test_without_a_subnet_sources_are_checked_and_destinations_are_not() -> None
     found = nft_items(desired(BOTH, view((lease(2),))).kernel)
     assert [item.split()[0] for item in found] == ["table", "sender", "sender", "chain"]
     assert "source_check" in found[-1]
+    assert "unknown_sender" in found[-1]
     assert "bad_source" in found[-1]
     assert "not_ours" not in found[-1]
+    assert "@th,368,32" not in found[-1]
 
 
 def test_before_the_first_snapshot_sources_are_left_as_they_are() -> None:
@@ -113,6 +120,31 @@ def test_sources_are_checked_for_the_vxlan_of_the_kernel_alone() -> None:
     assert desired(NO_FIREWALL, view((lease(2),), own=lease(1))) == state_desired(
         (VXLAN,), view((lease(2),), own=lease(1))
     )
+
+
+def test_the_mask_is_the_configs_and_not_that_of_the_own_subnet() -> None:
+    """A node may still hold a subnet of another length, from before the config changed."""
+    config = parse_config(b'{"Network": "10.244.0.0/16", "SubnetLen": 26}')
+    seen = make_view(config, VXLAN, UNDERLAY, MAC, lease(1), (), in_sync=True)
+    found = desired(Firewall(source_check=True), seen).kernel
+    assert NftTable(26) in found.items
+    [_, chain] = nft_items(found)
+    assert "@th,368,32 & 4294967040 == 183763200 @nh,96,32 . @th,336,32 & 4294967232 @senders_26 accept" in chain
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name"),
+    [
+        ("10.244.2.0/24", "senders_24"),
+        ("10.99.0.2/32", "nodes"),
+        ("10.99.0.3/32", "others"),
+        ("10.99.0.0/24", "senders_24"),
+        ("10.244.2.0/25", "others"),
+        ("10.0.0.0/8", "others"),
+    ],
+)
+def test_a_sender_is_in_the_set_of_its_length(prefix: str, name: str) -> None:
+    assert Sender(IPv4Address("10.99.0.2"), IPv4Network(prefix)).set_in(24) == name
 
 
 def test_two_peers_behind_one_address_are_both_let_in() -> None:

@@ -18,12 +18,16 @@ from overlayd.core.kernel.items import Item, Key, Rank, Removal, Replacement
 
 FAMILY = "inet"
 TABLE = "overlayd"
-SENDERS = "senders"
-"""The set of `Sender` elements."""
-SENDERS_TYPE = "ip saddr . @th,336,32"
-"""What an element of it is compared with: outer and inner source address.  The latter, counted in bits from the
-UDP header, comes after that (64), the VXLAN header (64), the inner Ethernet header (112) and the first 12 bytes of
-the inner IPv4 header (96).  RFC 768, RFC 7348 section 5, RFC 791."""
+TABLE_KEY: Key = ("nft-table", TABLE)
+
+SENDERS_TYPE = "@nh,96,32 . @th,336,32"
+"""Type of all sets of senders: outer and inner source address, as numbers.  Positions are in bits.  The outer one
+stands behind 12 bytes of the IPv4 header.  The inner one comes after the UDP header (64), the VXLAN header (64),
+the inner Ethernet header (112) and 12 bytes of the inner IPv4 header (96).  RFC 791, 768, 7348 section 5."""
+NODES = "nodes"
+"""The set of peers' underlay addresses, each as the outer and as the inner source."""
+OTHERS = "others"
+"""The set of prefixes of any other length than the table's: an interval set, and the slowest to look into."""
 
 MASQUERADE = "ip_masq"
 SOURCE_CHECK = "source_check"
@@ -37,20 +41,31 @@ COUNTERS = (UNKNOWN_SENDER, BAD_SOURCE, NOT_OURS)
 """Why the source check drops a packet, in the words of the userspace datapath (docs/datapath.md)."""
 
 
+def senders(prefixlen: int) -> str:
+    """Name the set of prefixes of this length, which is a hash set: a lookup takes as long with a peer as with
+    thousands."""
+    return f"senders_{prefixlen}"
+
+
 @dataclass(frozen=True, slots=True)
 class NftTable(Item):
-    """The table with its counters and its set of senders, whatever the set holds.  `odd` says what is wrong with a
-    table that was found; no desired one is odd."""
+    """The table with its counters and its sets of senders, whatever the sets hold.
+
+    `prefixlen` is the length of the prefixes in the set `senders`, 0 if a table was found that has none: the rules
+    that look into the set mask the inner source by it, so another length makes the table anew.  `odd` says what is
+    wrong with a table that was found; no desired one is odd.
+    """
 
     noun: ClassVar[str] = "nft-table"
     rank: ClassVar[int] = Rank.TABLE
     removal: ClassVar[Removal] = Removal.WHOLE
 
+    prefixlen: int
     odd: str = ""
 
     @property
     def key(self) -> Key:
-        return ("nft-table", TABLE)
+        return TABLE_KEY
 
     def replacement(self, wanted: Item) -> Replacement:
         return Replacement.ANEW
@@ -69,7 +84,7 @@ class _InTable(Item):
 
     @property
     def container(self) -> Key:
-        return NftTable().key
+        return TABLE_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +110,7 @@ class NftChain(_InTable):
 class Sender(_InTable):
     """VXLAN packets may come from the underlay address `address` with an inner source address in `prefix`.
 
-    An old one may stand in the way of a new one that overlaps it."""
+    In the set `others` an old one may stand in the way of a new one that overlaps it."""
 
     noun: ClassVar[str] = "sender"
     rank: ClassVar[int] = Rank.ELEMENT
@@ -106,6 +121,12 @@ class Sender(_InTable):
     @property
     def key(self) -> Key:
         return ("sender", self.address, self.prefix)
+
+    def set_in(self, prefixlen: int) -> str:
+        """Name the set that it belongs to, in a table of this prefix length."""
+        if self.prefix == IPv4Network(self.address):
+            return NODES
+        return senders(prefixlen) if self.prefix.prefixlen == prefixlen else OTHERS
 
     def __str__(self) -> str:
         return f"sender {self.address} of {self.prefix}"

@@ -11,6 +11,10 @@ from that peer's subnet, or from the peer's own underlay address, with which a n
 destination must be in our own subnet.  Who forges the outer source of a real peer together with that peer's
 inner source passes: only encryption below could tell.
 
+The check is paid for with every packet, so its first rule lets the usual one pass at the price of one lookup in a
+hash set, however many peers there are: the inner source is cut to the prefix length that the config gives all
+subnets.  This rule accepts and never drops.  The others look into what it did not accept.
+
 Masquerading is desired once this node has a subnet, the check once the peers are known: before that, with no
 senders, it would drop everything.  While the node has no subnet the check says nothing of destinations: a daemon
 that was restarted knows its peers a moment before it knows its own lease again.  A userspace datapath checks
@@ -27,14 +31,15 @@ from overlayd.core.firewall.iptables import Variant, forward_rules
 from overlayd.core.firewall.nftables import (
     BAD_SOURCE,
     MASQUERADE,
+    NODES,
     NOT_OURS,
-    SENDERS,
-    SENDERS_TYPE,
+    OTHERS,
     SOURCE_CHECK,
     UNKNOWN_SENDER,
     NftChain,
     NftTable,
     Sender,
+    senders,
 )
 from overlayd.core.kernel.items import Item
 from overlayd.core.leases.lease import Lease
@@ -52,6 +57,8 @@ _MULTICAST = "224.0.0.0/4"
 """RFC 5771."""
 _ETHERTYPE_IPV4 = 0x0800
 """RFC 894."""
+_NFPROTO_IPV4 = 2
+"""linux/netfilter.h.  An IPv6 datagram is never for a VXLAN device of ours, which has an IPv4 address."""
 
 _MASQUERADE_HEAD = "type nat hook postrouting priority 100; policy accept;"
 """NF_IP_PRI_NAT_SRC (linux/netfilter_ipv4.h)."""
@@ -107,11 +114,11 @@ class PacketFilter:
 
     def base(self, view: NetworkView) -> Iterator[Item]:
         legs = [leg for leg in view.legs if leg.family in CARRIED]
-        chains = [chain for leg in legs for chain in self._chains(view, leg)]
-        if chains:
-            yield NftTable()
-        yield from chains
         for leg in legs:
+            chains = list(self._chains(view, leg))
+            if chains:
+                yield NftTable(leg.subnet_len)
+            yield from chains
             yield from (forward_rules(variant, leg.network) for variant in self.variants)
 
     def _chains(self, view: NetworkView, leg: Leg) -> Iterator[NftChain]:
@@ -119,10 +126,10 @@ class PacketFilter:
             yield masquerade(leg.network, leg.own_prefix)
         port, vni = self.requirements.port, self.requirements.vni
         if self._checks_sources(view) and port is not None and vni is not None:
-            yield source_check(port, vni, leg.own_prefix)
+            yield source_check(port, vni, leg.subnet_len, leg.own_prefix)
 
     def peer(self, view: NetworkView, lease: Lease) -> Iterable[Item]:
-        return senders(lease) if self._checks_sources(view) else ()
+        return find_senders(lease) if self._checks_sources(view) else ()
 
     def _checks_sources(self, view: NetworkView) -> bool:
         needed = self.firewall.source_check and self.requirements.vni is not None
@@ -152,25 +159,40 @@ def masquerade(network: IPNetwork, own: IPNetwork) -> NftChain:
     )
 
 
-def source_check(port: int, vni: int, own: IPNetwork | None) -> NftChain:
+def source_check(port: int, vni: int, prefixlen: int, own: IPNetwork | None) -> NftChain:
     """The rules for VXLAN packets with this VNI to this UDP port, of a node whose subnet is `own`, if it has one.
+    `prefixlen` is that of the table.
 
     Positions are in bits: from the UDP header the VNI is at 96, the inner EtherType at 224, inner source and
     destination at 336 and 368; from the outer IP header the outer source is at 96.
+
+    A rule does not apply to a packet that ends before what it compares.  So every rule that drops names what is
+    ours (`udp dport`, VNI): an early "accept what is not ours" would leave the others those that are too short.
+    `th dport` costs one comparison less than `udp dport`, and is enough where nothing is dropped.
     """
+    outer, source, destination = "@nh,96,32", "@th,336,32", "@th,368,32"
+    mask = int(IPv4Network((0, prefixlen)).netmask)
+    usual = f"{outer} . {source} & {mask}"
     ours = f"udp dport {port} @th,96,24 {vni}"
-    rules = [
-        f"{ours} ip saddr . @nh,96,32 != @{SENDERS} counter name {UNKNOWN_SENDER} drop",
-        f"{ours} @th,224,16 != {_ETHERTYPE_IPV4} counter name {BAD_SOURCE} drop",
-        f"{ours} {SENDERS_TYPE} != @{SENDERS} counter name {BAD_SOURCE} drop",
-    ]
+    to_us = to_others = ""
     if own is not None:
-        mask, first = int(own.netmask), int(own.network_address)
-        rules.append(f"{ours} @th,368,32 & {mask} != {first} counter name {NOT_OURS} drop")
+        within, first = f"{destination} & {int(own.netmask)}", int(own.network_address)
+        to_us, to_others = f" {within} == {first}", f"{within} != {first}"
+    rules = [
+        f"th dport {port} @th,224,16 {_ETHERTYPE_IPV4}{to_us} {usual} @{senders(prefixlen)} accept",
+        f"th dport != {port} accept",
+        f"meta nfproto != {_NFPROTO_IPV4} accept",
+        f"{ours} {outer} . {outer} != @{NODES} counter name {UNKNOWN_SENDER} drop",
+        f"{ours} @th,224,16 != {_ETHERTYPE_IPV4} counter name {BAD_SOURCE} drop",
+        f"{ours} {usual} != @{senders(prefixlen)} {outer} . {source} != @{NODES} {outer} . {source} != @{OTHERS} "
+        f"counter name {BAD_SOURCE} drop",
+    ]
+    if to_others:
+        rules.append(f"{ours} {to_others} counter name {NOT_OURS} drop")
     return NftChain(SOURCE_CHECK, _SOURCE_CHECK_HEAD, tuple(rules))
 
 
-def senders(peer: Lease) -> list[Sender]:
+def find_senders(peer: Lease) -> list[Sender]:
     """What may come from a peer: packets of its pods, and of the node itself.
 
     By the second one, which every peer has, a peer is told from a stranger.

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
-from overlayd.core.firewall.nftables import COUNTERS, FAMILY, TABLE, NftChain, NftTable, Sender
+from overlayd.core.firewall.nftables import COUNTERS, FAMILY, TABLE, TABLE_KEY, NftChain, NftTable, Sender
 from overlayd.core.kernel.driver import ALL, Driver, Failure, Keys, OnChange, Operation, Scope, Verb
 from overlayd.core.kernel.items import Item, KernelState
 from overlayd.host.netlink.connection import open_notifications, tell_changes
@@ -61,7 +61,7 @@ class NftDriver(Driver):
         if flags is None:
             return KernelState()
         if flags:
-            return KernelState.of([NftTable(f"has flags {flags:#x}")])
+            return KernelState.of([NftTable(0, f"has flags {flags:#x}")])
         try:
             # numeric, as a host may have names of its own for marks (/etc/iproute2/rt_marks)
             ran = await run_nft(self._netns, "--json", "--numeric", "list", "table", FAMILY, TABLE)
@@ -71,7 +71,7 @@ class NftDriver(Driver):
         except (ListingError, OSError) as error:
             # what can't be listed is no more than odd: all that is not nft's is none the worse for it
             there = netfilter.find_table_flags() is not None
-            return KernelState.of([NftTable(f"can't be listed: {error}")] if there else [])
+            return KernelState.of([NftTable(0, f"can't be listed: {error}")] if there else [])
 
     async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:
         """All that nft accepts, in one transaction."""
@@ -131,14 +131,15 @@ class NftDriver(Driver):
 
 
 def _concerned(message: Message) -> Keys:
-    return frozenset({NftTable().key}) if is_about_our_table(message) else frozenset()
+    return frozenset({TABLE_KEY}) if is_about_our_table(message) else frozenset()
 
 
 def _judge(wanted: Item, there: KernelState) -> Failure | None:
     """Whether nft lists what was written as it was written; what is not there at all was taken away since."""
-    table = there.by_key.get(NftTable().key, NftTable())
+    table = there.by_key.get(TABLE_KEY)
+    is_odd = isinstance(table, NftTable) and table.odd != ""
     found = there.by_key.get(wanted.key, wanted)
-    if table == NftTable() and found == wanted:
+    if found == wanted and not is_odd:
         return None
     return Failure(0, f"nft lists it otherwise than it was written: {found if found != wanted else table}")
 

@@ -15,16 +15,20 @@ from typing import Any
 from overlayd.core.firewall.nftables import (
     CHAINS,
     COUNTERS,
-    SENDERS,
+    NODES,
+    OTHERS,
     SENDERS_TYPE,
     NftChain,
     NftItem,
     NftTable,
     Sender,
+    senders,
 )
 from overlayd.core.kernel.items import KernelState
 
-_TYPES = (["ipv4_addr", "integer"], SENDERS_TYPE)
+_TYPES = (["integer", "integer"], SENDERS_TYPE)
+_LENGTHS = {senders(prefixlen): prefixlen for prefixlen in range(1, 33)}
+"""Of the prefixes in a set, by its name."""
 _UNTOLD = {"family", "table", "name", "handle"}
 """What nft says of an object beside what makes it what it is."""
 
@@ -54,9 +58,9 @@ def _single(entry: dict[str, Any]) -> tuple[str, Any]:
 def _items(objects: list[tuple[str, Any]]) -> list[NftItem]:
     heads: dict[str, str] = {}
     rules: dict[str, list[str]] = {}
-    senders: list[NftItem] = []
+    sets: dict[str, list[Any]] = {}
     odd: list[str] = []
-    missing = {*COUNTERS, SENDERS}
+    missing = set(COUNTERS)
     for kind, value in objects:
         try:
             match kind:
@@ -67,10 +71,9 @@ def _items(objects: list[tuple[str, Any]]) -> list[NftItem]:
                 case "counter" if value["name"] in COUNTERS:
                     missing.discard(value["name"])
                     _judge_extra(f"counter {value['name']}", value, "packets", "bytes")
-                case "set" if value["name"] == SENDERS:
-                    missing.discard(SENDERS)
+                case "set" if value["name"] in (NODES, OTHERS) or value["name"] in _LENGTHS:
+                    sets[value["name"]] = value.get("elem", [])
                     _judge_set(value)
-                    senders += map(_sender, value.get("elem", ()))
                 case "chain" if value["name"] in CHAINS:
                     heads[value["name"]] = _head(value)
                 case "rule" if value["chain"] in CHAINS:
@@ -79,9 +82,27 @@ def _items(objects: list[tuple[str, Any]]) -> list[NftItem]:
                     raise _OddError(f"holds {kind} {value.get('name', '')}")
         except _OddError as oddity:
             odd.append(str(oddity))
+    lengths = [_LENGTHS[name] for name in sets if name in _LENGTHS]
+    if len(lengths) > 1:
+        odd.append("has more than one set of senders")
+    prefixlen = lengths[0] if lengths else 0
+    missing |= {NODES, OTHERS, senders(prefixlen)} - sets.keys()
     odd += [f"lacks {name}" for name in sorted(missing)]
+    elements, odd_elements = _elements(sets, prefixlen)
     chains = [NftChain(name, head, tuple(rules.get(name, ()))) for name, head in heads.items()]
-    return [NftTable("; ".join(odd)), *chains, *senders]
+    return [NftTable(prefixlen, "; ".join(odd + odd_elements)), *chains, *elements]
+
+
+def _elements(sets: dict[str, list[Any]], prefixlen: int) -> tuple[list[Sender], list[str]]:
+    """The senders in these sets, and what is wrong with those that are none."""
+    found, odd = [], []
+    for name, elements in sets.items():
+        for element in elements:
+            try:
+                found.append(_sender(name, element, prefixlen))
+            except _OddError as oddity:
+                odd.append(str(oddity))
+    return found, odd
 
 
 def _judge_extra(what: str, value: dict[str, Any], *known: str) -> None:
@@ -96,8 +117,8 @@ def _judge_set(value: dict[str, Any]) -> None:
             kind: Any = _expression(expression)
         case kind:
             pass
-    if kind not in _TYPES or _flags(value) != ["interval"]:
-        raise _OddError(f"has a set {SENDERS} of another type")
+    if kind not in _TYPES or _flags(value) != (["interval"] if value["name"] == OTHERS else []):
+        raise _OddError(f"has a set {value['name']} of another type")
 
 
 def _flags(value: dict[str, Any]) -> list[str]:
@@ -114,15 +135,20 @@ def _head(chain: dict[str, Any]) -> str:
     return f"{place}; policy {chain['policy']};"
 
 
-def _sender(element: dict[str, Any]) -> Sender:
+def _sender(name: str, element: Any, prefixlen: int) -> Sender:
     match element:
-        case {"concat": [str() as address, int() as first]}:
-            return Sender(IPv4Address(address), IPv4Network(first))
-        case {"concat": [str() as address, {"range": [int() as first, int() as last]}]}:
-            size = last - first + 1
-            if size.bit_count() == 1 and first % size == 0:
-                return Sender(IPv4Address(address), IPv4Network((first, 33 - size.bit_length())))
-    raise _OddError(f"has the element {json.dumps(element)} in {SENDERS}")
+        case {"concat": [int() as address, {"range": [int() as first, int() as last]}]} if name == OTHERS:
+            pass
+        case {"concat": [int() as address, int() as first]}:
+            last = first | ((1 << 32 - prefixlen) - 1 if name in _LENGTHS else 0)
+        case _:
+            raise _OddError(f"has the element {json.dumps(element)} in {name}")
+    size = last - first + 1
+    if size.bit_count() == 1 and first % size == 0:
+        sender = Sender(IPv4Address(address), IPv4Network((first, 33 - size.bit_length())))
+        if sender.set_in(prefixlen) == name:
+            return sender
+    raise _OddError(f"has the element {json.dumps(element)} in {name}")
 
 
 def _rule(rule: dict[str, Any]) -> str:
@@ -155,16 +181,16 @@ def _expression(expression: Any) -> str:
             return f"@{base},{offset},{length}"
         case {"meta": {"key": key, **rest}} if not rest:
             return f"meta {key}"
-        case {"concat": [first, second]}:
-            return f"{_expression(first)} . {_as_written(second)}"
+        case {"concat": [*parts]}:
+            return " . ".join(map(_as_written, parts))
         case {"&": [left, int() as mask]}:
             return f"{_expression(left)} & {mask}"
     return json.dumps(expression, sort_keys=True)
 
 
 def _as_written(expression: Any) -> str:
-    """nft turns a position in the IP header into the field's name, and so into a type that the set does not
-    have: the listing could not be read back."""
+    """Undo what nft may do where it knows that the packet is IPv4: it turns a position into the field's name, and
+    so into a type that the set does not have.  Such a listing could not be read back."""
     written = _expression(expression)
     return "@nh,96,32" if written == "ip saddr" else written
 

@@ -69,7 +69,7 @@ def _daemon(answer: StatusAnswer) -> Iterator[Metric]:
     yield build
     yield _gauge("overlayd_ready", "1 if /readyz says ready.", not why_not_ready(answer))
     verdicts = {verdict.name.lower(): answer.verdict is verdict for verdict in Verdict}
-    yield _gauges("overlayd_verdict", "1 for what `overlayd status` would say.", "verdict", verdicts)
+    yield _gauges("overlayd_verdict", "1 for the verdict of `overlayd status`.", "verdict", verdicts)
     yield _gauge("overlayd_status_age_seconds", "Time since the last look at the kernel.", answer.now - status.at)
     problems: dict[str, int] = {}
     for problem in status.problems:
@@ -96,7 +96,7 @@ def _network(answer: StatusAnswer) -> Iterator[Metric]:
     states = [peer.state for peer in answer.status.peers]
     peers = {state.value.replace(" ", "_"): states.count(state) for state in PeerState}
     yield _gauges("overlayd_peers", "Peers by state.", "state", peers)
-    mtu = GaugeMetricFamily("overlayd_mtu_bytes", "What pods may use; absent until it is known.")
+    mtu = GaugeMetricFamily("overlayd_mtu_bytes", "MTU of pods; absent until it is known.")
     if answer.status.mtu is not None:
         mtu.add_metric([], answer.status.mtu)
     yield mtu

@@ -119,9 +119,10 @@ def test_markdown_is_read_without_its_code() -> None:
 
 
 def test_sentences_end_where_they_end() -> None:
-    text = "It runs, e.g. here. A lease is kept.  (It is not 2.5 s.) Why? See this:\n- a list"
+    text = "It runs, e.g. here. etcd is up. A lease is kept.  (It is not 2.5 s.) Why? See this:\n- a list"
     assert list(split_sentences(text)) == [
         "It runs, e.g. here.",
+        "etcd is up.",
         "A lease is kept.",
         "(It is not 2.5 s.)",
         "Why?",

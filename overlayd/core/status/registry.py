@@ -261,7 +261,7 @@ _ALL = (
         _DEGRADED,
         "No interface fits: no default route, a wrong name or pattern, or no IPv4 address",
         "`ip address`; bring it up, or name another: `--iface`, `--iface-regex` or `--iface-can-reach`"
-        " ([which interface](operations.md#which-interface))",
+        " ([the interface](operations.md#the-interface))",
     ),
     ProblemCode(
         "underlay-down",

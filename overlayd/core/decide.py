@@ -246,7 +246,7 @@ def _put_in_force(
         return before.network, False, ()
     if inputs.host.unreadable:
         return before.network, False, (Problem("kernel-silent", inputs.host.unreadable),)
-    request = _request(inputs, candidate, underlay)
+    request = _request(inputs, candidate, underlay, before)
     if inputs.host.findings is not None:
         obstacles = find_obstacles(request, inputs.host.facts, inputs.host.findings)
     elif candidate == before.network:
@@ -279,7 +279,7 @@ def _advertise(
     return advertised, ()
 
 
-def _request(inputs: Inputs, network: Network, underlay: Underlay) -> PreflightRequest:
+def _request(inputs: Inputs, network: Network, underlay: Underlay, before: Decision) -> PreflightRequest:
     requirements = network.backend.requirements()
     view = make_view(network.config, network.backend, underlay, inputs.settings.mac, None, (), in_sync=False)
     return PreflightRequest(
@@ -290,7 +290,19 @@ def _request(inputs: Inputs, network: Network, underlay: Underlay) -> PreflightR
         requirements.tun,
         _links(inputs, underlay),
         _given(inputs),
+        _OurRoutes(before.target.desired) if before.target is not None else frozenset(),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _OurRoutes:
+    """Where routes of ours lead, by what is desired: a set that nobody has to make."""
+
+    desired: DesiredState
+
+    def __contains__(self, destination: object) -> bool:
+        key = ("route", destination)
+        return key in self.desired.base.by_key or self.desired.claims.get(key, 0) > 0
 
 
 def _given(inputs: Inputs) -> tuple[IPNetwork, ...]:

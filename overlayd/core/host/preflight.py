@@ -4,6 +4,7 @@
 the network, with these exceptions:
 
 - what is ours: all on our devices, and the gateway routes with our protocol number on the underlay;
+- a route to just where one of ours leads, which is placed before it;
 - a route by a gateway that is wider than the network: like the default route, it yields to our longer ones;
 - the pods of this node, which are there before us after a restart: a directly connected prefix inside the
   network, on a bridge (cni0) or a veth (the ptp plugin), that is no wider than one node's subnet or within a
@@ -16,7 +17,7 @@ nor a VNI with one another.  Our own device holds the port after a restart; that
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_network
 
@@ -37,7 +38,7 @@ class PreflightRequest:
     `legs` are the network by address family.  `port` is the UDP port that the backend needs, None for none; `vni`
     its VXLAN network identifier, None for a backend that is not vxlan; `tun`: it needs a TUN device.  Gateway
     routes with our protocol number are ours on the underlay's interface and on `links`.  `published` are the
-    prefixes that this node has given to pods.
+    prefixes that this node has given to pods, `covered` where routes of ours lead: these are placed before others.
     """
 
     legs: tuple[Leg, ...]
@@ -47,6 +48,7 @@ class PreflightRequest:
     tun: bool = False
     links: frozenset[str] = frozenset()
     published: tuple[IPNetwork, ...] = ()
+    covered: Container[IPNetwork] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,7 @@ def _overlap_problem(leg: Leg, link: HostLink, taken: dict[str, str]) -> Problem
 
 def _route_in_the_way(request: PreflightRequest, leg: Leg, route: HostRoute, links: dict[str, HostLink]) -> bool:
     destination = route.destination
-    if destination.prefixlen == 0 or not _overlap(leg.network, destination):
+    if destination.prefixlen == 0 or not _overlap(leg.network, destination) or destination in request.covered:
         return False
     if route.gateway is not None:
         ours = route.protocol == ROUTE_PROTOCOL and route.link in {request.underlay.link, *request.links}

@@ -128,7 +128,7 @@ def _remove_file(path: Path) -> None:
 
 
 async def _release(args: argparse.Namespace) -> None:
-    from overlayd.core.leases.keeper import release
+    from overlayd.core.leases.keeper.transactions import release
     from overlayd.core.leases.records import RecordBook, absorb_snapshot
     from overlayd.core.leases.store import Refused
     from overlayd.host.identity import load_identity

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from overlayd.cli import CommandError
 from overlayd.cli.options import add_store_options, open_store, parse_ttl
-from overlayd.core.leases.keeper import TTL_DEFAULT
+from overlayd.core.leases.keeper.state import TTL_DEFAULT
 
 if TYPE_CHECKING:
     from overlayd.core.leases.store import Store, Transaction

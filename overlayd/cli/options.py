@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from overlayd.cli import CommandError
-from overlayd.core.leases.keeper import TTL_MIN
+from overlayd.core.leases.keeper.state import TTL_MIN
 from overlayd.core.leases.store import Store
 from overlayd.core.network.addresses import is_host_address
 

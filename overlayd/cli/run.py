@@ -31,7 +31,7 @@ from overlayd.cli.options import (
     parse_ttl,
     pick_iface,
 )
-from overlayd.core.leases.keeper import TTL_DEFAULT, TTL_MIN
+from overlayd.core.leases.keeper.state import TTL_DEFAULT, TTL_MIN
 from overlayd.core.network.addresses import is_host_address
 from overlayd.core.network.config import ConfigError
 

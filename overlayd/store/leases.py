@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from overlayd.core.leases.book import LeaseBook
 from overlayd.core.leases.claimer import Claimant, ClaimRequest
-from overlayd.core.leases.keeper import (
+from overlayd.core.leases.keeper.claimer import EtcdClaimer
+from overlayd.core.leases.keeper.state import (
     AskCommit,
     AskGrant,
     AskKeepalive,
     Command,
     CommandFailed,
     CommitResult,
-    EtcdClaimer,
     Event,
     Granted,
     KeeperState,

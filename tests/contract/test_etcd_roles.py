@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from overlayd.cli import main
-from overlayd.core.leases.keeper import release
+from overlayd.core.leases.keeper.transactions import release
 from overlayd.core.leases.store import CONFIG, FROZEN, HELD, SUBNETS, Put, Store, StoreRefused, Transaction
 from overlayd.core.status.status import Status, Verdict
 from overlayd.store.etcd import Access, Login, open_etcd

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from overlayd.core.leases.keeper import KeeperState, StoreView
+from overlayd.core.leases.keeper.state import KeeperState, StoreView
 from support.model import symmetry
 from support.model.model import Model
 from support.model.reduction import plain

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlayd.core.leases import keeper
+from overlayd.core.leases.keeper import claimer, state
 from support.model.liveness import find_stuck
 from support.model.model import Model
 from support.model.scenarios import EVERYDAY, LONG, RESTORED
@@ -23,8 +23,8 @@ SAMPLE = 5
 def prove(scenario: ModelScenario, every: int = 1) -> int:
     """The number of states, after all of them were seen and one of `every` has come to rest."""
     model = Model(scenario)
-    assert model.rules.step is keeper.step
-    assert model.rules.belief is keeper.belief
+    assert model.rules.step is claimer.step
+    assert model.rules.belief is state.belief
     found = search(model)
     assert found.violation is None, print_trace(model, found)
     assert found.complete

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from overlayd.core.leases.claimer import ClaimRequest
-from overlayd.core.leases.keeper import (
+from overlayd.core.leases.keeper.state import (
     AskCommit,
     AskGrant,
     AskKeepalive,

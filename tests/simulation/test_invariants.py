@@ -13,7 +13,7 @@ from overlayd.core.kernel import tracker
 from overlayd.core.kernel.items import Item, KernelState, Key, Link
 from overlayd.core.kernel.pace import Pace
 from overlayd.core.kernel.plan import Plan, diff
-from overlayd.core.leases import keeper
+from overlayd.core.leases.keeper import recognition
 from overlayd.core.leases.lease import Lease
 from overlayd.core.leases.records import RecordBook, absorb_changes
 from overlayd.core.leases.store import Changes
@@ -58,7 +58,7 @@ MOVED = Fault("address-changed", 40.0, 1.0, 1, 0)
 
 
 def believe_for_too_long(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(keeper, "margin", lambda ttl: -1000.0)
+    patch.setattr(recognition, "margin", lambda ttl: -1000.0)
 
 
 def let_every_guard_hold(patch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from overlayd.core.leases import keeper
+from overlayd.core.leases.keeper import recognition
 from overlayd.testing.diagram import draw
 from overlayd.testing.simulation.report import explain
 from overlayd.testing.simulation.run import run_scenario
@@ -57,7 +57,7 @@ def test_a_diagram_has_a_column_for_each_and_a_line_for_each_step() -> None:
 
 
 def test_a_failure_is_told_with_seed_faults_and_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "margin", lambda ttl: -1000.0)
+    monkeypatch.setattr(recognition, "margin", lambda ttl: -1000.0)
     needless = Fault("garbage-key", 41.0, 5.0, 1, 3)
     faults = (needless, *(Fault("stop", 100.0 * node, 70.0, node, 0) for node in (1, 2, 3)))
     outcome = run_scenario(Scenario(5, 3, 30, 1, faults))

@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from overlayd.core.leases.codec import format_subnet_name, parse_lease
-from overlayd.core.leases.keeper import EtcdClaimer, KeeperState, StoreView, StoreViewed
+from overlayd.core.leases.keeper.claimer import EtcdClaimer
+from overlayd.core.leases.keeper.state import KeeperState, StoreView, StoreViewed
 from overlayd.core.leases.lease import Attributes
 from overlayd.core.leases.store import CONFIG, Changes, Put, Transaction
 from overlayd.core.leases.subnets import subnet_at

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from overlayd.core.leases import keeper
-from overlayd.core.leases.keeper import AskCommit, Command, Event, KeeperState, belief
+from overlayd.core.leases.keeper import claimer
+from overlayd.core.leases.keeper.state import AskCommit, Command, Event, KeeperState, belief
 from overlayd.core.leases.store import (
     Change,
     Changes,
@@ -108,7 +108,7 @@ class RecordingStore:
 @contextmanager
 def recorded_steps(trace: KeeperTrace) -> Iterator[None]:
     """While open, every step of every keeper in this process is written down."""
-    take_step = keeper.step
+    take_step = claimer.step
 
     def step(state: KeeperState, event: Event, now: float, chance: float) -> tuple[KeeperState, Command | None]:
         after, command = take_step(state, event, now, chance)
@@ -116,7 +116,7 @@ def recorded_steps(trace: KeeperTrace) -> Iterator[None]:
         return after, command
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("overlayd.core.leases.keeper.step", step)
+        patch.setattr("overlayd.core.leases.keeper.claimer.step", step)
         yield
 
 
@@ -149,7 +149,7 @@ def _replay_decisions(trace: KeeperTrace) -> None:
     for step in trace.steps:
         life = (step.before.node_id, step.before.incarnation)
         _require(lives.get(life, step.before) == step.before, f"{life} forgot something before {step.event}")
-        decided = keeper.step(step.before, step.event, step.now, step.chance)
+        decided = claimer.step(step.before, step.event, step.now, step.chance)
         _require(decided == (step.after, step.command), f"{life} decided otherwise about {step.event}")
         lives[life] = step.after
         if isinstance(step.command, AskCommit):

@@ -169,3 +169,22 @@ def test_no_public_class_name_is_used_twice() -> None:
                 places[node.name].append(module)
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
     assert len(places) > 200, "so that it looked at all of them"
+
+
+BELOW_THE_SEAM = (
+    *("overlayd.core.leases.store", "overlayd.core.leases.records", "overlayd.core.leases.lease_record"),
+    *("overlayd.core.leases.codec", "overlayd.core.leases.keeper", "overlayd.core.leases.admin"),
+)
+"""What knows of revisions, grants and transactions, and may be known to the stores, the operator's tools and the
+simulation of a store alone."""
+MAY_LOOK_BELOW = ("overlayd.store", "overlayd.cli", "overlayd.testing")
+TOLD_BY_NAME = {("overlayd.core.decide", "overlayd.core.leases.codec")}
+"""`decide` asks of attributes alone whether peers could read them."""
+
+
+def test_nothing_above_the_seam_to_the_store_knows_how_it_keeps_leases() -> None:
+    for module, other in imported_modules():
+        if any(is_below(module, each) for each in (*BELOW_THE_SEAM, *MAY_LOOK_BELOW)):
+            continue
+        looks_below = any(is_below(other, each) for each in BELOW_THE_SEAM)
+        assert not looks_below or (module, other) in TOLD_BY_NAME, f"{module} imports {other}"

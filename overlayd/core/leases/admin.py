@@ -13,7 +13,7 @@ from overlayd.core.leases.codec import (
     format_subnet_name,
     is_word,
 )
-from overlayd.core.leases.keeper import guards_of
+from overlayd.core.leases.keeper.transactions import guards_of
 from overlayd.core.leases.lease import Attributes
 from overlayd.core.leases.lease_record import LeaseRecord
 from overlayd.core.leases.records import RecordBook, absorb_snapshot

@@ -28,7 +28,8 @@ from overlayd.core.kernel.items import (
     Neighbour,
     VxlanKind,
 )
-from overlayd.core.leases.keeper import EtcdClaimer, KeeperState, belief
+from overlayd.core.leases.keeper.claimer import EtcdClaimer
+from overlayd.core.leases.keeper.state import KeeperState, belief
 from overlayd.core.leases.store import Store
 from overlayd.core.leases.tenure import Belief
 from overlayd.core.network.addresses import IPAddress, Mac

@@ -15,7 +15,7 @@ import trio
 
 from overlayd.core.kernel.datapath import Encap
 from overlayd.core.kernel.items import ROUTE_PROTOCOL, KernelState
-from overlayd.core.leases.keeper import KeeperState, belief
+from overlayd.core.leases.keeper.state import KeeperState, belief
 from overlayd.core.leases.lease_record import LeaseRecord
 from overlayd.core.leases.tenure import Belief, Waiting
 from overlayd.core.network.addresses import IPAddress, IPNetwork

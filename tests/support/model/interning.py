@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from overlayd.core.leases.book import StoredConfig
 from overlayd.core.leases.claimer import ClaimRequest
-from overlayd.core.leases.keeper import (
+from overlayd.core.leases.keeper.state import (
     AskCommit,
     AskGrant,
     AskKeepalive,
@@ -119,7 +119,7 @@ class InternTable:
             state, _ = self.rules.step(node.keeper, event, 0.0, chance)
             until, renew_at = max(0.0, state.until), max(0.0, state.renew_at)
             state = replace(state, until=until, renew_at=renew_at, retry_at=0.0)
-            afters[self.nodes.number(ModelNode(state, changed=node.changed, kept=kept))] = None
+            afters[self.nodes.number(ModelNode(state, changed=node.changed, unfit=node.unfit, kept=kept))] = None
         return tuple(afters)
 
     def _event(self, node: ModelNode, kind: str, seen: int) -> Event:
@@ -138,6 +138,7 @@ class InternTable:
                 if known is not None:
                     went_back = self.scenario.goes_back and view.revision < known.revision
                     view = replace(view, returns=known.returns + went_back)
+                view = replace(view, may_claim=not node.unfit)
                 place = int(node.keeper.node_id[4:])
                 return StoreViewed(view, attributes(place, int(node.keeper.incarnation), node.changed))
 

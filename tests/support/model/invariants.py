@@ -6,7 +6,7 @@ import itertools
 from functools import cache
 
 from overlayd.core.leases.codec import format_hold_name, format_subnet_name
-from overlayd.core.leases.keeper import KeeperState
+from overlayd.core.leases.keeper.state import KeeperState
 from overlayd.core.leases.records import RecordBook, absorb_snapshot
 from overlayd.core.leases.tenure import Belief
 from overlayd.core.network.addresses import Subnet

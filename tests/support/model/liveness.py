@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from overlayd.core.leases.keeper import AskGrant, AskKeepalive
+from overlayd.core.leases.keeper.state import AskGrant, AskKeepalive
 from overlayd.core.leases.subnets import subnet_at
 from overlayd.core.leases.tenure import Waiting
 from support.model.model import Model
@@ -63,7 +63,7 @@ def _is_at_rest(model: Model, world: ModelWorld) -> bool:
 
 def _waits_honestly(model: Model, world: ModelWorld, place: int) -> bool:
     """Each subnet is held by another node, or reserved for it, or nobody knows whose it is; and the node says that
-    all are taken.  Or the config is not sound, and it says that."""
+    all are taken.  Or the config is not sound, or its host not fit, and it says that."""
     parts, number = model.parts, world.nodes[place]
     seen = parts.view(world.store)
     in_use = [held for other in world.nodes if (held := model.held(other)) is not None]
@@ -74,10 +74,13 @@ def _waits_honestly(model: Model, world: ModelWorld, place: int) -> bool:
     in_use += [lease.subnet for lease in seen.damaged]  # nobody knows whose they are
     every = (subnet_at(seen.config, nth) for nth in range(seen.config.capacity))
     is_full = all(any(subnet.overlaps(other) for other in in_use) for subnet in every)
-    if not is_full and seen.config_is_current:
+    is_unfit = parts.nodes.values[number].unfit
+    if not is_full and seen.config_is_current and not is_unfit:
         return False
     if parts.nodes.values[number].keeper.pending is None:
         number = parts.deliver(number, "news", world.store)[0]
     state = parts.nodes.values[number].keeper
-    why = Waiting.SUBNET if seen.config_is_current else Waiting.CONFIG
-    return state.waits_for is why or isinstance(state.pending, AskGrant | AskKeepalive)
+    reasons = {Waiting.SUBNET if seen.config_is_current else Waiting.CONFIG}
+    if is_unfit:
+        reasons.add(Waiting.HOST)
+    return state.waits_for in reasons or isinstance(state.pending, AskGrant | AskKeepalive)

@@ -13,15 +13,19 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from overlayd.core.leases.keeper import (
+from overlayd.core.leases.keeper.state import (
     AskCommit,
     AskKeepalive,
     Command,
     CommandFailed,
     CommitResult,
+    Held,
     KeeperState,
+    Lost,
+    Missing,
     RefreshView,
     StoreView,
+    Unclaimed,
 )
 from overlayd.core.leases.lease import Attributes
 from overlayd.core.leases.lease_record import Hold, LeaseRecord
@@ -54,8 +58,7 @@ def careful(node: ModelNode, scenario: ModelScenario) -> ModelNode:
         failures=0,
         retry_at=0.0,
         complaint="",
-        lost_to="",
-        config_mismatch="",
+        phase=Unclaimed() if isinstance(node.keeper.phase, Lost) else node.keeper.phase,
         waits_for=None,
     )
     store_view = state.store_view and replace(_without_strangers(state, state.store_view), returns=0)
@@ -140,12 +143,12 @@ def _looking_ahead(state: KeeperState, node: ModelNode) -> KeeperState:
         store_view = UNREAD if looks_first else _what_counts(state, store_view)
     if need and _is_behind(node, need):
         need = 1  # the next view will do
-    held, last = state.held, state.last
-    if held is not None:
-        held = _without_grant(state, _recognisable(node, held))
-    if last is not None:
-        last = replace(_recognisable(node, last), attributes=OTHER, lease_id=0)
-    return replace(state, pending=pending, store_view=store_view, need_revision=need, held=held, last=last)
+    phase = state.phase
+    if isinstance(phase, Held):
+        phase = Held(_without_grant(state, _recognisable(node, phase.record)))
+    elif isinstance(phase, Missing):
+        phase = Missing(replace(_recognisable(node, phase.record), attributes=OTHER, lease_id=0))
+    return replace(state, pending=pending, store_view=store_view, need_revision=need, phase=phase)
 
 
 def _is_behind(node: ModelNode, revision: int) -> bool:
@@ -157,7 +160,7 @@ def _no_newer(node: ModelNode, kept: StoreView) -> StoreView:
     """A view's revision is compared with none but those that its node knows by then: it may as well be the highest
     of these that it was not older than."""
     state, answer = node.keeper, node.answer
-    known = [0, state.need_revision, *(lease.mod_revision for lease in (state.held, state.last) if lease)]
+    known = [0, state.need_revision, *(lease.mod_revision for lease in (state.served,) if lease)]
     if isinstance(answer, CommitResult) and isinstance(answer.outcome, Committed):
         known.append(answer.outcome.revision)
     return replace(kept, revision=max(revision for revision in known if revision <= kept.revision))
@@ -184,14 +187,15 @@ def _what_counts(state: KeeperState, store_view: StoreView) -> StoreView:
     rivals = {
         other.subnet
         for other in seen.leases
-        for one in own
+        for one in (*own, *store_view.damaged)
         if other.attributes == OTHER and other.subnet.overlaps(one.subnet)
         if other.create_revision < one.create_revision
     }
     leases = tuple(lease for lease in seen.leases if lease.subnet in rivals or lease in own)
+    kept = {lease.subnet for lease in (*own, *store_view.damaged)}
     strangers = [hold.subnet for hold in seen.holds if not hold.node_id]
     taken = _blocked(store_view, [*store_view.taken, *strangers])
-    holds = tuple(hold for hold in seen.holds if hold.node_id or any(hold.subnet == lease.subnet for lease in own))
+    holds = tuple(hold for hold in seen.holds if hold.node_id or hold.subnet in kept)
     config_revision = store_view.config_revision
     if len(taken) == store_view.config.capacity:
         config_revision = 0  # there is nothing to claim

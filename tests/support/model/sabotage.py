@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from overlayd.core.leases import keeper
 from overlayd.core.leases.codec import encode_attributes, format_subnet_name
-from overlayd.core.leases.keeper import (
+from overlayd.core.leases.keeper import claimer
+from overlayd.core.leases.keeper.recognition import margin
+from overlayd.core.leases.keeper.state import (
     AskCommit,
     AskGrant,
     Command,
@@ -19,7 +20,6 @@ from overlayd.core.leases.keeper import (
     KeeperState,
     KeptAlive,
     RefreshView,
-    margin,
 )
 from overlayd.core.leases.store import (
     CONFIG,
@@ -39,7 +39,7 @@ Drop = Callable[[Guard, Transaction], bool]
 
 def _without(drop: Drop) -> Step:
     def step(state: KeeperState, event: Event, now: float, chance: float) -> tuple[KeeperState, Command | None]:
-        state, command = keeper.step(state, event, now, chance)
+        state, command = claimer.step(state, event, now, chance)
         if isinstance(command, AskCommit):
             asked = command.transaction
             kept = tuple(guard for guard in asked.guards if not drop(guard, asked))
@@ -71,13 +71,13 @@ def believes_from_the_answer(
 ) -> tuple[KeeperState, Command | None]:
     if isinstance(event, Granted | KeptAlive):
         event = replace(event, sent_at=now)
-    return keeper.step(state, event, now, chance)
+    return claimer.step(state, event, now, chance)
 
 
 def leaves_no_margin(
     state: KeeperState, event: Event, now: float, chance: float
 ) -> tuple[KeeperState, Command | None]:
-    state, command = keeper.step(state, event, now, chance)
+    state, command = claimer.step(state, event, now, chance)
     if isinstance(event, Granted):
         state = replace(state, until=state.until + margin(event.grant.ttl))
     elif isinstance(event, KeptAlive) and event.ttl:
@@ -93,7 +93,7 @@ def renews_like_flannel(
         asked = AskGrant(state.ttl)
         return replace(state, lease_id=0, pending=asked), asked
     held = state.held
-    state, command = keeper.step(state, event, now, chance)
+    state, command = claimer.step(state, event, now, chance)
     if isinstance(event, Granted) and held is not None and state.wanted is not None:
         put = Put(format_subnet_name(held.subnet), encode_attributes(state.wanted), state.lease_id)
         renewed = replace(held, attributes=state.wanted, lease_id=state.lease_id)
@@ -119,20 +119,20 @@ def trusts_a_lost_answer(
     state: KeeperState, event: Event, now: float, chance: float
 ) -> tuple[KeeperState, Command | None]:
     """What could not be answered did not happen."""
-    return keeper.step(replace(state, commit_outcome_unknown=False), event, now, chance)
+    return claimer.step(replace(state, commit_outcome_unknown=False), event, now, chance)
 
 
 def decides_on_old_news(
     state: KeeperState, event: Event, now: float, chance: float
 ) -> tuple[KeeperState, Command | None]:
     """Of its own writes, too, it thinks to be told at once."""
-    return keeper.step(replace(state, need_revision=0), event, now, chance)
+    return claimer.step(replace(state, need_revision=0), event, now, chance)
 
 
 def writes_what_no_one_can_read(
     state: KeeperState, event: Event, now: float, chance: float
 ) -> tuple[KeeperState, Command | None]:
-    state, command = keeper.step(state, event, now, chance)
+    state, command = claimer.step(state, event, now, chance)
     if isinstance(command, AskCommit):
         asked = command.transaction
         actions = tuple(replace(a, value=b"{}") if isinstance(a, Put) else a for a in asked.actions)
@@ -145,7 +145,7 @@ def never_looks_again(
     state: KeeperState, event: Event, now: float, chance: float
 ) -> tuple[KeeperState, Command | None]:
     """What it is told in time must do."""
-    state, command = keeper.step(state, event, now, chance)
+    state, command = claimer.step(state, event, now, chance)
     return (replace(state, pending=None), None) if isinstance(command, RefreshView) else (state, command)
 
 
@@ -153,4 +153,4 @@ def knows_every_life(
     state: KeeperState, event: Event, now: float, chance: float
 ) -> tuple[KeeperState, Command | None]:
     """A record under its name is its own, whichever life wrote it."""
-    return keeper.step(replace(state, has_held=False), event, now, chance)
+    return claimer.step(replace(state, has_held=False), event, now, chance)

@@ -45,6 +45,7 @@ EVERYDAY = (
         "a lease overwritten by hand", (ONE,), Budget(overwrite=1, end=1), nodes=2, recorded=False, brisk=True
     ),
     ModelScenario("a config that is not sound", (ONE,), Budget(misconfigure=1, end=1), nodes=2, brisk=True),
+    ModelScenario("an unfit host", (ONE,), Budget(unfit=2, end=1), nodes=2, brisk=True),
 )
 """Each kind of trouble in some world that is searched to its end, all within a minute."""
 
@@ -61,6 +62,21 @@ LONG = (
     ),
     ModelScenario(
         "a lease of two overwritten", (TWO,), Budget(overwrite=1, end=1), nodes=2, recorded=False, brisk=True
+    ),
+    ModelScenario(
+        "unfit hosts that restart",
+        (TWO,),
+        Budget(unfit=2, end=1, faults=1, crash=1, linger=1),
+        nodes=2,
+        brisk=True,
+    ),
+    ModelScenario(
+        "overwritten, in trouble",
+        (ONE,),
+        TROUBLE._replace(overwrite=1, end=1),
+        nodes=2,
+        recorded=False,
+        brisk=True,
     ),
     ModelScenario("an unsound config, two subnets", (TWO,), Budget(misconfigure=1, end=1), nodes=2, brisk=True),
     ModelScenario("three nodes, two subnets, an end", (TWO,), Budget(end=1), brisk=True),

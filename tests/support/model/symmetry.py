@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
-from overlayd.core.leases.keeper import AskCommit
+from overlayd.core.leases.keeper.state import AskCommit
 from support.model.interning import Interned, InternTable, T
 from support.model.reduction import (
     IN_VAIN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from overlayd.core.leases.keeper import AskCommit, Command
+from overlayd.core.leases.keeper.state import AskCommit, Command
 from overlayd.core.leases.store import CONFIG, Delete
 from overlayd.core.leases.tenure import Belief
 from support.model.model import Model

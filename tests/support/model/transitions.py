@@ -16,14 +16,7 @@ from functools import cache, partial
 
 from overlayd.core.leases.admin import ReservationError, make_release, make_reservation
 from overlayd.core.leases.codec import format_subnet_name
-from overlayd.core.leases.keeper import (
-    AskCommit,
-    AskGrant,
-    AskKeepalive,
-    Command,
-    KeeperState,
-    RefreshView,
-)
+from overlayd.core.leases.keeper.state import AskCommit, AskGrant, AskKeepalive, Command, KeeperState, RefreshView
 from overlayd.core.leases.store import CONFIG, FROZEN, SUBNETS, Delete, Put, Snapshot, Transaction
 from overlayd.core.network.addresses import Subnet
 from support.model import store as stores
@@ -43,6 +36,7 @@ class Transitions:
         self._asks = cache(self._operator_asks)
         self._crashed = cache(self._crash)
         self._changed = cache(self._change)
+        self._turned = cache(self._turn)
         self._told = cache(self._tell)
         self._restored = cache(self._restore)
         self._configured = cache(self._configure)
@@ -105,6 +99,11 @@ class Transitions:
             if budget.rewrite:
                 after = self._changed(number)
                 yield ("has other attributes", place), self._with(world, place, after, "rewrite")
+            if budget.unfit:
+                yield (
+                    ("has a host that is (un)fit", place),
+                    self._with(world, place, self._turned(number), "unfit"),
+                )
             if budget.lag and budget.faults and node.kept is None:
                 after = self._told(number, world.store)
                 told = self._with(world, place, after, "lag", "faults")
@@ -223,11 +222,15 @@ class Transitions:
         new = KeeperState(old.node_id, str(int(old.incarnation) + 1), old.ttl, previous=previous)
         under_way = isinstance(old.pending, AskCommit | AskKeepalive) and node.answer is None
         lost = (self.parts.commands.number(old.pending),) if under_way and old.pending is not None else ()
-        return self.parts.nodes.number(ModelNode(new, changed=node.changed)), lost
+        return self.parts.nodes.number(ModelNode(new, changed=node.changed, unfit=node.unfit)), lost
 
     def _change(self, number: int) -> int:
         node = self.parts.nodes.values[number]
         return self.parts.nodes.number(replace(node, changed=not node.changed))
+
+    def _turn(self, number: int) -> int:
+        node = self.parts.nodes.values[number]
+        return self.parts.nodes.number(replace(node, unfit=not node.unfit))
 
     def _tell(self, number: int, store: int) -> int:
         node = self.parts.nodes.values[number]

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from overlayd.core.leases import keeper
-from overlayd.core.leases.keeper import Command, Event, KeeperState, StoreView
+from overlayd.core.leases.keeper import claimer, state
+from overlayd.core.leases.keeper.state import Command, Event, KeeperState, StoreView
 from overlayd.core.leases.tenure import Belief
 from support.model.renaming import NODES
 
@@ -50,6 +50,8 @@ class Budget(NamedTuple):
     """An operator reserves a subnet for a node, or takes the reservation away."""
     overwrite: int = 0
     """Somebody puts what no one can read over a lease, by hand and without its grant."""
+    unfit: int = 0
+    """A node's host turns unfit for a new subnet, or fit again."""
     misconfigure: int = 0
     """A config that is not sound takes effect."""
     restore: int = 0
@@ -71,6 +73,8 @@ class ModelNode:
     answer: Event | None = None
     age: float = 0.0
     changed: bool = False
+    unfit: bool = False
+    """Its host may claim no new subnet."""
     kept: StoreView | None = None
     """A view of the store that this node was told of and has not looked at."""
 
@@ -113,8 +117,8 @@ class ModelScenario:
 class Rules:
     """The functions under test."""
 
-    step: Step = keeper.step
-    belief: Callable[[KeeperState, float], Belief] = keeper.belief
+    step: Step = claimer.step
+    belief: Callable[[KeeperState, float], Belief] = state.belief
 
 
 class ModelWorld(NamedTuple):

@@ -51,10 +51,12 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+# The page about backends names the files of another package, which a test in tests/lab installs.
+OF_THIS_PROJECT = [document for document in DOCUMENTS if document.name != "write-a-backend.md"]
+
+
+@pytest.mark.parametrize("document", OF_THIS_PROJECT, ids=lambda path: path.name)
 def test_every_path_and_module_that_is_named_exists(document: Path) -> None:
-    if document.name == "write-a-backend.md":
-        pytest.skip("describes another package, which a test in tests/lab installs")
     for span in re.findall(r"`([^`\n]+)`", document.read_text()):
         for path in {*PATH.findall(span)} - OTHERS:
             assert exists(path), f"{document.name} names {path}"

@@ -239,7 +239,7 @@ def test_three_options_ask_for_an_interface_and_one_at_a_time() -> None:
     assert picked("--iface", "eth1") == "eth1"
     assert picked("--iface-regex", "^eth") == Matching(re.compile("^eth"))
     assert picked("--iface-can-reach", "192.168.200.1") == TARGET
-    with pytest.raises(CommandError, match=r"^--iface and --iface-can-reach both name the interface"):
+    with pytest.raises(CommandError, match=r"^--iface and --iface-can-reach both choose the underlay interface"):
         picked("--iface", "eth1", "--iface-can-reach", "192.168.200.1")
 
 
@@ -247,10 +247,10 @@ def test_three_options_ask_for_an_interface_and_one_at_a_time() -> None:
     ("option", "said"),
     [
         ("--iface-regex=(", r"'\(' is not a regular expression: missing \)"),
-        ("--iface-regex=", "an empty pattern fits every interface"),
+        ("--iface-regex=", "the pattern is empty and matches every interface"),
         ("--iface-can-reach=gateway", "'gateway' is not an IPv4 address like 10.0.0.1"),
-        ("--iface-can-reach=127.0.0.1", "is behind no interface"),
-        ("--iface-can-reach=224.0.0.1", "is behind no interface"),
+        ("--iface-can-reach=127.0.0.1", "is not an address of another host"),
+        ("--iface-can-reach=224.0.0.1", "is not an address of another host"),
     ],
 )
 def test_an_option_that_can_not_be_meant_is_refused(

@@ -130,7 +130,9 @@ def test_etcd_is_away_for_longer_than_the_lease(lab: HeldLab, watched: Watched) 
     start(lab, "etcd1")
     watched.wait_for("/readyz 200 ready")
     lab.lab.ask(Ask.STOP, "etcd1")
-    watched.wait_for("/readyz 503 not ready: the lease could not be renewed in time", patience=60)
+    watched.wait_for(
+        "/readyz 503 not ready: this node's lease is fenced: it could not be renewed in time", patience=60
+    )
     pods_talk(lab)
     start(lab, "etcd1")
     watched.wait_for("/readyz 200 ready")

@@ -9,7 +9,7 @@ from overlayd.core.network.view import Underlay
 
 
 def number(options: Mapping[str, object], key: str, default: int, least: int, most: int) -> int:
-    """A whole number between `least` and `most`, both allowed."""
+    """Parse a whole number between `least` and `most`, both allowed."""
     value = options.get(key.lower(), default)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise BackendOptionError(key, f"{value!r} is not a whole number from {least} to {most}")
@@ -17,7 +17,7 @@ def number(options: Mapping[str, object], key: str, default: int, least: int, mo
 
 
 def flag(options: Mapping[str, object], key: str) -> bool:
-    """true or false; false where it is absent."""
+    """Parse true or false; false where it is absent."""
     value = options.get(key.lower(), False)
     if not isinstance(value, bool):
         raise BackendOptionError(key, f"{value!r} is neither true nor false")

@@ -30,7 +30,7 @@ class TrialFailed(Exception):
 
 @dataclass(frozen=True)
 class Rights:
-    """What the manifest gives to the daemon: its capabilities, and the host's paths that it sees, each with
+    """The daemon's rights by the manifest: its capabilities, and the host's paths that it sees, each with
     whether it may write there."""
 
     capabilities: tuple[str, ...]
@@ -64,7 +64,7 @@ class TrialNode:
         self.home = home / f"node{number}"
 
     def start(self, endpoint: str, config: Path) -> subprocess.Popen[bytes]:
-        """The daemon, as a container of the DaemonSet would run it."""
+        """Start the daemon as a container of the DaemonSet runs it."""
         script = [
             f'mount --bind "{self._image}" "{self._image}"',
             f'cd "{self._image}"',
@@ -133,7 +133,7 @@ class TrialNode:
 
 @contextmanager
 def underlay(nodes: Sequence[TrialNode]) -> Iterator[str]:
-    """The nodes' namespaces on a bridge, which has an address itself: where etcd listens."""
+    """Make the nodes' namespaces on a bridge, which has an address itself, for etcd."""
     hub = f"image-{os.getpid()}-hub"
     with ExitStack() as stack:
         for name in (hub, *(node.name for node in nodes), *(node.pod for node in nodes)):
@@ -156,7 +156,7 @@ def underlay(nodes: Sequence[TrialNode]) -> Iterator[str]:
 
 @contextmanager
 def etcd(hub: str, program: Path, home: Path) -> Iterator[str]:
-    """A real etcd on the underlay; its endpoint."""
+    """Run a real etcd on the underlay; provide its endpoint."""
     url = "http://10.99.255.1"
     command = ["ip", "netns", "exec", hub, str(program), "--name=trial", f"--data-dir={home / 'etcd'}"]
     command += [f"--listen-client-urls={url}:2379", f"--advertise-client-urls={url}:2379"]
@@ -172,7 +172,7 @@ def etcd(hub: str, program: Path, home: Path) -> Iterator[str]:
 
 
 def give_pod(node: TrialNode) -> str:
-    """A bridge with a pod behind it, as the CNI plugins would make them; the pod's address."""
+    """Make a bridge with a pod behind it, as the CNI plugins do; return the pod's address."""
     subnet = node.subnet()
     assert subnet is not None
     gateway, length = subnet["FLANNEL_SUBNET"].split("/")
@@ -209,7 +209,7 @@ with socket.create_connection((sys.argv[1], 7), timeout=20) as stream:
 
 
 def talk(client: TrialNode, source: str, server: TrialNode, destination: str) -> None:
-    """A megabyte over TCP, and the server sees the pod's own address.  Raises TrialFailed."""
+    """Send a megabyte over TCP; the server must see the pod's own address.  Raises TrialFailed."""
     inside = ["ip", "netns", "exec"]
     listening = subprocess.Popen(
         [*inside, server.pod, sys.executable, "-c", SERVER, destination], stdout=subprocess.PIPE, text=True
@@ -232,7 +232,7 @@ def talk(client: TrialNode, source: str, server: TrialNode, destination: str) ->
 
 
 def trial(image: Path, rights: Rights, etcd_program: Path, backend: str, work: Path) -> None:
-    """Two nodes over this backend.  Raises TrialFailed."""
+    """Try two nodes over this backend.  Raises TrialFailed."""
     home = work / f"trial-{backend}"
     nodes = [TrialNode(number, image, rights, home) for number in (1, 2)]
     for node in nodes:
@@ -252,7 +252,8 @@ def trial(image: Path, rights: Rights, etcd_program: Path, backend: str, work: P
 
 
 def stop(node: TrialNode, container: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the container's first process, as an engine stops it.  Raises TrialFailed unless it ends well."""
+    """Send SIGTERM to the container's first process, as an engine does.  Raises TrialFailed unless it ends
+    well."""
     children = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
     for child in children:  # unshare itself ignores SIGTERM while it waits
         os.kill(int(child), signal.SIGTERM)
@@ -279,7 +280,7 @@ def _wait_until_healthy(nodes: Sequence[TrialNode]) -> None:
 
 
 def _status(node: TrialNode) -> dict[str, Any]:
-    """What the daemon says by its socket, which lies in the host's run directory."""
+    """Ask the daemon by its socket, in the host's run directory."""
     done = subprocess.run(
         [sys.executable, "-m", "overlayd", "status", "--json", "--run-dir", str(node.home / "run/overlayd")],
         capture_output=True,

@@ -92,7 +92,7 @@ async def converse(stream: HalfCloseableStream, current: Callable[[], StatusAnsw
 
 
 async def _read_request(stream: HalfCloseableStream, conversation: h11.Connection) -> h11.Request | None:
-    """The head of the request, None if the visitor left without one.  Raises h11.RemoteProtocolError."""
+    """Read the head of the request, None if the visitor left without one.  Raises h11.RemoteProtocolError."""
     while True:
         event = conversation.next_event()
         if isinstance(event, h11.Request):

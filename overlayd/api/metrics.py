@@ -32,7 +32,7 @@ __all__ = ["CONTENT_TYPE", "collect", "exposition"]
 
 
 def exposition(answer: StatusAnswer) -> bytes:
-    """What Prometheus reads."""
+    """Render the metrics in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Told(answer))
     ProcessCollector(registry=registry)
@@ -48,7 +48,7 @@ class _Told(Collector):
 
 
 def collect(answer: StatusAnswer) -> Iterator[Metric]:
-    """All families but those of the process."""
+    """Yield all families but those of the process."""
     yield from _daemon(answer)
     yield from _lease(answer)
     yield from _network(answer)

@@ -29,13 +29,13 @@ class Page:
 
 
 def respond(path: str, answer: StatusAnswer) -> Page:
-    """The page at `path`, or one that says which pages there are."""
+    """Return the page at `path`, or one that says which pages there are."""
     page = _PAGES.get(path)
     return explain(HTTPStatus.NOT_FOUND, f"there are {', '.join(_PAGES)}") if page is None else page(answer)
 
 
 def explain(status: int, *lines: str) -> Page:
-    """A page of plain sentences."""
+    """Return a page of plain sentences."""
     return Page(status, _TEXT, "".join(f"{line}\n" for line in lines).encode())
 
 
@@ -44,7 +44,8 @@ def _healthz(answer: StatusAnswer) -> Page:
 
 
 def _readyz(answer: StatusAnswer) -> Page:
-    """When not ready, also with the problems of the moment: one of them is likely to be the cause."""
+    """Answer with readiness, and if not ready, with the present problems: one of them is likely to be the
+    cause."""
     problems = [f"{problem.code}: {problem.text}" for problem in answer.status.problems]
     return _verdict(why_not_ready(answer), "ready", problems)
 

@@ -39,7 +39,7 @@ class WireSize(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Quantity:
-    """How a measure is shown: a raw figure is divided by `scale` to be in `unit`."""
+    """The display of a measure: a raw figure is divided by `scale` to be in `unit`."""
 
     title: str
     unit: str
@@ -49,7 +49,7 @@ class Quantity:
 
 
 class Measure(enum.StrEnum):
-    """What is measured, in bits a second, packets a second, seconds, or processor seconds per gigabit."""
+    """A measured quantity, in bits a second, packets a second, seconds, or processor seconds per gigabit."""
 
     TCP_1 = "tcp-1"
     TCP_4 = "tcp-4"

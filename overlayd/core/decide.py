@@ -55,7 +55,7 @@ from overlayd.core.status.status import FirewallStatus
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """What does not change while a daemon runs: who this node is, and what its operator asked for.
+    """The constants of a daemon's run: the identity of this node, and its operator's choices.
 
     `config_key` is where the network config stands, for messages.  `strict_fence`: stop forwarding, too, once the
     lease may have run out.  `forward_rules`: keep two rules in iptables by which FORWARD accepts what pods send
@@ -98,7 +98,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to reach in the kernel, what counts as ours there beyond our devices, and whether the rest may go."""
+    """The goal of a pass: the desired state, the scope of our items beyond our devices, and whether others go."""
 
     desired: DesiredState
     scope: Scope
@@ -106,7 +106,7 @@ class Target:
 
 
 class Publication(enum.Enum):
-    """What becomes of subnet.env and the CNI configuration."""
+    """The fate of subnet.env and the CNI configuration."""
 
     KEEP = enum.auto()
     PUBLISH = enum.auto()

@@ -21,7 +21,7 @@ BOUNDS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.5)
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What the reconciler has done since it was started: passes by reason, operations by verb, and those refused.
+    """The reconciler's work since its start: passes by reason, operations by verb, and those refused.
 
     A pass with several reasons counts once for each of them.  `seconds` is how long passes took in all, and
     `within` how many of them took no longer than each of BOUNDS.
@@ -56,7 +56,7 @@ def _sum(before: Mapping[T, int], more: Iterable[T]) -> Mapping[T, int]:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How things stood after a pass, at `at` seconds of CLOCK_BOOTTIME.
+    """The result of a pass, at `at` seconds of CLOCK_BOOTTIME.
 
     `missing` are the keys of what is desired and not in the kernel just so.  `trouble` is the reason why the
     kernel could not be observed, "" otherwise; `missing` is then stale.

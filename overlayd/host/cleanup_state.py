@@ -35,7 +35,7 @@ class CleanupStateFile:
         self.known = self._load()
 
     def _load(self) -> CleanupState:
-        """What stands there; a file that can't be read is no worse than none."""
+        """Load the state; a file that can't be read is no worse than none."""
         try:
             known = msgspec.json.decode(find_text(self.path) or "{}", type=CleanupState)
             for text in known.subnets:

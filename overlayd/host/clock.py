@@ -6,6 +6,6 @@ import time
 
 
 def boottime() -> float:
-    """Seconds of CLOCK_BOOTTIME: unlike trio's clock it goes on while the machine is suspended, and unlike the
-    wall clock nobody sets it (clock_gettime(2))."""
+    """Return the seconds of CLOCK_BOOTTIME: unlike trio's clock it goes on while the machine is suspended, and
+    unlike the wall clock nobody sets it (clock_gettime(2))."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

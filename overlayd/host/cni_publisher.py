@@ -31,7 +31,7 @@ class CniPublisher:
         self._troubles: tuple[Problem, ...] = ()
 
     def find_subnet(self) -> Subnet | None:
-        """The subnet that was handed over last, perhaps by an earlier life."""
+        """Find the subnet that was handed over last, perhaps by an earlier life."""
         return self._subnet_file.find_subnet()
 
     def carry_out(self, outcome: Publication, decision: Decision, *, ipmasq: bool) -> tuple[Problem, ...]:
@@ -44,7 +44,7 @@ class CniPublisher:
         return self._troubles
 
     def publish(self, config: NetworkConfig, subnet: Subnet, mtu: int, *, ipmasq: bool) -> tuple[Problem, ...]:
-        """Pods may have addresses of `subnet`; what keeps anybody from hearing of it."""
+        """Publish `subnet` to the CNI plugins; return the problems that prevent it."""
         text = format_subnet_env(config, subnet, mtu, ipmasq)
         troubles = self._subnet_file.ensure(text)
         if self._conflist is None:
@@ -55,7 +55,7 @@ class CniPublisher:
         return (*troubles, *told, *noted)
 
     def withdraw(self) -> tuple[Problem, ...]:
-        """No pod may be given an address any more."""
+        """Withdraw the subnet: no pod may get an address any more."""
         troubles = self._subnet_file.ensure(None)
         told = self._conflist.withdraw() if self._conflist is not None else ()
         return (*troubles, *told, *self._cleanup_state.note(subnet_file=""))

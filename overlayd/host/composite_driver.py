@@ -27,7 +27,7 @@ class CompositeDriver(Driver):
         self.devices = tuple(dict.fromkeys(pattern for each in self._drivers for pattern in each.devices))
 
     async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
-        """What stands on another driver's items is observed before these, and counts only if they are there: a
+        """Observe items that need another driver's items before these; they count only if these are there: a
         datapath whose device is gone is attached to nothing, even if it has not noticed yet."""
         found: list[KernelState] = []
         awaited: set[Key] = set()
@@ -67,7 +67,7 @@ class CompositeDriver(Driver):
             yield
 
     def report(self) -> DatapathReport | None:
-        """Of the datapath that is desired, None if none is."""
+        """Report on the datapath that is desired, None if none is."""
         return next((report for each in self._drivers if (report := each.report()) is not None), None)
 
 

@@ -34,7 +34,7 @@ _BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 
 
 async def no_foreign_firewalls() -> ForeignFirewalls:
-    """What there is on a host where nobody has a firewall."""
+    """Return the value of a host without a firewall."""
     return ForeignFirewalls()
 
 
@@ -47,7 +47,7 @@ class ForeignFirewallReader:
         self._listed: tuple[int, float, Ruleset] | None = None
 
     async def look(self) -> ForeignFirewalls:
-        """Raises OSError where the kernel can't be asked."""
+        """Read the firewalls.  Raises OSError where the kernel can't be asked."""
         found = await self._iptables.find_in_use()
         iptables = {variant: self._read_iptables(variant, text) for variant, text in found.texts.items()}
         nft = await self._read_nft()
@@ -78,7 +78,7 @@ class ForeignFirewallReader:
         return self._listed[2]
 
     async def _list(self) -> Ruleset:
-        """What can't be listed can't be judged; the daemon says so itself where it needs nft."""
+        """List the ruleset; an unreadable one is not judged, and the daemon says so itself where it needs nft."""
         try:
             ran = await run_nft(self._netns, "--json", "--terse", "--stateless", "list", "ruleset")
             return read_nft(ran.out) if ran.out else Ruleset()
@@ -97,7 +97,7 @@ def _is_bridged() -> bool:
 def open_foreign_firewall_reader(
     netns: str | None = None,
 ) -> Generator[tuple[IptablesDriver, ForeignFirewallReader], None, None]:
-    """In this network namespace, or in another one (see `in_netns`)."""
+    """Open a reader of this network namespace, or of another one (see `in_netns`)."""
     with open_netfilter(netns) as netfilter:
         iptables = IptablesDriver(netfilter, netns)
         yield iptables, ForeignFirewallReader(iptables, netfilter, netns)

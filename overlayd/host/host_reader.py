@@ -71,7 +71,7 @@ class HostReader:
         self._last = HostSnapshot()
 
     async def look(self, question: HostQuestion) -> HostSnapshot:
-        """Where nothing can be read, what was read last is told again, with the reason."""
+        """Read the host; where that fails, return the last snapshot again, with the reason."""
         try:
             self._last = await self._look(question)
         except OSError as error:

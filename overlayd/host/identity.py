@@ -59,7 +59,7 @@ class NodeFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def hold_identity(
     state_dir: Path, *, may_be_volatile: bool = False, lock_dir: Path = LOCK_DIR
 ) -> Iterator[Identity]:
-    """The node's identity, locked for as long as the context is open; raises IdentityError.
+    """Hold the node's identity, locked for as long as the context is open; raises IdentityError.
 
     A problem is a directory that forgets it at the next boot, unless it `may_be_volatile`.
     """
@@ -80,7 +80,7 @@ def hold_identity(
 
 
 def load_identity(state_dir: Path) -> Identity | None:
-    """The identity that was made here, None if there is none, or only a copy of another's; takes no lock."""
+    """Load the identity that was made here, None if there is none, or only a copy; takes no lock."""
     path = _path(state_dir)
     node = _read(path)
     return Identity(node.id, Mac.parse(node.mac)) if node is not None and _is_at_home(path, node) else None
@@ -175,7 +175,8 @@ def _judge_durability(state_dir: Path) -> tuple[Problem, ...]:
 
 
 def _filesystem(device: int) -> str:
-    """The type of the mounted file system with this device number, "" if it can't be told (proc(5), mountinfo)."""
+    """Return the type of the mounted file system with this device number, "" if it can't be told (proc(5),
+    mountinfo)."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
     for line in (find_text(_MOUNTS) or "").splitlines():
         place, _, what = line.partition(" - ")
@@ -189,7 +190,7 @@ def _new() -> Identity:
 
 
 def _unlocked(state_dir: Path, error: OSError) -> Identity:
-    """On a disk that can't be written: the identity that stands there, else one for this process alone."""
+    """Return, on a disk that can't be written, the identity there, else one for this process alone."""
     try:
         known = load_identity(state_dir)
     except IdentityError:
@@ -229,7 +230,7 @@ def _lock(descriptor: int, conflict: str) -> None:
 
 @contextmanager
 def hold_namespace(lock_dir: Path = LOCK_DIR) -> Iterator[None]:
-    """Be the only overlayd that programs this network namespace; raises IdentityError.
+    """Hold the lock of this network namespace, so that no other overlayd programs it; raises IdentityError.
 
     The lock is a file where only root may write, named after the namespace: an abstract socket or a port, which
     any user can take, would let any user keep daemons from starting.  Where the directory can't be written nothing

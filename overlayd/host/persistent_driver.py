@@ -29,12 +29,12 @@ log = logging.getLogger("overlayd.datapath")
 
 
 def state_file(run_dir: Path, name: str) -> Path:
-    """Where the items of the driver of this name are kept."""
+    """Return the file that keeps the items of the driver of this name."""
     return run_dir / f"ovl.{name}.json"
 
 
 def find_state_files(run_dir: Path) -> Iterable[Path]:
-    """Those of all drivers, installed or not."""
+    """Find the files of all drivers, installed or not."""
     return run_dir.glob("ovl.*.json")
 
 

@@ -20,7 +20,7 @@ _SAMPLES = 3
 
 
 def find_udp_owner(port: int) -> str | None:
-    """Such as `flanneld (pid 4711)`; None where nobody can be named.
+    """Find the owner of a UDP port, such as `flanneld (pid 4711)`; None where it can't be named.
 
     Reads the descriptors of every process: for when something went wrong, not for every day.
     """
@@ -28,13 +28,13 @@ def find_udp_owner(port: int) -> str | None:
 
 
 def is_udp_port_our_own(port: int) -> bool:
-    """Whether this process itself has a socket on the port."""
+    """Tell whether this process itself has a socket on the port."""
     wanted = {f"socket:[{inode}]" for table in ("udp", "udp6") for inode in _inodes(table, port)}
     return not wanted.isdisjoint(_descriptors(_PROC / "self" / "fd"))
 
 
 def find_tcp_listener(port: int) -> str | None:
-    """The same of a TCP port that somebody listens on."""
+    """Find the listener of a TCP port, in the same form."""
     return _find_owner({inode for table in ("tcp", "tcp6") for inode in _inodes(table, port, _TCP_LISTEN)})
 
 
@@ -46,8 +46,8 @@ def _find_owner(inodes: set[str]) -> str | None:
 
 
 def _inodes(table: str, port: int, state: str = "") -> Iterator[str]:
-    """The second column is the local address and port in hexadecimal, the fourth the state ("" for any), the tenth
-    the inode."""
+    """Yield the inodes of a port's sockets. The second column is the local address and port in hexadecimal,
+    the fourth the state ("" for any), the tenth the inode."""
     try:
         lines = (_PROC / _TABLES / table).read_text().splitlines()[1:]
     except FileNotFoundError:  # a kernel without IPv6
@@ -66,7 +66,7 @@ def _holders(inodes: set[str]) -> Iterator[int]:
 
 
 def _descriptors(directory: Path) -> Iterator[str]:
-    """What a process has open; nothing of one that has ended, or that isn't ours to look into."""
+    """Yield the open files of a process; none of one that has ended, or that we may not read."""
     try:
         for name in os.listdir(directory):
             yield os.readlink(directory / name)

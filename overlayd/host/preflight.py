@@ -49,7 +49,7 @@ async def _refused_with(netlink: Netlink, request: Request) -> int:
 
 
 def _is_free(port: int | None, address: str) -> bool:
-    """Whether the port, if any, can be bound on this address."""
+    """Tell whether the port, if any, can be bound on this address."""
     if port is None:
         return True
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

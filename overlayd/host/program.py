@@ -18,7 +18,7 @@ TIMEOUT = 30.0
 
 
 def find_program(name: str) -> str | None:
-    """The path of the program."""
+    """Find the path of the program."""
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:{_PATH}")
 
 

@@ -18,7 +18,7 @@ class SubnetFile:
         self._path = path
 
     def find_subnet(self) -> Subnet | None:
-        """The subnet that the file names, None if there is no file or it can't be read."""
+        """Find the subnet that the file names, None if there is no file or it can't be read."""
         try:
             text = find_text(self._path)
             return parse_subnet_env(text) if text is not None else None

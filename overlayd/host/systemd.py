@@ -1,8 +1,8 @@
-"""Telling systemd how the daemon is: ready, what the matter is, still alive, stopping.
+"""Notifications to systemd: ready, the state in a line, still alive, stopping.
 
-The protocol is sd_notify(3)'s: lines of text in one datagram to the unix socket that $NOTIFY_SOCKET names.  What
-to say is decided from the daemon's Answer alone, again and again; so what got lost is said again, and a loop that
-hangs shows as an Answer that grows old, whereupon the signs of life stop and systemd's watchdog does its work.
+The protocol is sd_notify(3)'s: lines of text in one datagram to the unix socket that $NOTIFY_SOCKET names.  They
+are decided from the daemon's Answer alone, again and again.  So a lost one is repeated.  A loop that hangs shows
+as an Answer that grows old: then the signs of life stop, and systemd's watchdog does its work.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class NotifyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Supervisor:
-    """Who wants to be told.  `address` as for socket.sendto; `watchdog` is the number of seconds after which
-    silence counts as death, None where nobody waits for signs of life."""
+    """The receiver of notifications.  `address` as for socket.sendto; `watchdog` is the number of seconds
+    after which silence counts as death, None where nobody waits for signs of life."""
 
     address: str
     watchdog: float | None = None
@@ -39,15 +39,15 @@ class Supervisor:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the supervisor knows already."""
+    """The supervisor's present knowledge."""
 
     ready: bool = False
     status: str = ""
 
 
 def take_supervisor(environ: MutableMapping[str, str], pid: int) -> Supervisor | None:
-    """The supervisor of this process, None if it has none.  Its variables are taken out of `environ`: our children
-    are not to speak in our name.  Raises NotifyError."""
+    """Take the supervisor of this process, None if it has none.  Its variables are taken out of `environ`: our
+    children are not to speak in our name.  Raises NotifyError."""
     where = environ.pop("NOTIFY_SOCKET", "")
     patience = environ.pop("WATCHDOG_USEC", "")
     meant = environ.pop("WATCHDOG_PID", "")
@@ -63,7 +63,7 @@ def take_supervisor(environ: MutableMapping[str, str], pid: int) -> Supervisor |
 
 
 def compose_news(answer: StatusAnswer, told: Told, *, watchdog: bool) -> tuple[list[str], Told]:
-    """The lines to send now, and what is known once they have arrived."""
+    """Compose the lines to send now, and what is known once they have arrived."""
     ready = told.ready or not why_not_ready(answer)
     after = Told(ready, compose_summary(answer))
     lines = []
@@ -77,7 +77,7 @@ def compose_news(answer: StatusAnswer, told: Told, *, watchdog: bool) -> tuple[l
 
 
 def compose_summary(answer: StatusAnswer) -> str:
-    """One line for `systemctl status`."""
+    """Compose one line for `systemctl status`."""
     status = answer.status
     if answer.verdict is Verdict.HEALTHY and status.lease is not None:
         return f"healthy: {status.lease.subnet}, {status.peers_in_sync}/{len(status.peers)} peers"
@@ -112,7 +112,7 @@ class _Line:
         self._broken = False
 
     def send(self, lines: list[str]) -> bool:
-        """Whether they have arrived."""
+        """Send the lines; tell whether they have arrived."""
         if not lines:
             return True
         try:

@@ -45,7 +45,7 @@ _U32 = struct.Struct("=I")
 
 
 def create_tun(name: str, netns: str | None) -> Refusal | None:
-    """A new persistent TUN device, down, in this namespace (see `in_netns`).
+    """Create a persistent TUN device, down, in this namespace (see `in_netns`).
 
     None, or why not: EEXIST where the name is taken, and the sentence where the kernel's own words say too little.
     """
@@ -57,7 +57,7 @@ def create_tun(name: str, netns: str | None) -> Refusal | None:
 
 
 def find_tun_trouble() -> str:
-    """Why no TUN device can be made here, "" if nothing speaks against it.  Makes none."""
+    """Tell why no TUN device can be made here, "" if nothing speaks against it.  Makes none."""
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
@@ -89,7 +89,8 @@ def _advice(error: OSError) -> str:
 
 
 def parse_tun(data: memoryview) -> TunKind | None:
-    """The device in IFLA_INFO_DATA of a link of kind `tun`; None for a TAP device, which is of that kind too."""
+    """Parse the device in IFLA_INFO_DATA of a link of kind `tun`; None for a TAP device, which is of that kind
+    too."""
     found = attributes(data, 0)
     if _IFLA_TUN_TYPE not in found or found[_IFLA_TUN_TYPE][0] != _IFF_TUN:
         return None

@@ -19,7 +19,7 @@ from overlayd.host.netlink.route_get import find_route_lookup
 
 
 async def observe_underlay(netlink: Netlink, pick: InterfaceSelector, public_ip: IPv4Address | None) -> Underlay:
-    """The underlay as it is now, by the rules of `choose_underlay`.
+    """Observe the underlay as it is now, by the rules of `choose_underlay`.
 
     `public_ip` is what peers are told in place of the interface's address.  Raises UnderlayError where nothing
     fits, OSError where the kernel can't be asked.
@@ -29,7 +29,7 @@ async def observe_underlay(netlink: Netlink, pick: InterfaceSelector, public_ip:
 
 
 async def observe_underlay_link(netlink: Netlink, pick: InterfaceSelector) -> str | None:
-    """The interface alone, see `find_underlay_link`.  Raises OSError where the kernel can't be asked."""
+    """Observe the interface alone, see `find_underlay_link`.  Raises OSError where the kernel can't be asked."""
     facts, way = await _look(netlink, pick)
     return find_underlay_link(facts, pick, way)
 

@@ -21,7 +21,7 @@ from overlayd.host.identity import Identity
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator decided for this node; see `overlayd run --help`.  `lease_ttl` in seconds.
+    """The operator's choices for this node; see `overlayd run --help`.  `lease_ttl` in seconds.
 
     `cni` is where to write the CNI configuration, and where the plugins are.  `exit_on_new_subnet`: end with
     SubnetChanged when the subnet was lost and another one leased.  The rest is explained at NodeSettings.

@@ -17,7 +17,7 @@ class WakeUp:
         self._rung.set()
 
     def take(self) -> frozenset[str]:
-        """Silence the bell; why it was rung since it was silent last, nothing if it was not."""
+        """Stop the bell; return why it was rung since it was silent last, nothing if it was not."""
         reasons = frozenset(self._reasons)
         self._reasons.clear()
         self._rung = trio.Event()

@@ -106,7 +106,7 @@ class MemoryStore:
         self._history = {number: changes for number, changes in self._history.items() if number >= revision}
 
     async def next_changes(self, seen: int) -> Changes:
-        """What the first revision after `seen` changed, once there is one."""
+        """Wait for the first revision after `seen`, and return its changes."""
         while True:
             await self._arrive()
             if seen + 1 < self._compacted:
@@ -123,7 +123,7 @@ class MemoryStore:
         return Changes(seen, ())
 
     async def _arrive(self) -> None:
-        """What every request begins with: it can be cancelled, and it finds no lease past its deadline."""
+        """Begin a request: it can be cancelled, and it finds no lease past its deadline."""
         await trio.lowlevel.checkpoint()
         now = trio.current_time()
         over = [(lease.deadline, number) for number, lease in self._leases.items() if lease.deadline <= now]
@@ -177,7 +177,7 @@ class _Watch:
 
 
 def _refuse_ambiguity(actions: Iterable[Put | Delete]) -> None:
-    """etcd takes no transaction that puts a key twice, or puts it and deletes it."""
+    """Refuse a transaction that puts a key twice, or puts it and deletes it, as etcd does."""
     puts: set[str] = set()
     deletes: set[str] = set()
     for action in actions:

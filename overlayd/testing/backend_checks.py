@@ -39,7 +39,7 @@ class BackendCase:
     underlay: Underlay = UNDERLAY
 
     def lease(self, number: int) -> Lease:
-        """That of node `number`, from 1 to 250; this node is the first."""
+        """Return that of node `number`, from 1 to 250; this node is the first."""
         address = self.underlay.address + number - 1
         at = replace(self.underlay, address=address, public_ip=address)
         mac = Mac(bytes([2, 0, 0, 0, 0, number]))
@@ -47,7 +47,7 @@ class BackendCase:
         return Lease(Subnet((IPv4Network(f"10.244.{number}.0/24"),)), attributes, number)
 
     def view(self, peers: Iterable[int] = (), *, has_lease: bool = True) -> NetworkView:
-        """What this node sees with these peers, and with or without a subnet of its own."""
+        """Return this node's view with these peers, and with or without a subnet of its own."""
         config = parse_config(json.dumps({"Network": "10.244.0.0/16", "Backend": {"Type": self.backend.kind}}))
         own = self.lease(1) if has_lease else None
         leases = tuple(map(self.lease, peers))
@@ -55,11 +55,11 @@ class BackendCase:
         return make_view(config, self.backend, self.underlay, mac, own, leases, in_sync=True)
 
     def state(self, peers: Iterable[int] = (), *, has_lease: bool = True) -> KernelState:
-        """What it desires then."""
+        """Return the desired state then."""
         return state_desired([self.backend], self.view(peers, has_lease=has_lease)).kernel
 
     def states(self) -> Sequence[KernelState]:
-        """Some that differ: before a lease, with peers that come, change and go."""
+        """Return some that differ: before a lease, with peers that come, change and go."""
         return (self.state(has_lease=False), self.state(), self.state((2, 3)), self.state((3, 4, 5)))
 
 
@@ -78,7 +78,7 @@ def check_it_can_be_parsed_without_options(case: BackendCase) -> None:
 
 
 def check_a_driver_has_each_item_and_each_device(case: BackendCase) -> None:
-    """Else it could not be put in place, or the next life would not know it."""
+    """Check that a driver owns each of them: else it could not be applied, or the next run would not know it."""
     for state in case.states():
         for item in state:
             assert type(item) in case.kinds, f"no driver has {item}"
@@ -104,7 +104,8 @@ def check_every_peer_is_served(case: BackendCase) -> None:
 
 
 def check_a_peer_that_can_not_be_served_is_refused(case: BackendCase) -> None:
-    """Whatever a lease holds: PeerRefusedError, with the end of a sentence about the peer."""
+    """Check that each lease that can't be served raises PeerRefusedError, with the end of a sentence about the
+    peer."""
     view, good = case.view(), case.lease(2)
     attributes = good.attributes
     bad = [

@@ -11,7 +11,7 @@ from overlayd.core.kernel.driver import ALL, Driver, Keys
 
 
 class ChangedKeys:
-    """What was told since the last `wait` returned."""
+    """The keys reported since the last `wait` returned."""
 
     def __init__(self) -> None:
         self._told = trio.Event()
@@ -30,7 +30,7 @@ class ChangedKeys:
 
 @asynccontextmanager
 async def open_changes(driver: Driver) -> AsyncIterator[ChangedKeys]:
-    """While open, gather what the driver tells."""
+    """Gather the driver's reports while the context is open."""
     changes = ChangedKeys()
     async with driver.watch(changes.tell):
         yield changes

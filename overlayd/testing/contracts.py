@@ -56,7 +56,7 @@ class DriverCase:
 
 
 async def check_items_say_what_planning_needs(case: DriverCase) -> None:
-    """Keys begin with the noun, what is needed ranks lower, and the text is one printable line."""
+    """Check that keys begin with the noun, needs rank lower, and the text is one printable line."""
     async with case.open() as driver:
         kinds = driver.kinds
         nouns = {kind.noun for kind in kinds}
@@ -93,7 +93,7 @@ async def check_each_state_is_reached_from_each_other(case: DriverCase) -> None:
 
 
 async def check_a_plan_is_reached_in_one_round(case: DriverCase) -> None:
-    """From nothing: what is added is observed just so."""
+    """Check, from an empty state, that added items are observed as they were added."""
     async with case.open() as driver:
         for state in case.states:
             await _reach(driver, case, EMPTY)
@@ -116,7 +116,7 @@ async def check_adding_and_removing_again_succeed(case: DriverCase) -> None:
 
 
 async def check_a_refusal_keeps_nothing_else_from_being_done(case: DriverCase) -> None:
-    """An item without its container is refused, and what was asked for with it is done."""
+    """Check that an item without its container is refused, and that the other operations are done."""
     async with case.open() as driver:
         for state in case.states:
             contained = [item for item in state if item.container in state.by_key]
@@ -134,7 +134,7 @@ async def check_a_refusal_keeps_nothing_else_from_being_done(case: DriverCase) -
 
 
 async def check_named_items_are_observed(case: DriverCase) -> None:
-    """By its key, and by that of its container; what is absent has gone."""
+    """Check that items are observed by their key and by that of their container, and not once removed."""
     async with case.open() as driver:
         for state in case.states:
             await _reach(driver, case, state)
@@ -152,7 +152,8 @@ async def check_named_items_are_observed(case: DriverCase) -> None:
 
 
 async def check_the_next_life_knows_what_is_ours(case: DriverCase) -> None:
-    """What outlives the process is known again; what lives in it is gone, can be written down, and added again."""
+    """Check that items that outlive the process are recognised, and that those in it can be saved and added
+    again."""
     for state in case.states:
         async with case.open() as driver:
             await _reach(driver, case, state)
@@ -170,7 +171,7 @@ async def check_the_next_life_knows_what_is_ours(case: DriverCase) -> None:
 
 
 async def check_changes_are_told(case: DriverCase) -> None:
-    """Those that were not made by `apply`, with their keys, or as ALL."""
+    """Check that changes not made by `apply` are reported, with their keys or as ALL."""
     if case.disturb is None:
         return
     async with case.open() as driver:
@@ -208,7 +209,7 @@ async def _reach(driver: Driver, case: DriverCase, state: KernelState) -> None:
 
 
 async def _apply(driver: Driver, case: DriverCase, state: KernelState) -> bool:
-    """Whether there was anything to do."""
+    """Tell whether there was anything to do."""
     plan = diff(state, await driver.observe(case.scope), sweep=True)
     for stage in plan.stages:
         outcomes = await driver.apply(stage)
@@ -231,7 +232,7 @@ def _compare(found: KernelState, wanted: KernelState) -> None:
 
 
 def _wanted(state: KernelState) -> frozenset[Item]:
-    """All but what never goes."""
+    """Return all but what never goes."""
     return frozenset(item for item in state.items if item.removal is not Removal.NEVER)
 
 

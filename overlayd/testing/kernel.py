@@ -137,7 +137,7 @@ class FakeKernel(FakeNetlink, Driver):
         self._changed()
 
     def flush_nft(self) -> None:
-        """What the reload of a firewall does."""
+        """Flush all tables, as the reload of a firewall does."""
         self.nft.flush()
         self._changed()
 
@@ -146,7 +146,7 @@ class FakeKernel(FakeNetlink, Driver):
         self._changed()
 
     def find(self, kind: type[Kind]) -> list[Kind]:
-        """The items of this kind beside."""
+        """Find the items of this kind beside."""
         return [item for item in self._items.values() if isinstance(item, kind)]
 
     # --- whose an item is
@@ -190,7 +190,7 @@ class FakeKernel(FakeNetlink, Driver):
         return None
 
     def _find_missing(self, item: Item) -> Key | None:
-        """Its container, or what it needs of those beside."""
+        """Find its container, or what it needs of those beside."""
         nouns = {item.within, *(kind.noun for kind in self.beside)}
         needed = (key for key in (item.container, *item.needs(self._items)) if key is not None)
         return next((key for key in needed if key[0] in nouns and not self._has(key)), None)

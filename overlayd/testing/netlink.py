@@ -65,7 +65,7 @@ class FakeNetlink:
     devices: tuple[DevicePattern, ...] = (VXLAN_DEVICES, DevicePattern(r"ovl\.[a-z].*", TunKind.word))
 
     def netlink_items(self, scope: Scope) -> Iterator[Item]:
-        """What is ours; of the routes to one destination the first is the one that counts."""
+        """Yield the items that are ours; of the routes to one destination the first counts."""
         ours = {name for name in self.links if self._is_ours(name)}
         yield from (link for link in self.links.values() if isinstance(link, Link) and link.name in ours)
         if self.forwarding:
@@ -138,7 +138,7 @@ class FakeNetlink:
         return None
 
     def _remove_netlink(self, item: Item) -> None:
-        """Forwarding stays on: others rely on it."""
+        """Remove an item; forwarding stays on, as others rely on it."""
         match item:
             case Link():
                 if self._is_ours(item.name):
@@ -156,7 +156,7 @@ class FakeNetlink:
                 self._remove_route(item)
 
     def _remove_route(self, route: Route) -> None:
-        """The first of ours by this link and gateway, or, where none is given, by any."""
+        """Remove our first route by this link and gateway, or, where none is given, by any."""
         routes = self.routes.get(route.destination, [])
         for position, other in enumerate(routes):
             same = other.link == route.link and route.gateway in (other.gateway, None)
@@ -179,7 +179,7 @@ class FakeNetlink:
             self._drop_neighbours(name)
 
     def _delete_link(self, name: str) -> None:
-        """With those that run over it."""
+        """Delete a link with those that run over it."""
         self.links.pop(name, None)
         self._drop_routes(name)
         self._drop_neighbours(name)

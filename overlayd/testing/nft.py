@@ -27,7 +27,7 @@ class FakeNft:
         return () if self.table is None else (self.table, *self.chains.values(), *self.senders)
 
     def flush(self) -> None:
-        """What `nft flush ruleset` does."""
+        """Remove all tables, as `nft flush ruleset` does."""
         self.table = None
         self.chains.clear()
         self.senders.clear()

@@ -52,7 +52,7 @@ class SimulatedStore(MemoryStore):
         return Backup(self._revision, dict(self._records), dict(self._leases))
 
     def restore(self, backup: Backup) -> None:
-        """Be as the backup says, with its leases as if just renewed, as etcd's are after a restore.  Ids of
+        """Restore the backup, with its leases as if just renewed, as etcd's are after a restore.  Ids of
         leases go on counting: etcd gives none twice.  Watches opened before are worthless now."""
         now = trio.current_time()
         self._revision, self._records = backup.revision, dict(backup.records)

@@ -146,7 +146,7 @@ async def test_force_takes_even_what_can_not_be_read(
 ) -> None:
     async with two_nodes(tmp_path) as (store, _):
         await store.commit(Transaction((), (Put("subnets/10.244.50.0-24", b"junk", 0),)))
-        with pytest.raises(ReservationError, match="nobody knows whom"):
+        with pytest.raises(ReservationError, match="has no known owner"):
             make_release(await store.snapshot(), FREE, force=False)
         assert isinstance(await store.commit(make_release(await store.snapshot(), FREE, force=True)), Committed)
         assert len((await store.snapshot()).subnets) == 2

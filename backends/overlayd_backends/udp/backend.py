@@ -71,6 +71,6 @@ class UdpBackend:
                 yield Address(leg.device, leg.own_prefix.network_address, leg.own_prefix.max_prefixlen)
 
     def peer(self, view: NetworkView, lease: Lease) -> Iterable[Item]:
-        """A record that names no backend is one of flannel's udp nodes."""
+        """List the items of a peer; a record that names no backend is one of flannel's udp nodes."""
         check_type(lease, self.kind, unnamed=True)
         return [Encap(leg.device, prefix_in(lease, leg), locate(lease, view), self.port) for leg in view.legs]

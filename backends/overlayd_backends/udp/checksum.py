@@ -10,7 +10,7 @@ WORD = 0xFFFF
 
 
 def total(data: bytes | memoryview) -> int:
-    """A number that folds to the sum of `data`, an odd last byte padded with zero on its right."""
+    """Return a number that folds to the sum of `data`, an odd last byte padded with zero on its right."""
     number = int.from_bytes(data, "big")
     rest = number % WORD
     if len(data) & 1:
@@ -19,15 +19,15 @@ def total(data: bytes | memoryview) -> int:
 
 
 def fold(number: int) -> int:
-    """The ones' complement sum as it stands in a header: 0 only if nothing but zeros was summed."""
+    """Fold the ones' complement sum as it stands in a header: 0 only if nothing but zeros was summed."""
     return number % WORD or (WORD if number else 0)
 
 
 def complement(number: int) -> int:
-    """The checksum of whatever folds to this sum."""
+    """Return the checksum of whatever folds to this sum."""
     return WORD ^ fold(number)
 
 
 def pseudo_header(source: int, destination: int, protocol: int, length: int) -> int:
-    """What TCP and UDP sum up beside their own bytes (RFC 9293 section 3.1, RFC 768); unfolded."""
+    """Sum the fields that TCP and UDP cover beside their own bytes (RFC 9293 section 3.1, RFC 768); unfolded."""
     return (source >> 16) + (source & WORD) + (destination >> 16) + (destination & WORD) + protocol + length

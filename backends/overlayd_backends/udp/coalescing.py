@@ -88,7 +88,7 @@ class Coalescer:
         return self._run is not None and self._run.takes_next(sender, packet)
 
     def add(self, sender: bytes, header: Header, packet: bytes) -> None:
-        """A packet that was judged, and cut to its total length."""
+        """Add a packet that was judged, and cut to its total length."""
         joinable = None
         if header.protocol == TCP and self._tcp:
             joinable = _find_joinable_tcp(header, packet)
@@ -140,7 +140,8 @@ def _is_plain(header: Header, transport: int) -> bool:
 
 
 def _is_sound(header: Header, packet: bytes) -> bool:
-    """Whether the transport checksum is right.  The IP header may be summed up along: its own is, so it adds 0."""
+    """Tell whether the transport checksum is right.  The IP header may be summed up along: its own is, so it adds
+    0."""
     return (total(packet) + _pseudo(header)) % WORD == 0
 
 

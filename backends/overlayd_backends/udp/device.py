@@ -37,8 +37,8 @@ BUFFER = 7 << 20
 
 
 class TunOffload(enum.IntEnum):
-    """What the TUN may leave to us, each including the ones before: nothing (frames have no offload header),
-    checksums, segmentation of TCP, segmentation of UDP (since Linux 6.2)."""
+    """The work that the TUN may leave to us, each level including the ones before: nothing (frames have no
+    offload header), checksums, segmentation of TCP, segmentation of UDP (since Linux 6.2)."""
 
     NONE = 0
     CHECKSUM = 1
@@ -56,7 +56,7 @@ _FEATURES = {
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Which offloads are wanted, or in use."""
+    """The offloads that are wanted, or in use."""
 
     tun: TunOffload = TunOffload.USO
     udp_segment: bool = True
@@ -84,7 +84,7 @@ def attach_tun(name: str, wanted: TunOffload) -> tuple[int, TunOffload]:
 
 
 def _attach(name: str, level: TunOffload) -> int:
-    """Raises OSError with EINVAL where the kernel does not have this much offload."""
+    """Attach to the TUN.  Raises OSError with EINVAL where the kernel lacks this level of offload."""
     flags = IFF_TUN | IFF_NO_PI | (IFF_VNET_HDR if level > TunOffload.NONE else 0)
     fd = os.open(CLONE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -98,7 +98,8 @@ def _attach(name: str, level: TunOffload) -> int:
 
 
 def open_udp(local: IPv4Address, port: int, wanted: Levels) -> tuple[socket.socket, Levels]:
-    """A non-blocking socket bound to this address and port, that sends with don't-fragment, and what it offloads.
+    """Open a non-blocking socket bound to this address and port, that sends with don't-fragment, and what it
+    offloads.
 
     Raises OSError, whose text names address and port: in use, or not an address of this host.
     """
@@ -128,7 +129,7 @@ def _enlarge(opened: socket.socket) -> None:
 
 
 def _has(opened: socket.socket, option: int, value: int) -> bool:
-    """Whether this kernel knows the option, which is set to `value`."""
+    """Tell whether this kernel knows the option, which is set to `value`."""
     try:
         opened.setsockopt(socket.IPPROTO_UDP, option, value)
     except OSError as error:

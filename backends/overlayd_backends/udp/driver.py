@@ -51,7 +51,7 @@ async def open_datapath(implementation: str | None) -> AsyncGenerator[Driver, No
 
 @asynccontextmanager
 async def open_driver(chosen: Implementation, attach: Attach) -> AsyncGenerator[Driver, None]:
-    """Of this implementation, attached by `attach`.  At the end all threads are waited for."""
+    """Open the driver of this implementation, attached by `attach`.  At the end all threads are waited for."""
     async with trio.open_nursery() as nursery:
         yield _Driver(nursery, chosen, attach)
         nursery.cancel_scope.cancel()
@@ -160,7 +160,7 @@ class _Driver(Driver):
             await self._ended.wait()
 
     def _apply_encaps(self, operations: Iterable[Operation]) -> Failure | None:
-        """All of them, or none."""
+        """Apply all of them, or none."""
         encaps = dict(self._encaps)
         for operation in operations:
             assert isinstance(operation.item, Encap)

@@ -60,28 +60,28 @@ class Engine(Protocol):
     """
 
     def replace(self, packed_table: bytes) -> None:
-        """The whole table from the next batch on, packed as overlayd_backends.udp.table says.  ValueError if it is
-        not, and then the old one stays.  Before the first one every packet is dropped."""
+        """Replace the whole table from the next batch on, packed as overlayd_backends.udp.table says.
+        ValueError if it is not, and then the old one stays.  Before the first one every packet is dropped."""
         ...
 
     def outgoing(self, frames: Sequence[bytes], now: float) -> tuple[Sends, Frames]:
-        """A batch that was read from the TUN → sends, and frames for the TUN.  `now` in seconds of a clock that
-        does not go back."""
+        """Handle a batch that was read from the TUN → sends, and frames for the TUN.  `now` in seconds of a
+        clock that does not go back."""
         ...
 
     def refused(
         self, peer: bytes, port: int, segment_size: int, payload: bytes, mtu: int, now: float
     ) -> tuple[Sends, Frames]:
-        """A send that the kernel refused, the path to `peer` being `mtu` bytes wide → what is to be sent again,
-        fragments allowed, and frames for the TUN."""
+        """Judge a send that the kernel refused, the path to `peer` being `mtu` bytes wide → what is to be
+        sent again, fragments allowed, and frames for the TUN."""
         ...
 
     def incoming(self, datagrams: Sequence[Datagram]) -> Frames:
-        """A batch that was received → frames for the TUN."""
+        """Handle a batch that was received → frames for the TUN."""
         ...
 
     def counters(self) -> dict[str, int]:
-        """All of COUNTERS, from 0 on."""
+        """Return all of COUNTERS, from 0 on."""
         ...
 
 
@@ -127,7 +127,7 @@ class PythonEngine:
         return sends, messages
 
     def depart(self, frames: Sequence[bytes], now: float) -> tuple[list[Send], Frames]:
-        """What to send, and what to write, for a batch that was read from the TUN."""
+        """Return the sends and the writes for a batch that was read from the TUN."""
         messages: Frames = []
         sends = gather(self._departures(frames, self._table, messages, now), self._udp_segment)
         self._tx["tx_sends"] += len(sends)
@@ -137,7 +137,7 @@ class PythonEngine:
     def _departures(
         self, frames: Sequence[bytes], table: Lookup, messages: Frames, now: float
     ) -> Iterator[tuple[Place, bytes]]:
-        """Every packet that leaves, and the place it leaves for."""
+        """Yield every packet that leaves, and the place it leaves for."""
         for frame in frames:
             prefix, packet = (frame[: OFFLOAD.size], frame[OFFLOAD.size :]) if self._tun_offload else (b"", frame)
             header = check_shape(packet, read_from_tun=True)
@@ -165,7 +165,7 @@ class PythonEngine:
                     yield place, segment
 
     def retry(self, refused: Send, mtu: int, now: float) -> tuple[list[Send], Frames]:
-        """What to send again, packet by packet, and what to write, for a send that the kernel refused."""
+        """Return the sends, packet by packet, and the writes, for a send that the kernel refused."""
         sends: list[Send] = []
         messages: Frames = []
         too_big = 0
@@ -182,7 +182,7 @@ class PythonEngine:
         return sends, messages
 
     def _told(self, packet: bytes, header: Header, code: Code, now: float, mtu: int = 0) -> Frames:
-        """The frame that tells the sender of this packet; none if nothing may be told, or enough was."""
+        """Return the frame that tells the sender of this packet; none if nothing may be told, or enough was."""
         if not may_be_told(packet, header):
             return []
         if not self._allowance.take(now):
@@ -211,7 +211,7 @@ class PythonEngine:
         return [write.frame for write in writes]
 
     def arrive(self, datagrams: Sequence[Datagram]) -> list[Write]:
-        """What to write to the TUN for a batch that was received."""
+        """Return the writes to the TUN for a batch that was received."""
         table = self._table
         coalescer = Coalescer(NO_OFFLOAD * self._tun_offload, self._coalesce_tcp, self._coalesce_udp)
         for sender, segment_size, payload in datagrams:

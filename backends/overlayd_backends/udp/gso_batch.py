@@ -28,7 +28,7 @@ class Send(NamedTuple):
 
 
 def gather(departures: Iterable[tuple[Place, bytes]], udp_segment: bool) -> list[Send]:
-    """The sends that carry these packets, in their order."""
+    """Gather the sends that carry these packets, in their order."""
     if not udp_segment:
         return [Send(place.peer, place.port, 0, packet) for place, packet in departures]
     sends: list[Send] = []
@@ -55,7 +55,7 @@ def gather(departures: Iterable[tuple[Place, bytes]], udp_segment: bool) -> list
 
 
 def take_apart(segment_size: int, payload: bytes) -> list[bytes]:
-    """The datagrams of a train."""
+    """Cut a train into its datagrams."""
     if segment_size <= 0 or len(payload) <= segment_size:
         return [payload]
     return [payload[begin : begin + segment_size] for begin in range(0, len(payload), segment_size)]

@@ -36,7 +36,8 @@ class Code(enum.IntEnum):
 
 
 def may_be_told(packet: bytes, header: Header) -> bool:
-    """RFC 1122 section 3.2.2: never about an ICMP error, a later fragment, or what is not between two hosts."""
+    """Tell whether an error may be sent: not about ICMP errors, later fragments, non-hosts (RFC 1122 section
+    3.2.2)."""
     if header.fragment & OFFSET or not (_is_host(header.source) and _is_host(header.destination)):
         return False
     if header.protocol != ICMP:
@@ -45,7 +46,7 @@ def may_be_told(packet: bytes, header: Header) -> bool:
 
 
 def unreachable(packet: bytes, header: Header, code: Code, mtu: int = 0) -> bytes:
-    """The message about this packet; `mtu` in bytes is what the next hop takes (RFC 1191 section 4)."""
+    """Return the message about this packet; `mtu` in bytes is what the next hop takes (RFC 1191 section 4)."""
     quoted = packet[: min(header.size + QUOTED, header.length)]
     message = _MESSAGE.pack(UNREACHABLE, code, 0, 0, mtu) + quoted
     message = _MESSAGE.pack(UNREACHABLE, code, complement(total(message)), 0, mtu) + quoted
@@ -65,7 +66,7 @@ class Allowance:
         self._told = 0
 
     def take(self, now: float) -> bool:
-        """Whether one more is allowed; `now` in seconds of any clock that does not go back."""
+        """Tell whether one more is allowed; `now` in seconds of any clock that does not go back."""
         if now - self._began >= 1:
             self._began, self._told = now, 0
         self._told += 1

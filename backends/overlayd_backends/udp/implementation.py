@@ -34,11 +34,11 @@ class Loop(Protocol):
     def run_rx(self) -> None: ...
 
     def replace(self, packed_table: bytes) -> None:
-        """The whole table, packed; from any thread.  ValueError where it is malformed."""
+        """Replace the whole table, packed; from any thread.  ValueError where it is malformed."""
         ...
 
     def counters(self) -> dict[str, int]:
-        """By the names of docs/datapath.md, drops as `drop_<reason>`; from any thread."""
+        """Return the counters by the names of docs/datapath.md, drops as `drop_<reason>`; from any thread."""
         ...
 
 
@@ -64,7 +64,8 @@ class Implementation:
 
     @contextmanager
     def attach(self, datapath: Datapath, stop_fd: int) -> Iterator[Attached]:
-        """A loop that is ready to run; its descriptors are closed at the end, by when its threads must have ended.
+        """Provide a loop that is ready to run.  Its threads must have ended before the context closes its
+        descriptors.
 
         Raises OSError where the device is not there or another process has it, or the port is taken.
         """
@@ -80,7 +81,7 @@ class Implementation:
 
 
 def choose_implementation(wanted: str | None) -> Implementation:
-    """`c`, `python`, or None for C if it is there.  Raises DatapathUnavailableError where `c` is missing."""
+    """Choose `c`, `python`, or by None C if it is there.  Raises DatapathUnavailableError where `c` is missing."""
     if wanted == "python":
         return Implementation("python", "it was asked for", _make_python_loop)
     try:
@@ -88,8 +89,8 @@ def choose_implementation(wanted: str | None) -> Implementation:
     except ImportError as error:
         if wanted == "c":
             raise DatapathUnavailableError(
-                f"the C datapath is not there ({error}): install overlayd again where a C compiler and Python's "
-                "headers are (apt-get install gcc python3-dev), or run with --datapath python"
+                f"the C datapath is missing ({error}): run with --datapath python, or install overlayd "
+                "again with a C compiler and Python's headers (apt-get install gcc python3-dev)"
             ) from error
         return Implementation("python", f"the C datapath is not there ({error})", _make_python_loop)
 
@@ -105,7 +106,7 @@ def _make_python_loop(levels: Levels, tun_fd: int, udp_fd: int, stop_fd: int) ->
 
 
 def _engine_options(levels: Levels) -> tuple[bool, bool, bool, bool]:
-    """What an engine may do, in the order of its arguments."""
+    """Return the offloads that an engine may use, in the order of its arguments."""
     return (
         levels.tun > TunOffload.NONE,
         levels.udp_segment,

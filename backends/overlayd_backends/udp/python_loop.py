@@ -60,15 +60,15 @@ class PythonLoop:
         self._stop_fd = stop_fd
 
     def replace(self, packed_table: bytes) -> None:
-        """The whole table from the next batch on; ValueError if it is malformed."""
+        """Replace the whole table from the next batch on; ValueError if it is malformed."""
         self._engine.replace(packed_table)
 
     def counters(self) -> dict[str, int]:
-        """By the names of docs/datapath.md."""
+        """Return the counters by the names of docs/datapath.md."""
         return self._engine.counters()
 
     def run_tx(self) -> None:
-        """From the TUN to the peers."""
+        """Carry packets from the TUN to the peers."""
         with socket.socket(fileno=os.dup(self._udp_fd)) as udp:
             for frames in self._batches(self._tun_fd, self._read, len):
                 sends, messages = self._engine.depart(frames, time.monotonic())
@@ -77,7 +77,7 @@ class PythonLoop:
                     self._send(udp, send)
 
     def run_rx(self) -> None:
-        """From the peers to the TUN."""
+        """Carry packets from the peers to the TUN."""
 
         def receive() -> Datagram:
             payload, control, _, (address, _) = udp.recvmsg(LONGEST, socket.CMSG_SPACE(_INT.size))
@@ -92,7 +92,7 @@ class PythonLoop:
                         self._engine.count_unwritten(write)
 
     def _batches(self, fd: int, read: Callable[[], T], size: Callable[[T], int]) -> Iterator[list[T]]:
-        """What can be read without waiting, again and again, until it is time to stop."""
+        """Yield batches that can be read without waiting, until it is time to stop."""
         readable = select.poll()
         readable.register(fd, select.POLLIN)
         readable.register(self._stop_fd, select.POLLIN)
@@ -115,7 +115,7 @@ class PythonLoop:
         return os.read(self._tun_fd, OFFLOAD.size + LONGEST)
 
     def _is_written(self, frame: bytes) -> bool:
-        """False if the kernel refused it, as it does while the device is down."""
+        """Write a frame; False if the kernel refused it, as it does while the device is down."""
         try:
             os.write(self._tun_fd, frame)
         except OSError as error:
@@ -169,7 +169,7 @@ class PythonLoop:
                 return None
 
     def _wait_writable(self, udp: socket.socket) -> bool:
-        """False if it is time to stop before there is room."""
+        """Wait for room; False if it is time to stop before."""
         writable = select.poll()
         writable.register(udp, select.POLLOUT)
         writable.register(self._stop_fd, select.POLLIN)
@@ -177,7 +177,7 @@ class PythonLoop:
 
 
 def _segment_size(control: list[tuple[int, int, bytes]]) -> int:
-    """Of a datagram that UDP_GRO joined; 0 for any other."""
+    """Return the segment size of a datagram that UDP_GRO joined; 0 for any other."""
     for level, kind, data in control:
         if level == socket.IPPROTO_UDP and kind == UDP_GRO:
             (size,) = _INT.unpack(data)
@@ -186,7 +186,7 @@ def _segment_size(control: list[tuple[int, int, bytes]]) -> int:
 
 
 def _find_path_mtu(send: Send) -> int | None:
-    """Bytes that the path to a peer takes, as far as the kernel knows; None if there is no path."""
+    """Return the MTU of the path to a peer in bytes, as far as the kernel knows; None if there is no path."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((socket.inet_ntoa(send.peer), send.port))

@@ -12,7 +12,7 @@ LONG = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RestartBackoff:
-    """What became of the lives before: `short` of them in a row ended too soon, the last one at `ended`, by the
+    """The fate of earlier runs: `short` of them in a row ended too soon, the last one at `ended`, by the
     clock of whoever counts, for the reason `trouble`, "" if none ever did."""
 
     short: int = 0
@@ -20,7 +20,7 @@ class RestartBackoff:
     trouble: str = ""
 
     def after(self, began: float, ended: float, trouble: str) -> RestartBackoff:
-        """With one more life that ended so."""
+        """Add one more run that ended so."""
         return RestartBackoff(self.short + 1 if ended - began < LONG else 1, ended, trouble)
 
     @property

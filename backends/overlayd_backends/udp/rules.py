@@ -25,7 +25,7 @@ from overlayd_backends.udp.table import Lookup, Place
 
 
 class Drop(enum.Enum):
-    """Why a packet goes no further."""
+    """The reason why a packet goes no further."""
 
     TRUNCATED = "truncated"
     IPV6 = "ipv6"
@@ -43,7 +43,7 @@ _SEGMENTED = {GSO_TCPV4: TCP, GSO_UDP_L4: UDP}
 
 
 def check_shape(packet: bytes, read_from_tun: bool) -> Header | Drop:
-    """The header of a packet that is a whole IPv4 packet."""
+    """Return the header of a packet that is a whole IPv4 packet."""
     if len(packet) < IPV4_HEADER:
         return Drop.TRUNCATED
     header = Header._make(IPV4.unpack_from(packet))
@@ -58,7 +58,7 @@ def check_shape(packet: bytes, read_from_tun: bool) -> Header | Drop:
 
 
 def check_offload(packet: bytes, header: Header, offload: Offload) -> Drop | None:
-    """Whether the packet bears out what its offload header says."""
+    """Tell whether the packet bears out what its offload header says."""
     segmentation = offload.segmentation
     if offload.flags & NEEDS_CSUM and not (
         header.size <= offload.start and offload.start + offload.offset + 2 <= header.length
@@ -77,7 +77,7 @@ def check_offload(packet: bytes, header: Header, offload: Offload) -> Drop | Non
 
 
 def find_headers_end(packet: bytes, header: Header) -> int | None:
-    """Where the payload of a TCP or UDP packet begins; None if its transport header is not all there."""
+    """Find the start of a TCP or UDP packet's payload; None if its transport header is not all there."""
     if header.protocol == UDP:
         end = header.size + UDP_HEADER
     else:
@@ -91,14 +91,14 @@ def find_headers_end(packet: bytes, header: Header) -> int | None:
 
 
 def classify_outgoing(header: Header, table: Lookup) -> Place | Drop:
-    """Where a packet goes."""
+    """Decide the destination of a packet."""
     if table.is_own(header.destination):
         return Drop.OWN_DESTINATION
     return table.find(header.destination) or Drop.NO_ROUTE
 
 
 def classify_incoming(packet: bytes, sender: bytes, table: Lookup) -> Header | Drop:
-    """The header of a packet that came from `sender`, four bytes in network order, and may come in."""
+    """Classify the header of a packet that came from `sender`, four bytes in network order, and may come in."""
     if sender not in table.peers:
         return Drop.UNKNOWN_SENDER
     header = check_shape(packet, read_from_tun=False)

@@ -20,7 +20,7 @@ _U32 = struct.Struct("!I")
 
 
 def finish(packet: bytes, header: Header, offload: Offload) -> bytes:
-    """A packet that is no superpacket, cut to its length, its checksum finished if that was left undone."""
+    """Finish a packet that is no superpacket, cut to its length, its checksum finished if that was left undone."""
     packet = packet[: header.length]
     if not offload.flags & NEEDS_CSUM:
         return packet
@@ -32,7 +32,7 @@ def finish(packet: bytes, header: Header, offload: Offload) -> bytes:
 
 
 def cut(packet: bytes, header: Header, headers_end: int, size: int) -> Iterator[bytes]:
-    """The segments of a superpacket of TCP or UDP, `size` bytes of payload in each but the last.
+    """Yield the segments of a superpacket of TCP or UDP, `size` bytes of payload in each but the last.
 
     The IP id counts up, FIN and PSH stay on the last segment alone, CWR on the first alone.
     """

@@ -49,7 +49,7 @@ class Session:
         self._attached.loop.replace(table.packed())
 
     async def run(self) -> None:
-        """Returns when it was told to stop; raises, in a group, what a thread died of."""
+        """Run until told to stop; raises, in a group, the errors of which threads died."""
         with self._resources, self._scope:
             async with trio.open_nursery() as threads:
                 threads.start_soon(self._run_thread, self._attached.loop.run_tx, "tx")

@@ -49,13 +49,13 @@ class Table:
 
     @classmethod
     def of(cls, datapath: Datapath, encaps: Iterable[Encap]) -> Table:
-        """The table that these items describe.  Raises ValueError if they overlap, or are not IPv4, which is all
-        that a datapath carries so far."""
+        """Return the table that these items describe.  Raises ValueError if they overlap, or are not IPv4,
+        which is all that a datapath carries so far."""
         own = tuple(_ipv4(prefix) for prefix in datapath.own)
         return cls(own, tuple(_entry(encap) for encap in encaps))
 
     def packed(self) -> bytes:
-        """As an engine's `replace` takes it."""
+        """Pack the table for an engine's `replace`."""
         own = sorted((_first(prefix), _last(prefix)) for prefix in self.own)
         entries = sorted((_first(prefix), _last(prefix), int(peer), port) for prefix, peer, port in self.entries)
         rows = [COUNTS.pack(len(own), len(entries))]
@@ -106,7 +106,7 @@ class Lookup:
         return index >= 0 and address <= self._own_last[index]
 
     def find(self, address: int) -> Place | None:
-        """The peer that has this address, None for none."""
+        """Find the peer that has this address, None for none."""
         index = bisect_right(self._first, address) - 1
         return self._places[index] if index >= 0 and address <= self._last[index] else None
 

@@ -54,8 +54,9 @@ class PacketFlow:
 
 @dataclass(frozen=True, slots=True)
 class ForeignFirewalls:
-    """What others have on this host: variants of iptables that are in use, all rules at the hooks, and what could
-    not be looked at.  `bridged`: what passes between two ports of a bridge is filtered, too (br_netfilter)."""
+    """The firewalls of others on this host: variants of iptables that are in use, all rules at the hooks, and
+    what could not be looked at.  `bridged`: what passes between two ports of a bridge is filtered, too
+    (br_netfilter)."""
 
     variants: frozenset[Variant] = frozenset()
     rulesets: tuple[Ruleset, ...] = ()
@@ -194,7 +195,7 @@ Known = tuple[int, int] | frozenset[str]
 
 
 def _field(left: Any, flow: PacketFlow) -> Known | Literal[False] | None:
-    """What is known of the field that a match looks at; False where the packet can't have it."""
+    """Return the known value of the field that a match reads; False where the packet can't have it."""
     match left:
         case {"payload": {"protocol": "ip", "field": "saddr"}}:
             return int(flow.source[0]), int(flow.source[-1])

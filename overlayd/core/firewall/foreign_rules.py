@@ -85,7 +85,7 @@ def read_nft(text: str) -> Ruleset:
 
 
 def _one(statement: Any) -> Statement:
-    """Most statements are an object with one name; the few others, such as `"notrack"`, decide nothing."""
+    """Read a statement: most are an object with one name; the few others, such as `"notrack"`, decide nothing."""
     return statement if isinstance(statement, dict) and len(statement) == 1 else {str(statement): None}
 
 

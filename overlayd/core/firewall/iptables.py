@@ -24,7 +24,7 @@ COMMENT = "overlayd"
 
 
 class Variant(enum.Enum):
-    """Which iptables: `iptables-nft` or `iptables-legacy`."""
+    """A variant of iptables: `iptables-nft` or `iptables-legacy`."""
 
     NFT = "nft"
     LEGACY = "legacy"

@@ -52,7 +52,7 @@ class NftTable(Item):
     """The table with its counters and its sets of senders, whatever the sets hold.
 
     `prefixlen` is the length of the prefixes in the set `senders`, 0 if a table was found that has none: the rules
-    that look into the set mask the inner source by it, so another length makes the table anew.  `odd` says what is
+    that look into the set mask the inner source by it, so another length replaces the table.  `odd` says what is
     wrong with a table that was found; no desired one is odd.
     """
 
@@ -75,7 +75,7 @@ class NftTable(Item):
 
 
 class _InTable(Item):
-    """What goes with the table."""
+    """An item that goes with the table."""
 
     __slots__ = ()
 

@@ -68,12 +68,12 @@ have priority 0 (NF_IP_PRI_FILTER) as a rule: what is forged is counted here, wh
 
 
 class FirewallError(Exception):
-    """What was asked for can't be had on this host; the text says why."""
+    """A request that this host can't satisfy; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """What is asked of nft on this node.  `reason` says why sources are not checked, "" where they are."""
+    """The tasks of nft on this node.  `reason` says why sources are not checked, "" where they are."""
 
     masquerade: bool = False
     source_check: bool = False
@@ -100,7 +100,7 @@ def decide(masquerade: bool, source_check: bool | None, obstacle: str) -> Firewa
 
 @dataclass(frozen=True, slots=True)
 class PacketFilter:
-    """What is asked of the packet filters, stated as a backend states it: for the node, and for each peer.
+    """The policy of the packet filters, in the form of a backend's: for the node, and for each peer.
 
     `decided`: it is known what became of our subnet.  Until then, right after a start, the source check of an
     earlier life stays: one without a subnet would drop what is for our pods.  `variants` of iptables get the
@@ -137,14 +137,14 @@ class PacketFilter:
 
 
 def describe(firewall: Firewall, requirements: HostRequirements, drops: Mapping[str, int]) -> FirewallStatus:
-    """What status says of it, where the backend has these needs."""
+    """Return the part of status about it, for a backend with these needs."""
     checked = firewall.source_check and requirements.vni is not None
     reason = firewall.reason if requirements.vni is not None else "only vxlan needs it"
     return FirewallStatus(firewall.masquerade, checked, "" if checked else reason, dict(drops))
 
 
 def masquerade(network: IPNetwork, own: IPNetwork) -> NftChain:
-    """The rules for `own`, this node's subnet in `network`."""
+    """Return the rules for `own`, this node's subnet in `network`."""
     return NftChain(
         MASQUERADE,
         _MASQUERADE_HEAD,
@@ -160,8 +160,8 @@ def masquerade(network: IPNetwork, own: IPNetwork) -> NftChain:
 
 
 def source_check(port: int, vni: int, prefixlen: int, own: IPNetwork | None) -> NftChain:
-    """The rules for VXLAN packets with this VNI to this UDP port, of a node whose subnet is `own`, if it has one.
-    `prefixlen` is that of the table.
+    """Return the rules for VXLAN packets with this VNI to this UDP port, of a node whose subnet is `own`, if it
+    has one. `prefixlen` is that of the table.
 
     Positions are in bits: from the UDP header the VNI is at 96, the inner EtherType at 224, inner source and
     destination at 336 and 368; from the outer IP header the outer source is at 96.
@@ -193,7 +193,7 @@ def source_check(port: int, vni: int, prefixlen: int, own: IPNetwork | None) -> 
 
 
 def find_senders(peer: Lease) -> list[Sender]:
-    """What may come from a peer: packets of its pods, and of the node itself.
+    """Return the senders of a peer: its pods, and the node itself.
 
     By the second one, which every peer has, a peer is told from a stranger.
     """

@@ -33,7 +33,7 @@ _SAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class PreflightRequest:
-    """What is about to be set up, or is.
+    """The setup that is planned, or in force.
 
     `legs` are the network by address family.  `port` is the UDP port that the backend needs, None for none; `vni`
     its VXLAN network identifier, None for a backend that is not vxlan; `tun`: it needs a TUN device.  Gateway
@@ -53,7 +53,7 @@ class PreflightRequest:
 
 @dataclass(frozen=True, slots=True)
 class HostFindings:
-    """What probing the host has found.
+    """The results of probing the host.
 
     `privileged`: its network may be changed.  `has_vxlan`: the kernel knows vxlan devices.  `tun_trouble`: why no
     TUN device can be made, "" if one can.  `port_free`: a UDP socket could be bound to the port; `port_owner`: who
@@ -145,7 +145,8 @@ def _port(request: PreflightRequest, host: HostFacts, found: HostFindings) -> It
 
 
 def _can_share(request: PreflightRequest, vxlan: VxlanKind) -> bool:
-    """The kernel lets vxlan devices share a socket if they agree in what they accept (VXLAN_F_RCV_FLAGS)."""
+    """Tell whether the kernel lets vxlan devices share a socket if they agree in what they accept
+    (VXLAN_F_RCV_FLAGS)."""
     odd = vxlan.gbp or not {"external", "gpe", "remcsumrx"}.isdisjoint(vxlan.extra)
     return request.vni is not None and vxlan.vni != request.vni and not odd
 
@@ -172,7 +173,7 @@ def _overlap_with_underlay(request: PreflightRequest, leg: Leg) -> Iterator[Prob
 
 
 def _overlap_with_host(request: PreflightRequest, leg: Leg, host: HostFacts) -> Iterator[Problem]:
-    """One problem for each interface; the underlay's own prefixes are judged already."""
+    """Yield one problem for each interface; the underlay's own prefixes are judged already."""
     links = {link.name: link for link in host.links}
     for link in host.links:
         if link.ours:

@@ -24,7 +24,7 @@ from overlayd.core.status.problem import Problem
 
 @dataclass(frozen=True, slots=True)
 class HostQuestion:
-    """What a snapshot is to find out beyond what stands in the kernel's tables.
+    """The questions of a snapshot that the kernel's tables do not answer.
 
     `requirements` are those of a network config that is not in force yet: they are probed for, over `underlay`.
     None: nothing is probed.  `targets` are addresses of peers that may be unreachable: the kernel is asked for its
@@ -39,7 +39,7 @@ class HostQuestion:
 
 @dataclass(frozen=True, slots=True)
 class HostSnapshot:
-    """How the host stood at one instant.
+    """The state of the host at one instant.
 
     `lookup` is the way to the address of a `Reaching` selector.  `findings` are there where they were asked for.
     `drops` are packets that the kernel's filter dropped for us, by reason.  `unreachable` are those of the
@@ -66,5 +66,5 @@ class HostProbe(Protocol):
         ...
 
     def watch(self, on_change: Callable[[], None]) -> AbstractAsyncContextManager[None]:
-        """While open, call `on_change` when something that the last question was about may have changed."""
+        """Call `on_change`, while open, when an answer to the last question may have changed."""
         ...

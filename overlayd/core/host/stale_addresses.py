@@ -29,7 +29,7 @@ class UsedAddress:
 def find_stale_addresses(
     used_addresses: Iterable[UsedAddress], networks: Iterable[IPNetwork], own: Subnet, leases: Iterable[Lease]
 ) -> tuple[Problem, ...]:
-    """A problem for each interface behind which there are addresses of the network, but not of our subnet."""
+    """Find a problem for each interface behind which there are addresses of the network, but not of our subnet."""
     networks, leases = tuple(networks), tuple(leases)
     stale_addresses: dict[str, list[IPAddress]] = {}
     for used in used_addresses:

@@ -73,7 +73,7 @@ class HostRoute:
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What stands in the host's network now, ours among it, each in the kernel's order."""
+    """The host's links, addresses and routes now, ours included, each in the kernel's order."""
 
     links: tuple[HostLink, ...] = ()
     addresses: tuple[HostAddress, ...] = ()
@@ -100,7 +100,7 @@ InterfaceSelector = str | Matching | Reaching | None
 
 @dataclass(frozen=True, slots=True)
 class RouteLookup:
-    """How the kernel would send to some address now: by which interface, from which of its addresses."""
+    """The kernel's present way to an address: the interface, and the source address."""
 
     link: str
     source: IPv4Address | None
@@ -134,7 +134,8 @@ def choose_underlay(
 
 
 def find_underlay_link(facts: HostFacts, pick: InterfaceSelector, way: RouteLookup | None = None) -> str | None:
-    """The interface that would be the underlay's, whether or not it has an address now; None if there is none."""
+    """Find the interface that would be the underlay's, whether or not it has an address now; None if there is
+    none."""
     try:
         return _find(facts, pick, way)[0].name
     except UnderlayError:
@@ -144,7 +145,7 @@ def find_underlay_link(facts: HostFacts, pick: InterfaceSelector, way: RouteLook
 def _find(
     facts: HostFacts, pick: InterfaceSelector, way: RouteLookup | None
 ) -> tuple[HostLink, IPv4Address | None]:
-    """The interface, and its address where the search was for one."""
+    """Find the interface, and its address where the search was for one."""
     match pick:
         case None:
             return _link_of_default_route(facts), None
@@ -252,7 +253,7 @@ def _usable_addresses(facts: HostFacts, link: HostLink) -> list[IPv4Address]:
 
 
 def _on_link(routes: Sequence[HostRoute], link: HostLink) -> tuple[IPNetwork, ...]:
-    """Where neighbours are reached without a gateway.  A default route without one says no such thing."""
+    """List prefixes whose hosts are reached without a gateway.  A default route without one is not among them."""
     found = {
         route.destination
         for route in routes
@@ -264,7 +265,7 @@ def _on_link(routes: Sequence[HostRoute], link: HostLink) -> tuple[IPNetwork, ..
 
 
 def _inventory(facts: HostFacts) -> str:
-    """`there are eth0 (10.0.0.5/24), eth1 (no address)`: what could have been meant."""
+    """List the possible interfaces: `there are eth0 (10.0.0.5/24), eth1 (no address)`."""
     parts = []
     for link in facts.links:
         if not _is_candidate(facts, link.name):

@@ -68,7 +68,7 @@ class Encap(OnLink):
         return self.container, ("datapath", self.link)
 
     def conflict(self, other: Item) -> str:
-        """An address has one place in a table."""
+        """Name the clash of two entries: an address has one place in a table."""
         if not isinstance(other, Datapath | Encap) or other.link != self.link:
             return ""
         for prefix in other.own if isinstance(other, Datapath) else (other.prefix,):
@@ -82,7 +82,7 @@ class Encap(OnLink):
 
 @dataclass(frozen=True, slots=True)
 class DatapathReport:
-    """What a running datapath says of itself.
+    """A running datapath's report about itself.
 
     `implementation` is `c` or `python`, `reason` why that one; `offloads` are those in use, by name.  `counters`
     count what passed and `drops` what did not, by reason, in packets unless the name says bytes; they begin at 0

@@ -48,7 +48,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What `observe` counts as ours, beyond what lives on a device of ours.
+    """The items that `observe` counts as ours beyond those on a device of ours.
 
     `underlay`: gateway routes with our protocol number on these interfaces are ours (host-gw, direct
     routing).  The same protocol number on any other foreign device belongs to another program.
@@ -126,7 +126,7 @@ class Driver(Protocol):
         ...
 
     def watch(self, on_change: OnChange) -> AbstractAsyncContextManager[None]:
-        """While open, call `on_change` after each change that is not by `apply`; one by it may be told, too.
+        """Call `on_change`, while open, after each change that is not by `apply`; one by it may be told, too.
 
         It may name the keys that may have changed, or say ALL.  No change after the opening is lost: one that
         could not be received is told as ALL.
@@ -134,12 +134,12 @@ class Driver(Protocol):
         ...
 
     def report(self) -> DatapathReport | None:
-        """What status shows of a datapath in this process: None while none is desired, or if it has none."""
+        """Report on a datapath in this process: None while none is desired, or if it has none."""
         return None
 
 
 class OpenDriver(Protocol):
-    """What an entry point of the group `overlayd.drivers` names."""
+    """The function that an entry point of the group `overlayd.drivers` names."""
 
     def __call__(self, implementation: str | None) -> AbstractAsyncContextManager[Driver]:
         """Open the driver; it runs nothing until it is asked to.

@@ -50,7 +50,7 @@ class Rank(enum.IntEnum):
 
 
 class Removal(enum.Enum):
-    """How an item goes that is no longer desired."""
+    """The way in which an item goes that is no longer desired."""
 
     EARLY = enum.auto()
     """Before anything is added: it may stand in the way of what is added, or must not outlive what goes later."""
@@ -63,7 +63,7 @@ class Removal(enum.Enum):
 
 
 class Replacement(enum.Enum):
-    """What it takes to change an item into another one with its key."""
+    """The way from an item to another one with its key."""
 
     IN_PLACE = enum.auto()
     """One operation, CHANGE; what it contains stays."""
@@ -116,7 +116,7 @@ class Item:
 
 
 class OnLink(Item):
-    """What stands on a device, its `link`, and goes with it."""
+    """An item on a device, its `link`, that goes with it."""
 
     __slots__ = ()
 
@@ -275,7 +275,7 @@ class Route(OnLink):
         return ("route", self.destination)
 
     def needs(self, desired: Mapping[Key, Item]) -> Iterable[Key]:
-        """The neighbour, and its FDB entry too: the one may be there already, and the other not."""
+        """List the neighbour and its FDB entry: the one may exist already, and the other not."""
         neighbour = ("neighbour", self.link, self.gateway)
         vtep = desired.get(neighbour)
         return self.container, neighbour, *(vtep.needs(desired) if vtep is not None else ())
@@ -339,7 +339,7 @@ class KernelState:
 
     @classmethod
     def union(cls, states: Collection[KernelState]) -> KernelState:
-        """All items of these; an item that is in two of them must be the same in both."""
+        """Return all items of these; an item that is in two of them must be the same in both."""
         index: dict[Key, Item] = {}
         for state in states:
             index.update(state.by_key)

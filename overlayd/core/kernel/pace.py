@@ -29,6 +29,6 @@ class Pace:
         return FIRST if now - self.ended > QUIET else self.gap
 
     def after_pass(self, began: float, ended: float) -> Pace:
-        """The pace after a pass that was begun and ended at these instants."""
+        """Return the pace after a pass that was begun and ended at these instants."""
         gap = FIRST if began - self.ended > QUIET else min(self.gap * 2, LAST)
         return Pace(min(max(gap, SHARE * (ended - began)), PAUSE_MAX), ended)

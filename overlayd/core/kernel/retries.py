@@ -30,14 +30,14 @@ class Retries:
     failed_operations: Mapping[Key, FailedOperation] = field(default_factory=dict)
 
     def is_due(self, operation: Operation, now: float) -> bool:
-        """Whether to try: always, if this very operation has not failed before."""
+        """Tell whether to try: always, if this very operation has not failed before."""
         failed_operation = self.failed_operations.get(operation.item.key)
         return (
             failed_operation is None or failed_operation.operation != operation or now >= failed_operation.retry_at
         )
 
     def after(self, outcomes: Mapping[Operation, Failure | None], wanted: set[Key], now: float) -> Retries:
-        """With the outcomes of a pass taken in; keys that no plan wants changed any more are forgotten."""
+        """Take in the outcomes of a pass; keys that no plan wants changed any more are forgotten."""
         kept = {key: failed_operation for key, failed_operation in self.failed_operations.items() if key in wanted}
         for operation, failure in outcomes.items():
             key = operation.item.key
@@ -49,7 +49,8 @@ class Retries:
         return Retries(kept)
 
     def next_at(self, after: float) -> float | None:
-        """When the next retry is due; what was due at `after`, the time of the last pass, had its chance then."""
+        """Tell when the next retry is due; those due at `after`, the time of the last pass, had their chance
+        then."""
         times = (
             failed_operation.retry_at
             for failed_operation in self.failed_operations.values()

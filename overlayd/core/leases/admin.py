@@ -26,7 +26,7 @@ from overlayd.core.text.table import format_table
 
 
 class ReservationError(ValueError):
-    """What is asked for can't be; the text says why, and what could."""
+    """A request that can't be met; the text says why, and names an alternative."""
 
 
 class LeaseLine(msgspec.Struct, frozen=True):
@@ -101,7 +101,7 @@ def _lines(inventory: Inventory) -> Iterator[str]:
 
 
 def make_reservation(snapshot: Snapshot, subnet: Subnet, node_id: str) -> Transaction:
-    """Gives a free subnet to a node for good, or makes the node's own lease a reservation.
+    """Give a free subnet to a node for good, or make the node's own lease a reservation.
 
     The guards are a claim's: what could collide with it either has the same key or was seen.  A lease that is
     in use stays so: the node's grant, which it was on, gets the hold.  Raises ReservationError.
@@ -137,7 +137,7 @@ def make_reservation(snapshot: Snapshot, subnet: Subnet, node_id: str) -> Transa
 
 
 def make_release(snapshot: Snapshot, subnet: Subnet, *, force: bool) -> Transaction:
-    """Frees a reservation that nobody holds; makes one that is held an ordinary lease again, on its node's grant.
+    """Free a reservation that nobody holds; make one that is held an ordinary lease again, on its node's grant.
 
     Anything else, a lease or a record that can't be read, is deleted only with `force`: its node may believe
     that it holds the subnet, until it looks.  Raises ReservationError.
@@ -152,10 +152,10 @@ def make_release(snapshot: Snapshot, subnet: Subnet, *, force: bool) -> Transact
     book = absorb_snapshot(RecordBook(), snapshot, asked_at=0)
     lease = next((lease for lease in book.leases if lease.subnet == subnet), None)
     if lease is None or not lease.is_reservation:
-        whose = _whose(lease) if lease is not None else "of nobody knows whom"
+        owner = f"is {_whose(lease)}" if lease is not None else "has no known owner"
         raise ReservationError(
-            f"{subnet} is {whose}, who may be using it: `overlayd cleanup --release` there gives it back. "
-            "If that node is gone for good, use --force"
+            f"{subnet} {owner}, and may be in use: run `overlayd cleanup --release` on that node. "
+            "If the node is gone for good, use --force"
         )
     hold = next((hold for hold in book.holds if hold.subnet == subnet), None)
     if hold is None:

@@ -61,11 +61,11 @@ class LeaseBook:
         return (*(lease.subnet for lease in self.leases), *self.damaged)
 
     def served(self, config: NetworkConfig) -> tuple[Lease, ...]:
-        """The leases that packets may be sent to, this node's own among them: disjoint, oldest first."""
+        """Return the leases that packets may be sent to, this node's own among them: disjoint, oldest first."""
         return _judge(self.leases, config).served
 
     def peers(self, config: NetworkConfig, is_own: Callable[[Lease], bool]) -> tuple[Lease, ...]:
-        """The served leases of the others, oldest first.
+        """Return the served leases of the others, oldest first.
 
         A lease that overlaps an older one of our own is not among them, nor is a reservation whose node has yet to
         come, or has gone elsewhere: nothing can be sent there.  That a reservation is not held is no reason alone
@@ -82,7 +82,7 @@ class LeaseBook:
         )
 
     def problems(self, config: NetworkConfig | None) -> tuple[Problem, ...]:
-        """What is wrong in the store, in a fixed order; without a config, what needs none to be seen."""
+        """List the faults in the store, in a fixed order; without a config, those that can be seen without one."""
         unserved = _judge(self.leases, config).problems if config is not None else ()
         return tuple(_capped((*self.faults, *unserved)))
 
@@ -102,7 +102,7 @@ class _Held:
     holder: list[Lease] = field(default_factory=list)
 
     def find_holder(self, first: int, last: int) -> Lease | None:
-        """Some holder of an address in this interval."""
+        """Find some holder of an address in this interval."""
         # As the intervals are disjoint, of those that begin in time the last one reaches furthest.
         index = bisect_right(self.first, last) - 1
         return self.holder[index] if index >= 0 and self.last[index] >= first else None
@@ -115,7 +115,7 @@ class _Held:
 
 
 def _judge(leases: Iterable[Lease], config: NetworkConfig) -> _Judgement:
-    """The rule, for leases that come oldest first.  One that isn't served takes nothing from a younger one."""
+    """Apply the rule to leases that come oldest first.  One that isn't served takes nothing from a younger one."""
     networks = {span.network.version: _bounds(span.network) for span in config.ranges}
     held = {version: _Held() for version in networks}
     served: list[Lease] = []
@@ -164,7 +164,7 @@ def _holder(lease: Lease) -> str:
 
 
 def _capped(problems: Iterable[Problem]) -> Iterator[Problem]:
-    """The problems in order, at most NAMED of one code, then how many more there are."""
+    """Yield the problems in order, at most NAMED of one code, then how many more there are."""
     for code, group in groupby(sorted(problems), key=lambda problem: problem.code):
         same = list(group)
         yield from same[:NAMED]

@@ -21,7 +21,7 @@ Command = TypeVar("Command", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who claims: a node, in one life of its daemon.
+    """The claiming node, in one run of its daemon.
 
     `ttl` is the seconds that its lease is to live without a renewal.  `previous` is the subnet that an earlier
     life published, which is claimed again if it can be.
@@ -35,7 +35,7 @@ class Claimant:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """What the node wants of its claimer now.
+    """The node's present request to its claimer.
 
     `config` is the one that it goes by, as it read it in `stored`; `attributes` are what its lease is to say.
     Unless it `may_claim`, as its host is not fit for that, it claims no new subnet; a lease of its own that stands

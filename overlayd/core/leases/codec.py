@@ -57,7 +57,7 @@ def parse_subnet_name(name: str) -> Subnet:
 
 
 def format_subnet_name(subnet: Subnet) -> str:
-    """The key under which a lease of this subnet stands, relative to the prefix."""
+    """Format the key under which a lease of this subnet stands, relative to the prefix."""
     halves = [f"{_ABSENT}-0"] if subnet.of(Family.IPV4) is None else []
     halves += [f"{prefix.network_address}-{prefix.prefixlen}" for prefix in subnet.prefixes]
     return SUBNETS + "&".join(halves)
@@ -108,7 +108,8 @@ def parse_attributes(value: bytes) -> Attributes:
 
 
 def encode_attributes(attributes: Attributes) -> bytes:
-    """A lease's value as flannel writes it: its order of fields, no spaces, no newline, empty fields left out."""
+    """Encode a lease's value as flannel writes it: its order of fields, no spaces, no newline, empty fields left
+    out."""
     ipv4, ipv6 = attributes.public_ip(Family.IPV4), attributes.public_ip(Family.IPV6)
     fields = [f'"PublicIP":"{ipv4 or _ABSENT}"', f'"PublicIPv6":"{ipv6}"' if ipv6 else '"PublicIPv6":null']
     if attributes.backend:
@@ -127,24 +128,24 @@ def encode_attributes(attributes: Attributes) -> bytes:
 
 @lru_cache  # each step of the keeper asks it of the same attributes
 def check_writable(attributes: Attributes) -> None:
-    """Raises RecordError unless these attributes, written and read again, are the same: a node that can't read
+    """Check that these attributes, written and read again, are the same; else RecordError: a node that can't read
     its own record would believe it gone, and claim another."""
     if parse_attributes(encode_attributes(attributes)) != attributes:
         raise RecordError("reads differently than it was written")
 
 
 def format_hold_name(subnet: Subnet) -> str:
-    """The key by which a node holds the reservation of this subnet, relative to the prefix."""
+    """Format the key by which a node holds the reservation of this subnet, relative to the prefix."""
     return HELD + format_subnet_name(subnet).removeprefix(SUBNETS)
 
 
 def parse_hold_name(name: str) -> Subnet:
-    """The subnet whose reservation this key holds.  Raises RecordError."""
+    """Parse the subnet whose reservation this key holds.  Raises RecordError."""
     return parse_subnet_name(SUBNETS + name.removeprefix(HELD))
 
 
 def encode_hold(attributes: Attributes) -> bytes:
-    """The value of such a key: who holds it."""
+    """Encode the value of such a key: who holds it."""
     return _compact({"NodeID": attributes.node_id, "Incarnation": attributes.incarnation}).encode()
 
 
@@ -168,7 +169,7 @@ def parse_hold(record: Record) -> Hold:
 
 
 def _identity(given: object) -> tuple[str, str, str]:
-    """NodeID, NodeName and Incarnation, "" for what is absent."""
+    """Parse NodeID, NodeName and Incarnation; "" for an absent one."""
     if given is None:
         given = {}
     if not isinstance(given, dict):
@@ -198,7 +199,7 @@ def _address(key: str, given: object, kind: type[IPv4Address | IPv6Address]) -> 
 
 
 def is_word(text: str) -> bool:
-    """Whether this can stand for a node's id in a record."""
+    """Tell whether this can stand for a node's id in a record."""
     return 0 < len(text) <= WORD_LIMIT and text.isprintable()
 
 

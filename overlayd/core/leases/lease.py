@@ -9,7 +9,7 @@ from overlayd.core.network.addresses import Family, IPAddress, Subnet
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What a node tells its peers in its lease.
+    """The attributes that a node tells its peers in its lease.
 
     `backend` is the backend's type as written in the record, "" where the record names none (flannel's udp
     and alloc).  `backend_data` is the JSON text of the backend's own part, or None: only the backend reads it.

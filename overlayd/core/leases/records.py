@@ -59,7 +59,7 @@ class RecordEntry:
 
 @dataclass(frozen=True)
 class RecordBook:
-    """What the store holds, as far as `revision`.  What follows from the entries is computed once.
+    """The content of the store, as far as `revision`.  What follows from the entries is computed once.
 
     `in_sync`: a whole snapshot was absorbed, so what is not in the book is not in the store.  `floor` is that
     snapshot's revision.  `highest` is the highest revision that was ever seen; above `revision` it shows that
@@ -161,7 +161,7 @@ class RecordBook:
             yield Problem(
                 "store-went-back",
                 f"the store went back from revision {self.highest} to {self.revision}",
-                "Was it restored from a backup? What was written since then is lost; nodes claim again",
+                "Was it restored from a backup? Later writes are lost; nodes claim again",
             )
 
 
@@ -224,7 +224,7 @@ def _show_holds(entries: dict[str, RecordEntry], changed: Iterable[str]) -> None
 
 
 def _entry(change: Change, known: RecordEntry | None) -> RecordEntry:
-    """What this change means; nothing is parsed again that is known word for word."""
+    """Read this change; a record that is known word for word is not parsed again."""
     if known is not None and known.change == change:
         return known
     if isinstance(change, Deleted) or change.name in (CONFIG, FROZEN):
@@ -249,7 +249,7 @@ def _entry(change: Change, known: RecordEntry | None) -> RecordEntry:
 
 
 def _own_entry(record: Record) -> RecordEntry:
-    """A hold; a key of some later overlayd means nothing here and is nobody's fault."""
+    """Read a hold; a key of some later overlayd means nothing here and is no fault."""
     if not record.name.startswith(HELD):
         return RecordEntry(replace(record, value=b""))
     try:

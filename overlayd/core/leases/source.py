@@ -60,7 +60,8 @@ class Claims(Protocol):
         ...
 
     def look(self) -> Any:
-        """The event that shows the claimer what there is at present; a tick while there is nothing to show."""
+        """Return the event that shows the claimer what there is at present; a tick while there is nothing to
+        show."""
         ...
 
     async def carry_out(self, command: Any) -> Any:

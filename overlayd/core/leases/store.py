@@ -25,7 +25,7 @@ FROZEN = "overlayd/frozen"
 
 
 def is_watched(name: str) -> bool:
-    """Whether snapshots and watches tell of the record with this name."""
+    """Tell whether snapshots and watches tell of the record with this name."""
     return name == CONFIG or name.startswith((SUBNETS, OWN))
 
 
@@ -75,7 +75,7 @@ Change = Record | Deleted
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What happened to the config and the subnets up to and including `revision`; may be empty."""
+    """The changes of the config and the subnets up to and including `revision`; may be empty."""
 
     revision: int
     changes: tuple[Change, ...]
@@ -90,7 +90,7 @@ class Grant:
 
 
 class Field(enum.Enum):
-    """What a guard compares; each is 0 for a key that does not exist."""
+    """The field that a guard compares; each is 0 for a key that does not exist."""
 
     CREATE_REVISION = "create_revision"
     MOD_REVISION = "mod_revision"
@@ -144,7 +144,7 @@ class Store(Protocol):
     async def snapshot(self) -> Snapshot: ...
 
     async def grant(self, ttl: int) -> Grant:
-        """A new lease of `ttl` seconds."""
+        """Return a new lease of `ttl` seconds."""
         ...
 
     async def keepalive(self, lease_id: int) -> int:
@@ -156,11 +156,11 @@ class Store(Protocol):
         ...
 
     async def commit(self, transaction: Transaction) -> Committed | Refused:
-        """Raises StoreRefused if a put names a lease that does not exist."""
+        """Commit a transaction.  Raises StoreRefused if a put names a lease that does not exist."""
         ...
 
     def watch(self, after: int) -> AbstractAsyncContextManager[AsyncIterator[Changes]]:
-        """Everything that happens after this revision, in order, nothing lost and nothing twice.
+        """Return everything that happens after this revision, in order, nothing lost and nothing twice.
 
         The iterator raises StoreError when it can't promise that any longer (Compacted: a new snapshot is
         needed); it never ends quietly.  An item without changes may come at any time: it shows that the watch

@@ -9,7 +9,7 @@ which nothing relies on.
 In a dual-stack network the n-th IPv4 subnet goes with the n-th IPv6 subnet.  So under one config two pairs are
 equal, and then they are one key, or disjoint in both halves: a claim that creates its key collides with nobody.
 
-Free means: overlaps no lease, of whatever length.  All is reckoned in subnet numbers (0 is the first subnet of
+Free means: overlaps no lease, of whatever length.  All is computed in subnet numbers (0 is the first subnet of
 the range), as intervals of integers: neither a large network nor many leases cost more than sorting the leases.
 """
 
@@ -25,7 +25,7 @@ from overlayd.core.network.config import NetworkConfig, Range
 def choose_subnet(
     config: NetworkConfig, taken: Iterable[Subnet], prefer: Subnet | None, chance: float
 ) -> Subnet | None:
-    """A subnet that overlaps none of `taken`, or None if there is none left.
+    """Choose a subnet that overlaps none of `taken`, or None if there is none left.
 
     `prefer` is chosen if it can be; else `chance` decides, a random number with 0 ≤ chance < 1.
     """
@@ -45,12 +45,12 @@ def choose_subnet(
 
 
 def subnet_at(config: NetworkConfig, number: int) -> Subnet:
-    """The subnet of this number, 0 ≤ number < capacity."""
+    """Return the subnet of this number, 0 ≤ number < capacity."""
     return Subnet(tuple(_prefix(span, number) for span in config.ranges))
 
 
 def find_number(config: NetworkConfig, subnet: Subnet) -> int | None:
-    """The number of this subnet; None if it is none of the config's, or no pair of its."""
+    """Find the number of this subnet; None if it is none of the config's, or no pair of its."""
     span = config.ranges[0]
     prefix = subnet.of(span.family)
     number = -1 if prefix is None else _number(span, prefix)
@@ -58,7 +58,8 @@ def find_number(config: NetworkConfig, subnet: Subnet) -> int | None:
 
 
 def find_config_mismatch(config: NetworkConfig, subnet: Subnet) -> str | None:
-    """Why a node can't lease this subnet under this config, as the end of a sentence about it; None if it can."""
+    """Tell why a node can't lease this subnet under this config, as the end of a sentence about it; None if it
+    can."""
     for span in config.ranges:
         prefix = subnet.of(span.family)
         if prefix is None:
@@ -82,7 +83,7 @@ def _number(span: Range, prefix: IPNetwork) -> int:
 
 
 def _blocked(config: NetworkConfig, taken: Iterable[Subnet]) -> list[tuple[int, int]]:
-    """The subnet numbers that are taken: disjoint intervals, ends included, in order."""
+    """Return the subnet numbers that are taken: disjoint intervals, ends included, in order."""
     capacity = config.capacity
     spans = {span.network.version: span for span in config.ranges}
     intervals = []

@@ -13,7 +13,7 @@ from overlayd.core.leases.lease import Lease
 
 
 class Waiting(enum.Enum):
-    """What else than time a node without a subnet waits for."""
+    """The event for which a node without a subnet waits, beside time."""
 
     CONFIG = "the network config can't be used"
     HOST = "this host is not fit for the network"
@@ -23,7 +23,7 @@ class Waiting(enum.Enum):
 
 
 class Belief(enum.Enum):
-    """What this node believes of its lease."""
+    """A node's knowledge of its own lease."""
 
     UNCLAIMED = "unclaimed"
     """It has none yet."""

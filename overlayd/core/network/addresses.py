@@ -63,7 +63,7 @@ class Mac:
 
     @classmethod
     def local(cls, seed: bytes) -> Mac:
-        """A locally administered unicast address (IEEE 802: bit 1 of the first byte set, bit 0 clear)
+        """Make a locally administered unicast address (IEEE 802: bit 1 of the first byte set, bit 0 clear)
         from six bytes of chance."""
         return cls(bytes([(seed[0] | 0x02) & 0xFE]) + seed[1:6])
 

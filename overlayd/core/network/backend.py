@@ -30,7 +30,7 @@ class BackendOptionError(ValueError):
 
 
 class PeerRefusedError(Exception):
-    """Why a peer gets no entries, as the end of a sentence about it."""
+    """The reason why a peer gets no entries, as the end of a sentence about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class HostRequirements:
 
 
 class Backend(Protocol):
-    """How packets cross the underlay.  Backends decide; they do no IO.  A third party adds one through the
-    entry point group `overlayd.backends`."""
+    """The policy by which packets cross the underlay.  Backends decide; they do no IO.  A third party adds one
+    through the entry point group `overlayd.backends`."""
 
     kind: ClassVar[str]
     """The `Type` in the network config and the BackendType in a lease."""

@@ -47,8 +47,8 @@ def read_network(
 
 
 def check_backend(config: NetworkConfig, backends: Mapping[str, type[Backend]]) -> Backend:
-    """The backend that the config names, with its options.  Raises ConfigError, also for a config that is sound
-    and asks for more than overlayd can carry."""
+    """Check the backend that the config names, with its options.  Raises ConfigError, also for a config that
+    is sound and asks for more than overlayd can carry."""
     backend = backends.get(config.backend_type)
     if backend is None:
         known = ", ".join(sorted(backends)) or "none"
@@ -82,7 +82,7 @@ def _not_carried(family: Family, backend: type[Backend]) -> ConfigFault:
 
 
 def unknown_options(config: NetworkConfig, backend: Backend) -> tuple[str, ...]:
-    """A warning for each option that the backend does not know."""
+    """Return a warning for each option that the backend does not know."""
     known = {key.lower() for key in backend.options}
     reads = ", ".join(sorted(backend.options)) or "no options"
     return tuple(

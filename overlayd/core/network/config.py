@@ -53,7 +53,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What nodes may lease in one family: the prefixes of `subnet_len` from address `first` to address `last`."""
+    """The subnets to lease in one family: the prefixes of `subnet_len` from address `first` to address `last`."""
 
     network: IPNetwork
     subnet_len: int
@@ -289,7 +289,7 @@ class _Reading:
         return length
 
     def _bound(self, key: str, rules: _Rules, network: IPNetwork | None, length: int | None) -> IPAddress | None:
-        """The value of SubnetMin or SubnetMax; None where there is none, or none that can be used."""
+        """Return the value of SubnetMin or SubnetMax; None where there is none, or none that can be used."""
         member = self._find(key)
         text = member.value
         if text is None:
@@ -356,7 +356,7 @@ class _Reading:
 
 
 def _shortened(sentences: Iterable[object], what: str) -> list[str]:
-    """As many as anyone would read."""
+    """Shorten the list to a readable length."""
     texts = list(map(str, sentences))
     return texts if len(texts) <= TOLD else [*texts[:TOLD], f"and {len(texts) - TOLD} more {what}"]
 
@@ -376,5 +376,5 @@ def _kind(value: object) -> str:
 
 
 def member_name(key: str) -> str:
-    """A key as it was spelled: bare where it is a plain word."""
+    """Return a key as it was spelled: bare where it is a plain word."""
     return key if key.isidentifier() and key.isascii() and len(key) <= QUOTE_LIMIT else quoted(key)

@@ -28,8 +28,8 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PeerPart:
-    """What the policies say of one lease: its items, or why it can't be served as the end of a sentence about
-    it."""
+    """The part of one lease in the desired state: its items, or why it can't be served as the end of a
+    sentence about it."""
 
     lease: Lease
     items: KernelState
@@ -38,7 +38,7 @@ class PeerPart:
 
 @dataclass(frozen=True)
 class DesiredState:
-    """What a node wants of the kernel, with each peer's part apart.
+    """The items that a node should have in the kernel, with each peer's part apart.
 
     `base` is what the node needs whoever its peers are; `peers` is what each peer needs on top; `refused` says of
     a peer that can't be served why not, as the end of a sentence about that peer.  The rest saves work the next

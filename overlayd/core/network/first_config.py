@@ -16,7 +16,7 @@ class FirstConfig:
     value: bytes
 
     def differs_from(self, config: NetworkConfig, key: str) -> tuple[Problem, ...]:
-        """What to say of a config in force that says something else than the file."""
+        """Name the difference between the config in force and the file."""
         if parse_config(self.value) == config:
             return ()
         return (

@@ -16,7 +16,7 @@ from overlayd.core.network.config import NetworkConfig
 
 @dataclass(frozen=True, slots=True)
 class Underlay:
-    """How this node stands in the network below: the interface, its own address on it, the prefixes that are
+    """This node's place in the network below: the interface, its own address on it, the prefixes that are
     on-link there, its MTU in bytes, and the address that peers are told to send to."""
 
     link: str

@@ -29,8 +29,8 @@ SUFFIXES = (".conf", ".conflist", ".json")
 
 
 def format_conflist(config: NetworkConfig, subnet: Subnet, mtu: int, plugins: Collection[str]) -> str:
-    """The file's text for a node that holds `subnet`; `mtu`, in bytes, is what pods may use, `plugins` those that
-    are installed."""
+    """Format the file's text for a node that holds `subnet`; `mtu`, in bytes, is what pods may use, `plugins`
+    those that are installed."""
     bridge: dict[str, Any] = {
         "type": "bridge",
         "bridge": BRIDGE,
@@ -58,7 +58,7 @@ def format_conflist(config: NetworkConfig, subnet: Subnet, mtu: int, plugins: Co
 
 
 def judge_plugins(present: Collection[str], directory: str) -> tuple[Problem, ...]:
-    """What is missing in the plugins' directory, and what does not work for that."""
+    """Name the missing plugins, and the consequences."""
     missing = [name for name in PLUGINS if name not in present]
     if not missing:
         return ()
@@ -74,7 +74,7 @@ def judge_plugins(present: Collection[str], directory: str) -> tuple[Problem, ..
 
 
 def judge_neighbours(directory: str, names: Iterable[str]) -> tuple[Problem, ...]:
-    """Whether another configuration comes before ours."""
+    """Tell whether another configuration comes before ours."""
     before = sorted(name for name in names if name.endswith(SUFFIXES) and name < FILE_NAME)
     if not before:
         return ()

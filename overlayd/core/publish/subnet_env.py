@@ -21,7 +21,7 @@ class SubnetEnvError(ValueError):
 
 
 def format_subnet_env(config: NetworkConfig, subnet: Subnet, mtu: int, ipmasq: bool = False) -> str:
-    """The file's text for a node that holds `subnet`; `mtu`, in bytes, is what pods may use."""
+    """Format the file's text for a node that holds `subnet`; `mtu`, in bytes, is what pods may use."""
     lines = []
     for family, infix in _INFIX.items():
         span, prefix = config.range_of(family), subnet.of(family)
@@ -33,7 +33,7 @@ def format_subnet_env(config: NetworkConfig, subnet: Subnet, mtu: int, ipmasq: b
 
 
 def parse_subnet_env(text: str) -> Subnet:
-    """The subnet that a subnet.env gives this node.  Comments, blank lines and other names are skipped.
+    """Parse the subnet that a subnet.env gives this node.  Comments, blank lines and other names are skipped.
 
     Raises SubnetEnvError.
     """

@@ -30,7 +30,7 @@ from overlayd.core.status.status import (
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """What does not change while a daemon runs."""
+    """The constants of a daemon's run."""
 
     version: str
     name: str
@@ -41,7 +41,7 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class StatusInputs:
-    """What the parts know at one instant; `at` in seconds of CLOCK_BOOTTIME.
+    """The knowledge of the parts at one instant; `at` in seconds of CLOCK_BOOTTIME.
 
     `report` is the last pass's, None before the first is over.  `problems` are those that are not in the
     report's Decision.  `conditions` are those of the status before, of which `since` goes on.
@@ -109,7 +109,7 @@ def _reconciler_status(report: Report) -> ReconcilerStatus:
 
 
 def with_datapath(status: Status, report: DatapathReport | None) -> Status:
-    """The status with what the datapath says of itself at the moment of the question."""
+    """Return the status with what the datapath says of itself at the moment of the question."""
     if report is None:
         return status
     datapath = DatapathStatus(

@@ -25,7 +25,7 @@ _LEASE = {
 
 
 def as_of(status: Status, now: float) -> Status:
-    """What the status says when it is asked at `now`: belief, conditions and problems of that instant."""
+    """Return the status at `now`, with belief, conditions and problems of that instant."""
     problems = [*status.problems, *map(told, _problems_of_time(status, now))]
     current = msgspec.structs.replace(
         status, belief=_believe(status, now).value, problems=tuple(sorted(problems, key=_worst_first))
@@ -38,7 +38,7 @@ def told(problem: Problem) -> ProblemStatus:
 
 
 def severity_of(code: str) -> Severity:
-    """How bad a problem is; one of another version of overlayd is at least bad."""
+    """Tell how bad a problem is; one of another version of overlayd is at least bad."""
     return REGISTRY[code].severity if code in REGISTRY else Severity.DEGRADED
 
 
@@ -58,13 +58,13 @@ def _stale_since(status: Status) -> float:
 
 
 def _believe(status: Status, now: float) -> Belief:
-    """Tenure.belief of a later instant than that of the status."""
+    """Evaluate Tenure.belief at a later instant than that of the status."""
     believed = Belief(status.belief)
     return Belief.FENCED if believed is Belief.HELD and _ran_out(status, now) is not None else believed
 
 
 def _ran_out(status: Status, now: float) -> float | None:
-    """When the lease ran out, None if it did not."""
+    """Tell when the lease expired, None if it did not."""
     until = status.lease.until if status.lease is not None else None
     return until if until is not None and now >= until else None
 

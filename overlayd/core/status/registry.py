@@ -23,7 +23,7 @@ class Truth(enum.Enum):
 
 
 class ConditionType(enum.Enum):
-    """What may be asked of a node, or of a peer (PROGRAMMED alone).  Each is well when it is true."""
+    """A question about a node, or about a peer (PROGRAMMED alone).  Each is well when it is true."""
 
     ALIVE = "Alive"
     LEASE_HELD = "LeaseHeld"
@@ -57,7 +57,7 @@ TRUE_WHEN = {
 
 
 class Severity(enum.IntEnum):
-    """How bad a problem is, the worst last."""
+    """The severity of a problem, the worst last."""
 
     DEGRADED = 1
     """Something does not work, or will not: the verdict is not healthy."""

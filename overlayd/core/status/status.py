@@ -82,7 +82,7 @@ class UnderlayStatus(msgspec.Struct, frozen=True):
 
 
 class ReconcilerStatus(msgspec.Struct, frozen=True):
-    """What was done to the kernel since the daemon started.
+    """The changes of the kernel since the daemon started.
 
     `reasons` count passes by what woke them, `seconds` is how long they took in all, `within` how many took no
     longer than so many seconds.  `done` and `refused` count operations by verb; `retrying` is how many are
@@ -114,8 +114,8 @@ class DatapathStatus(msgspec.Struct, frozen=True):
 
 
 class FirewallStatus(msgspec.Struct, frozen=True):
-    """What nft does for this node: whether it masquerades, whether it checks the sources of VXLAN packets and, if
-    not, for what `reason`.  `drops` are packets by reason, since the table was made last."""
+    """The work of nft for this node: whether it masquerades, whether it checks the sources of VXLAN packets
+    and, if not, for what `reason`.  `drops` are packets by reason, since the table was made last."""
 
     masquerade: bool
     source_check: bool

@@ -24,7 +24,7 @@ _NAMED = re.compile(
 
 
 def redact(text: str) -> str:
-    """The text without what looks like a secret.  Redacting twice is redacting once."""
+    """Return the text without its secrets.  Redacting twice is redacting once."""
     text = _PEM.sub(rf"-----BEGIN \1-----{GONE}", text)
     text = _URL.sub(GONE, text)
     text = _BEARER.sub(GONE, text)

@@ -28,7 +28,7 @@ class JsonError(ValueError):
 
 
 def quoted(value: object, limit: int = QUOTE_LIMIT) -> str:
-    """A foreign value as it may stand in a message: one line, short, nothing that a terminal would obey."""
+    """Return a foreign value as it may stand in a message: one line, short, nothing that a terminal would obey."""
     if isinstance(value, str):
         text, end = repr(value[: limit + 1]), "'"
     else:
@@ -37,7 +37,8 @@ def quoted(value: object, limit: int = QUOTE_LIMIT) -> str:
 
 
 def parse_json(raw: bytes | str) -> tuple[object, tuple[str, ...]]:
-    """The value, and the keys that one of its objects gives more than once, in whatever case (the last counts).
+    """Parse the value, and the keys that one of its objects gives more than once, in whatever case (the last
+    counts).
 
     Stricter than Python's own reader: UTF-8 alone, finite numbers, bounded size and depth.  Raises JsonError.
     """
@@ -80,7 +81,8 @@ def parse_json(raw: bytes | str) -> tuple[object, tuple[str, ...]]:
 
 
 def folded(members: dict[str, object]) -> dict[str, tuple[str, object]]:
-    """An object by its keys in lower case: the key as it was spelled, and its value.  The last spelling counts."""
+    """Return an object by its keys in lower case: the key as it was spelled, and its value.  The last spelling
+    counts."""
     return {key.lower(): (key, value) for key, value in members.items()}
 
 

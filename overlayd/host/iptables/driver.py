@@ -48,7 +48,7 @@ _EVERYTHING: Keys = frozenset(ForwardRules(variant, ()).key for variant in Varia
 
 @dataclass(frozen=True, slots=True)
 class InUse:
-    """Which variants other programs use, and why some other one could not be looked at.  `texts` are what
+    """The variants that other programs use, and why some other one could not be read.  `texts` are what
     iptables-save has written, "" where there is nothing."""
 
     variants: frozenset[Variant] = frozenset()
@@ -58,7 +58,7 @@ class InUse:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What was seen, and `proof` of the instant: the generation of nf_tables, or a time of trio's clock."""
+    """A listing, and `proof` of its instant: the generation of nf_tables, or a time of trio's clock."""
 
     proof: float
     listing: Listing
@@ -67,7 +67,7 @@ class _Look:
 
 
 def _is_good_for(variant: Variant, look: _Look, proof: float) -> bool:
-    """Whether it says what another look would say now, as far as can be known."""
+    """Tell whether it says what another look would say now, as far as can be known."""
     if variant is Variant.LEGACY:
         return proof - look.proof < LOOK_EVERY
     return look.proof == proof and look.problem is None
@@ -96,7 +96,7 @@ class IptablesDriver(Driver):
         return KernelState.of(rules for rules in found if rules is not None)
 
     async def find_in_use(self) -> InUse:
-        """Raises OSError."""
+        """Find the variants that other programs use.  Raises OSError."""
         looks = {variant: await self._look(variant) for variant in Variant}
         return InUse(
             frozenset(variant for variant, look in looks.items() if look.listing.in_use),
@@ -115,7 +115,7 @@ class IptablesDriver(Driver):
         return await self._look_anew(variant, proof)
 
     def _proof(self, variant: Variant) -> float | None:
-        """None where the variant has no table, so that there is nothing to look at."""
+        """Return the proof of this instant; None where the variant has no table to read."""
         if variant is Variant.LEGACY:
             return trio.current_time() if _TABLE in in_netns(self._netns, _read_names) else None
         netfilter = self._netfilter
@@ -172,7 +172,7 @@ class IptablesDriver(Driver):
         return Failure(0, f"{item.variant.command} lists it otherwise than it was written: {after or 'nothing'}")
 
     async def _find_ours(self, variant: Variant) -> ForwardRules | None:
-        """As it is at this moment, however fresh the last look is."""
+        """Find our rules as they are at this moment, however fresh the last listing is."""
         self._looks.pop(variant, None)
         look = await self._look(variant)
         if look.problem is not None:
@@ -180,7 +180,7 @@ class IptablesDriver(Driver):
         return look.listing.ours
 
     async def _restore(self, variant: Variant, script: str) -> str | None:
-        """What iptables says where it refuses."""
+        """Run iptables-restore; return its words where it refuses."""
         program = find_program(f"{variant.command}-restore")
         if program is None:
             return f"{variant.command}-restore is not installed: it is in the package {PACKAGE}"
@@ -206,7 +206,7 @@ class IptablesDriver(Driver):
                 on_change(_EVERYTHING)
 
     async def _has_legacy_changed(self) -> bool:
-        """Whether iptables-legacy is otherwise than it was seen last."""
+        """Tell whether iptables-legacy is otherwise than it was seen last."""
         before, proof = self._looks.get(Variant.LEGACY), self._proof(Variant.LEGACY)
         known = before.listing if before is not None else Listing()
         now = (await self._look_anew(Variant.LEGACY, proof)).listing if proof is not None else Listing()
@@ -227,7 +227,7 @@ def _read_names() -> frozenset[str]:
 
 
 def _words(said: bytes) -> str:
-    """The first line that is not a mere warning."""
+    """Return the first line that is not a mere warning."""
     lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
     return next((line for line in lines if not line.startswith("#")), "nothing, and fails")
 

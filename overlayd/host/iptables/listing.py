@@ -26,7 +26,7 @@ class Listing:
 
 
 def parse_listing(variant: Variant, text: str) -> Listing:
-    """Of the text that `iptables-save -t filter` writes: all lines that are of another form mean nothing to us."""
+    """Parse the text that `iptables-save -t filter` writes; lines of another form mean nothing to us."""
     rules = _RULE.findall(text)
     forward = [rule for chain, rule in rules if chain == "FORWARD"]
     ours = [rule for rule in forward if _OURS.fullmatch(rule)]
@@ -39,7 +39,8 @@ def parse_listing(variant: Variant, text: str) -> Listing:
 
 
 def write_script(there: ForwardRules | None, wanted: ForwardRules | None) -> str:
-    """What to tell `iptables-restore --noflush`: in one step the former rules go, and the wanted come first."""
+    """Write the input of `iptables-restore --noflush`: in one step the former rules go, and the desired come
+    first."""
     gone = [f"-D FORWARD {rule}" for rule in (there.rules if there is not None else ())]
     come = enumerate(wanted.rules if wanted is not None else (), start=1)
     return "\n".join(["*filter", *gone, *(f"-I FORWARD {place} {rule}" for place, rule in come), "COMMIT", ""])

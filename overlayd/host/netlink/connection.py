@@ -75,7 +75,8 @@ class Netlink:
         return outcome
 
     async def _execute_batch(self, batch: Sequence[Request]) -> list[Refusal | None]:
-        """Errors are always reported, success only where an ACK is asked for: on the last one, as the end."""
+        """Execute a batch. Errors are always reported, success only where an ACK is asked for: on the last one, as
+        the end."""
         first = self._take(len(batch))
         last = first + len(batch) - 1
         frames = [request.frame(first + i) for i, request in enumerate(batch[:-1])]
@@ -90,7 +91,7 @@ class Netlink:
                         return outcomes
 
     async def ask(self, request: Request) -> Message:
-        """The one answer to a request.  OSError when the kernel refuses."""
+        """Ask for the one answer to a request.  OSError when the kernel refuses."""
         async with self._exchange():
             sequence = self._take(1)
             await self._sock.send(request.frame(sequence, wire.NLM_F_ACK))
@@ -108,7 +109,7 @@ class Netlink:
                         return answer
 
     async def dump(self, kind: int, body: bytes) -> list[Message]:
-        """Everything that the kernel has of one kind, as it was at one instant.
+        """Dump everything that the kernel has of one kind, as it was at one instant.
 
         OSError when it refuses, or when it changes so fast that no instant could be caught.
         """
@@ -144,7 +145,7 @@ class Netlink:
                 yield
 
     def _take(self, count: int) -> int:
-        """The first of `count` sequence numbers in a row.  They are 32 bits wide and 0 is never used."""
+        """Take the first of `count` sequence numbers in a row.  They are 32 bits wide and 0 is never used."""
         if self._next + count > 1 << 32:
             self._next = 1
         first = self._next
@@ -156,13 +157,13 @@ class Netlink:
 
 
 class Notifications:
-    """What the kernel tells of changes that anyone makes."""
+    """The kernel's reports of changes that any program makes."""
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._sock = sock
 
     async def receive(self) -> list[Message] | None:
-        """The next ones, or None where some were lost because they came faster than they were read."""
+        """Receive the next ones, or None where some were lost because they came faster than they were read."""
         try:
             return await _receive(self._sock)
         except OSError as error:
@@ -182,8 +183,8 @@ async def _receive(sock: trio.socket.SocketType) -> list[Message]:
 async def open_netlink(
     netns: str | None = None, devices: tuple[DevicePattern, ...] = ()
 ) -> AsyncGenerator[Netlink, None]:
-    """A connection to this network namespace, or to another one (see `in_netns`); `devices` are those that are
-    ours there."""
+    """Open a connection to this network namespace, or to another one (see `in_netns`); `devices` are those
+    that are ours there."""
     with trio.socket.from_stdlib_socket(in_netns(netns, open_socket)) as sock:
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             sock.setsockopt(_SOL_NETLINK, option, 1)
@@ -195,7 +196,7 @@ async def open_netlink(
 async def open_notifications(
     netns: str | None, groups: Sequence[int], protocol: int = socket.NETLINK_ROUTE
 ) -> AsyncGenerator[Notifications, None]:
-    """Changes from now on in these multicast groups (RTNLGRP_*, or those of another protocol)."""
+    """Open a source of changes from now on in these multicast groups (RTNLGRP_*, or those of another protocol)."""
     with trio.socket.from_stdlib_socket(in_netns(netns, lambda: open_socket(protocol))) as sock:
         await sock.bind((0, 0))
         for group in groups:
@@ -218,7 +219,7 @@ async def tell_changes(
 
 
 def open_socket(protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
-    """A netlink socket that is not bound yet, with room for many answers."""
+    """Open a netlink socket that is not bound yet, with room for many answers."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)

@@ -86,7 +86,7 @@ VXLAN_DEVICES = DevicePattern(r"ovl6?\.\d+", VxlanKind.word)
 async def open_netlink_driver(
     netns: str | None = None, devices: Iterable[DevicePattern] = ()
 ) -> AsyncGenerator[Driver, None]:
-    """The kernel of this network namespace, or of another one: a name known to `ip netns`, or a path.
+    """Open the kernel of this network namespace, or of another one: a name known to `ip netns`, or a path.
 
     `devices` are ours on account of other drivers.
     """
@@ -109,7 +109,7 @@ class _NetlinkDriver(Driver):
         """Where routes of ours lead, or have led."""
 
     async def observe(self, scope: Scope, keys: Keys = ALL) -> KernelState:
-        """Only those tables are listed that have any of the keys."""
+        """List only the tables that have any of the keys."""
         nouns = None if keys is ALL else {key[0] for key in keys}
 
         def is_wanted(kind: type[Item]) -> bool:
@@ -150,7 +150,7 @@ class _NetlinkDriver(Driver):
         return [row for row in rows if row.ifindex == index]
 
     async def _observe_routes(self, ours: Mapping[int, str], underlay: Mapping[int, str]) -> list[Item]:
-        """A route of ours that stands behind another to the same destination is without effect.  It counts as
+        """Read our routes. One that stands behind another to the same destination is without effect.  It counts as
         absent, so that it is added again, in front."""
         found: list[Item] = []
         seen = set()
@@ -250,7 +250,8 @@ class _NetlinkDriver(Driver):
         return await self._set(link, created)
 
     async def _set(self, link: Link, existing: HostLink) -> Failure | None:
-        """MAC, MTU, up: only what differs: setting a MAC, even to the same value, flushes the neighbours."""
+        """Set only what differs of MAC, MTU and up: setting a MAC, even to the same value, flushes the
+        neighbours."""
         refused = await self._netlink.execute_one(links.set_no_generated_addresses(existing.index))
         if refused and refused.errno != errno.EAFNOSUPPORT:
             return _failure(refused)
@@ -273,7 +274,7 @@ class _NetlinkDriver(Driver):
         return Failure(number, f"another socket has UDP port {port}; this shows which: ss -ulnp 'sport = :{port}'")
 
     async def _forward(self, operation: Operation, found: Sequence[HostLink]) -> Failure | None:
-        """Removing it leaves it on: others rely on it."""
+        """Switch forwarding on; removing it leaves it on, as others rely on it."""
         assert isinstance(operation.item, Forwarding)
         if operation.item.family is not Family.IPV4:
             return _failure(Refusal(errno.EOPNOTSUPP, "IPv6 forwarding is not switched yet"))
@@ -379,7 +380,7 @@ def _neighbours(link: str, rows: Sequence[NeighbourRow]) -> list[Item]:
 
 
 def _ignore_router_advertisements(name: str) -> None:
-    """The overlay has no router.  Where the setting can't be written nothing depends on it."""
+    """Ignore router advertisements: the overlay has no router.  Nothing depends on it where it can't be set."""
     setting = Path("/proc/sys/net/ipv6/conf", name, "accept_ra")
     try:
         setting.write_text("0\n")

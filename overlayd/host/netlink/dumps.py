@@ -124,7 +124,7 @@ def parse_address(message: wire.Message, names: dict[int, str]) -> HostAddress |
 
 
 async def read_route_rows(netlink: Netlink) -> list[RouteRow]:
-    """The IPv4 routes of the main table; of those to one destination the first is the one that counts."""
+    """Read the IPv4 routes of the main table; of those to one destination the first is the one that counts."""
     try:
         messages = await netlink.dump(wire.RTM_GETROUTE, pack_routes_query(Family.IPV4))
     except OSError as error:

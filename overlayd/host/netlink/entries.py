@@ -69,8 +69,8 @@ def pack_fdb_entry(entry: FdbEntry, index: int) -> bytes:
 
 
 def pack_fdb_key(mac: Mac, index: int) -> bytes:
-    """For removal.  Without a destination the kernel removes the MAC's entry whole, however many it has; with a
-    destination that it hasn't, it reports success and removes nothing."""
+    """Pack the key for a removal.  Without a destination the kernel removes the MAC's entry whole, however
+    many it has; with a destination that it hasn't, it reports success and removes nothing."""
     return _NDMSG.pack(AF_BRIDGE, 0, 0, index, 0, NTF_SELF, 0) + attribute(NDA_LLADDR, mac.packed)
 
 
@@ -85,7 +85,7 @@ def pack_neighbour(neighbour: Neighbour, index: int) -> bytes:
 
 
 def pack_neighbour_key(address: IPAddress, index: int) -> bytes:
-    """For removal."""
+    """Pack the key for a removal."""
     return _NDMSG.pack(family_of(address), 0, 0, index, 0, 0, 0) + attribute(NDA_DST, address.packed)
 
 
@@ -109,9 +109,9 @@ def pack_route(route: Route, index: int) -> bytes:
 
 
 def pack_route_key(route: Route, index: int) -> bytes:
-    """For removal: the first of our routes to this destination by this gateway and interface.  The kernel
-    compares no flags here, so two routes that differ in `onlink` alone are one to it; nor a gateway where none
-    is given, so that this names the first of our routes by this interface."""
+    """Pack the key for the removal of the first of our routes to this destination by this gateway and
+    interface.  The kernel compares no flags here, so two routes that differ in `onlink` alone are one to it;
+    nor a gateway where none is given, so that this names the first of our routes by this interface."""
     destination = route.destination.network_address
     body = _RTMSG.pack(
         family_of(destination), route.destination.prefixlen, 0, 0,
@@ -123,12 +123,12 @@ def pack_route_key(route: Route, index: int) -> bytes:
 
 
 def pack_neighbours_query(family: int, index: int) -> bytes:
-    """For a dump of one device's neighbours, or of its FDB with AF_BRIDGE."""
+    """Pack the query for a dump of one device's neighbours, or of its FDB with AF_BRIDGE."""
     return _NDMSG.pack(family, 0, 0, 0, 0, 0, 0) + attribute(NDA_IFINDEX, _INDEX.pack(index))
 
 
 def pack_routes_query(family: Family) -> bytes:
-    """For a dump of the main table."""
+    """Pack the query for a dump of the main table."""
     return _RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0)
 
 
@@ -165,7 +165,7 @@ def parse_neighbour(body: memoryview) -> NeighbourRow:
 
 
 def neighbour_index(body: memoryview) -> int:
-    """The interface of an FDB entry or neighbour message."""
+    """Return the interface of an FDB entry or neighbour message."""
     index: int = _NDMSG.unpack_from(body)[3]
     return index
 

@@ -33,7 +33,7 @@ _INT = struct.Struct("=i")
 
 
 async def forwards(netlink: Netlink, links: Iterable[HostLink]) -> bool:
-    """The switch is on, or every interface but loopback forwards."""
+    """Tell whether the switch is on, or every interface but loopback forwards."""
     states = {}
     for message in await netlink.dump(wire.RTM_GETNETCONF, _NETCONFMSG.pack(Family.IPV4)):
         found = attributes(message.body, _NETCONFMSG.size)

@@ -27,7 +27,7 @@ _AGEING = 300
 
 
 def create_vxlan(link: Link, underlay_index: int) -> Request:
-    """A new vxlan device, down; refused with EEXIST where the name is taken."""
+    """Make the request for a new vxlan device, down; refused with EEXIST where the name is taken."""
     kind = link.kind
     assert isinstance(kind, VxlanKind)
     local = "IFLA_VXLAN_LOCAL" if kind.local.version == 4 else "IFLA_VXLAN_LOCAL6"
@@ -54,7 +54,7 @@ def create_vxlan(link: Link, underlay_index: int) -> Request:
 
 
 def set_no_generated_addresses(index: int) -> Request:
-    """No fe80:: address of the kernel's making.  EAFNOSUPPORT where there is no IPv6."""
+    """Make the request for no generated fe80:: address.  EAFNOSUPPORT where there is no IPv6."""
     spec = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _IN6_ADDR_GEN_MODE_NONE)]})]}
     return Request(wire.RTM_SETLINK, 0, _encode(_link_message(index), [("IFLA_AF_SPEC", spec)]))
 
@@ -78,20 +78,21 @@ def delete_link(index: int) -> Request:
 
 
 def ask_for_nothing() -> Request:
-    """Always refused: with EPERM where devices may not be changed, else since it names none."""
+    """Make a request that is always refused: with EPERM where devices may not be changed, else since it names
+    none."""
     return Request(wire.RTM_SETLINK, 0, _encode(ifinfmsg(), []))
 
 
 def ask_for_half_a_vxlan() -> Request:
-    """Always refused: with EOPNOTSUPP where the kernel has no vxlan devices (it has tried to load the module by
-    then), else since the VNI is missing (vxlan_validate in drivers/net/vxlan)."""
+    """Make a request that is always refused: with EOPNOTSUPP where the kernel has no vxlan devices (it has
+    tried to load the module by then), else since the VNI is missing (vxlan_validate in drivers/net/vxlan)."""
     info = {"attrs": [("IFLA_INFO_KIND", "vxlan")]}
     body = _encode(ifinfmsg(), [("IFLA_IFNAME", "ovl.probe"), ("IFLA_LINKINFO", info)])
     return Request(wire.RTM_NEWLINK, wire.NLM_F_CREATE | wire.NLM_F_EXCL, body)
 
 
 def add_address(address: Address, index: int) -> Request:
-    """`ip address replace`: no error where it is there already."""
+    """Make the request of `ip address replace`: no error where it is there already."""
     local = str(address.address)
     body = _encode(_address_message(address, index), [("IFA_LOCAL", local), ("IFA_ADDRESS", local)])
     return Request(wire.RTM_NEWADDR, wire.NLM_F_CREATE | wire.NLM_F_REPLACE, body)
@@ -104,7 +105,7 @@ def delete_address(address: Address, index: int) -> Request:
 
 
 def parse_vxlan(message: wire.Message, names: dict[int, str]) -> VxlanKind:
-    """The vxlan device in a link message, `names` being the interfaces by index.
+    """Parse the vxlan device in a link message, `names` being the interfaces by index.
 
     An underlay that is gone, or that there never was, is called by its index with a space in it: no interface
     can have such a name, so the device equals no desired one.

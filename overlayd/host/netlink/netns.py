@@ -23,7 +23,7 @@ NAMED = Path("/run/netns")
 
 
 def in_netns(netns: str | None, call: Callable[[], T]) -> T:
-    """What `call` returns or raises when made in the namespace: a name known to `ip netns`, a path such as
+    """Call `call` in the namespace, and return or raise its result: a name known to `ip netns`, a path such as
     /proc/17/ns/net, or None for the caller's own.  Blocks: only for what takes no time.
 
     Raises OSError where the namespace does not exist or may not be entered.

@@ -33,7 +33,8 @@ any on a device that went meanwhile, and address."""
 
 
 def operation_steps(operation: Operation, index_of: Mapping[str, int]) -> OperationSteps:
-    """The steps of an operation on an address, FDB entry, neighbour or route; `index_of` has every interface."""
+    """Return the steps of an operation on an address, FDB entry, neighbour or route; `index_of` has every
+    interface."""
     item = operation.item
     assert isinstance(item, Address | FdbEntry | Neighbour | Route)
     index = index_of.get(item.link)
@@ -75,8 +76,8 @@ def _neighbour(verb: Verb, neighbour: Neighbour, index: int) -> OperationSteps:
 
 
 def _fdb_entry(operation: Operation, entry: FdbEntry, index: int) -> OperationSteps:
-    """The kernel replaces a MAC's one plain destination in place.  Where several stand, or a nexthop group, it
-    would replace the first or, with success, nothing: such an entry is removed whole."""
+    """Change an FDB entry: the kernel replaces a MAC's one plain destination in place.  Where several stand,
+    or a nexthop group, it would replace the first or, with success, nothing: such an entry is removed whole."""
     remove = Request(wire.RTM_DELNEIGH, 0, pack_fdb_key(entry.mac, index))
     body = pack_fdb_entry(entry, index)
     if operation.verb is Verb.REMOVE:
@@ -90,8 +91,9 @@ def _fdb_entry(operation: Operation, entry: FdbEntry, index: int) -> OperationSt
 
 
 def _route(operation: Operation, route: Route, index: int, index_of: Mapping[str, int]) -> OperationSteps:
-    """Without "exclusive", "replace" or "append" the kernel puts a route before all others to its destination,
-    and refuses it (EEXIST) only where the very same stands somewhere already, maybe behind a foreign one."""
+    """Add a route. Without "exclusive", "replace" or "append" the kernel puts a route before all others to its
+    destination, and refuses it (EEXIST) only where the very same stands somewhere already, maybe behind a
+    foreign one."""
     if route.destination.version != 4:
         return Refusal(errno.EOPNOTSUPP, "IPv6 routes are not programmed yet")
     if operation.verb is Verb.REMOVE:

@@ -26,7 +26,7 @@ _NO_WAY = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL}
 
 
 async def find_route_lookup(netlink: Netlink, target: IPv4Address, names: dict[int, str]) -> RouteLookup | None:
-    """The way to `target`, None if no route leads there.  `names` are those of the links, by index.
+    """Find the way to `target`, None if no route leads there.  `names` are those of the links, by index.
 
     Raises OSError where the kernel can't be asked.
     """

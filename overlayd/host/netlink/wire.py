@@ -77,7 +77,7 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why the kernel did not do it: an errno value, and its own words where it gave any (NETLINK_EXT_ACK)."""
+    """The kernel's reason for a refusal: an errno value, and its own words where it gave any (NETLINK_EXT_ACK)."""
 
     errno: int
     words: str = ""
@@ -91,12 +91,12 @@ class Refusal:
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
-    """One attribute, padded."""
+    """Return one attribute, padded."""
     return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
 
 
 def attributes(body: memoryview, start: int) -> dict[int, memoryview]:
-    """The attributes from `start` on, by type.  ValueError when one reaches beyond the end."""
+    """Return the attributes from `start` on, by type.  ValueError when one reaches beyond the end."""
     found = {}
     end = len(body)
     while start + 4 <= end:
@@ -109,7 +109,7 @@ def attributes(body: memoryview, start: int) -> dict[int, memoryview]:
 
 
 def messages(datagram: bytes) -> Iterator[Message]:
-    """The messages in what one receive returned.  ValueError when one reaches beyond the end."""
+    """Yield the messages in what one receive returned.  ValueError when one reaches beyond the end."""
     view = memoryview(datagram)
     start = 0
     while start + HEADER.size <= len(view):
@@ -121,7 +121,7 @@ def messages(datagram: bytes) -> Iterator[Message]:
 
 
 def refusal(message: Message) -> Refusal | None:
-    """What an NLMSG_ERROR says, or the NLMSG_DONE that ends a dump; None for success.
+    """Read the refusal in an NLMSG_ERROR, or in the NLMSG_DONE that ends a dump; None for success.
 
     An error is followed by the header of the request (and, unless capped, by its body), only then by the
     kernel's words; the end of a dump by the words at once.

@@ -48,7 +48,7 @@ class NftDriver(Driver):
         return await self._observe()
 
     async def _observe(self) -> KernelState:
-        """No process is started where there is no table, or where it is as it was."""
+        """Read our items; no process is started where there is no table, or where it is as it was."""
         generation = self._netfilter.find_generation() if self._netfilter is not None else None
         if self._netfilter is None or generation is None:
             return KernelState()
@@ -74,7 +74,7 @@ class NftDriver(Driver):
             return KernelState.of([NftTable(0, f"can't be listed: {error}")] if there else [])
 
     async def apply(self, operations: Sequence[Operation]) -> tuple[Failure | None, ...]:
-        """All that nft accepts, in one transaction."""
+        """Apply all operations that nft accepts, in one transaction."""
         outcomes: list[Failure | None] = [None] * len(operations)
         try:
             refused = await self._write(plan_parts(operations, await self._observe()))
@@ -109,8 +109,8 @@ class NftDriver(Driver):
         return refused | {number: words for part in left for number in part.operations}
 
     def read_drops(self) -> Mapping[str, int]:
-        """How many packets each counter of our table has counted since it was made; none where there is no table.
-        Raises OSError."""
+        """Tell how many packets each counter of our table has counted since it was made; none where there is
+        no table. Raises OSError."""
         if self._netfilter is None or self._netfilter.find_generation() is None:
             return {}
         counted = {name: self._netfilter.find_packets(name) for name in COUNTERS}
@@ -135,7 +135,7 @@ def _concerned(message: Message) -> Keys:
 
 
 def _judge(wanted: Item, there: KernelState) -> Failure | None:
-    """Whether nft lists what was written as it was written; what is not there at all was taken away since."""
+    """Tell whether nft lists what was written as it was written; what is not there at all was taken away since."""
     table = there.by_key.get(TABLE_KEY)
     is_odd = isinstance(table, NftTable) and table.odd != ""
     found = there.by_key.get(wanted.key, wanted)
@@ -146,6 +146,6 @@ def _judge(wanted: Item, there: KernelState) -> Failure | None:
 
 @contextmanager
 def open_nft(netns: str | None = None) -> Generator[NftDriver, None, None]:
-    """What nft keeps for us in this network namespace, or in another one (see `in_netns`)."""
+    """Open the driver of our table in this network namespace, or in another one (see `in_netns`)."""
     with open_netfilter(netns) as netfilter:
         yield NftDriver(netfilter, netns)

@@ -42,7 +42,7 @@ class _OddError(Exception):
 
 
 def parse_listing(text: str) -> KernelState:
-    """What the table holds.  Raises ListingError where the text is not what nft writes."""
+    """Parse the content of the table.  Raises ListingError where the text is not what nft writes."""
     try:
         objects = [_single(entry) for entry in json.loads(text)["nftables"]]
         return KernelState.of(_items(objects))
@@ -94,7 +94,7 @@ def _items(objects: list[tuple[str, Any]]) -> list[NftItem]:
 
 
 def _elements(sets: dict[str, list[Any]], prefixlen: int) -> tuple[list[Sender], list[str]]:
-    """The senders in these sets, and what is wrong with those that are none."""
+    """Return the senders in these sets, and what is wrong with those that are none."""
     found, odd = [], []
     for name, elements in sets.items():
         for element in elements:
@@ -127,7 +127,7 @@ def _flags(value: dict[str, Any]) -> list[str]:
 
 
 def _head(chain: dict[str, Any]) -> str:
-    """Of a chain that hangs at no hook "", as of none that we make."""
+    """Return the head of a chain; "" for a chain at no hook, which we never make."""
     if "hook" not in chain:
         return ""
     device = f" device {chain['dev']}" if "dev" in chain else ""

@@ -57,7 +57,7 @@ class Netfilter:
         self._sequence = 0
 
     def find_generation(self) -> int | None:
-        """None where the kernel has no nf_tables."""
+        """Find the generation of the ruleset; None where the kernel has no nf_tables."""
         try:
             answer = self._ask(_GET_GENERATION, b"")
         except OSError as error:
@@ -67,12 +67,12 @@ class Netfilter:
         return _number(answer, 1) if answer is not None else None  # NFTA_GEN_ID
 
     def find_table_flags(self, family: int = NFPROTO_INET, name: str = TABLE) -> int | None:
-        """NFT_TABLE_F_* of a table, ours if none is named; 0 for one that is as it should be."""
+        """Find NFT_TABLE_F_* of a table, ours if none is named; 0 for one that is as it should be."""
         answer = self._ask(_GET_TABLE, wire.attribute(1, _text(name)), family)  # NFTA_TABLE_NAME
         return _number(answer, 2) if answer is not None else None  # NFTA_TABLE_FLAGS
 
     def find_packets(self, counter: str) -> int | None:
-        """What a counter of our table has counted."""
+        """Find the packets that a counter of our table has counted."""
         question = (
             wire.attribute(1, _text(TABLE))  # NFTA_OBJ_TABLE, _NAME, _TYPE
             + wire.attribute(2, _text(counter))
@@ -105,13 +105,13 @@ def _number(message: Message, kind: int) -> int:
 
 
 def is_about_our_table(message: Message) -> bool:
-    """Whether an event is about our table or something in it.  In all of them but the one that ends a transaction
-    the first attribute is the name of the table."""
+    """Tell whether an event is about our table or something in it.  In all of them but the one that ends a
+    transaction the first attribute is the name of the table."""
     return _is_within(message, NFPROTO_INET, TABLE)
 
 
 def is_about_chain(message: Message, family: int, table: str, chain: str) -> bool:
-    """Whether an event is about this chain, a rule in it, or the whole table."""
+    """Tell whether an event is about this chain, a rule in it, or the whole table."""
     if not _is_within(message, family, table):
         return False
     place = _CHAIN_AT.get(message.kind & 0xFF)
@@ -133,7 +133,7 @@ def _text(name: str) -> bytes:
 
 @contextmanager
 def open_netfilter(netns: str | None) -> Generator[Netfilter | None, None, None]:
-    """None where the kernel has no netfilter at all."""
+    """Open netfilter; None where the kernel has none at all."""
     try:
         sock = in_netns(netns, lambda: open_socket(NETLINK_NETFILTER))
     except OSError as error:

@@ -25,8 +25,8 @@ _EXAMPLE: tuple[Item, ...] = (
 
 
 async def find_obstacle(netns: str | None = None) -> str:
-    """Why nft can't be used, "" where it can.  Nothing is changed by asking: nft and the kernel check an example,
-    and throw it away."""
+    """Tell why nft can't be used, "" where it can.  Nothing is changed by asking: nft and the kernel check an
+    example, and throw it away."""
     operations = [Operation(Verb.CHANGE, _TABLE), *(Operation(Verb.ADD, item) for item in _EXAMPLE)]
     script, _ = assemble([Part((), commands(operation, _TABLE.prefixlen)) for operation in operations])
     try:

@@ -19,7 +19,7 @@ _ERRNO = {os.strerror(number): number for number in errno.errorcode}
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What came of a run: `refusals` are nft's words by the line of the script, `trouble` those about no line.
+    """The result of a run: `refusals` are nft's words by the line of the script, `trouble` those about no line.
     Both are empty where all was done."""
 
     out: str = ""
@@ -28,7 +28,7 @@ class Ran:
 
 
 def find_nft() -> str | None:
-    """The path of the program."""
+    """Find the path of the program."""
     return find_program("nft")
 
 
@@ -55,7 +55,7 @@ def _understand(done: subprocess.CompletedProcess[bytes]) -> Ran:
 
 
 def failure(words: str) -> Failure:
-    """nft's words as an outcome."""
+    """Make an outcome of nft's words."""
     number = next((number for meaning, number in _ERRNO.items() if words.startswith(meaning)), 0)
     hint = ": overlayd needs the capability CAP_NET_ADMIN" if number == errno.EPERM else ""
     return Failure(number, f"nft says: {words}{hint}")

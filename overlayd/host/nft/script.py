@@ -35,7 +35,7 @@ needs no such care: from ten thousand, two hundred go in 25 ms."""
 
 
 def commands(operation: Operation, prefixlen: int) -> list[str]:
-    """The lines for one operation on an item of nft's, in a table of this prefix length."""
+    """Return the lines for one operation on an item in nft, in a table of this prefix length."""
     match operation.item:
         case NftTable() as table:
             if operation.verb is Verb.REMOVE:
@@ -57,11 +57,11 @@ def commands(operation: Operation, prefixlen: int) -> list[str]:
             inner = f"{first}-{last}" if name == OTHERS and last > first else str(first)
             return [f"{verb} element {_OURS} {name} {{ {int(address)} . {inner} }}"]
         case other:
-            raise TypeError(f"{other} is nothing of nft's")
+            raise TypeError(f"{other} is no item of nftables")
 
 
 def _frame(table: NftTable) -> list[str]:
-    """What stands in the table before any chain: adding it again changes nothing."""
+    """Return the lines before any chain: adding them again changes nothing."""
     return [
         f"add table {_OURS}",
         *(f"add counter {_OURS} {name}" for name in COUNTERS),
@@ -78,7 +78,7 @@ class Part(NamedTuple):
 
 
 def plan_parts(operations: Sequence[Operation], there: KernelState) -> list[Part]:
-    """What to tell nft in order to carry out these operations on what is `there`."""
+    """Plan the input of nft that carries out these operations on the items that are `there`."""
     due = {
         number: operation
         for number, operation in enumerate(operations)
@@ -103,7 +103,8 @@ def _is_other(item: Item, prefixlen: int) -> bool:
 
 
 def _without(there: KernelState, leaving: Collection[Item], prefixlen: int) -> list[str]:
-    """A new interval set that lacks these senders in place of the old one, and the chain that looks into it."""
+    """Return a new interval set that lacks these senders in place of the old one, and the chain that looks into
+    it."""
     chains = [item for item in there.items if isinstance(item, NftChain) and item.name == SOURCE_CHECK]
     staying = [item for item in there.items if _is_other(item, prefixlen) and item not in leaving]
     lines = [*(f"delete chain {_OURS} {chain.name}" for chain in chains), f"delete set {_OURS} {OTHERS}", _OTHERS]
@@ -114,7 +115,7 @@ def _without(there: KernelState, leaving: Collection[Item], prefixlen: int) -> l
 
 
 def assemble(parts: Sequence[Part]) -> tuple[str, list[int]]:
-    """The script of all parts, and for each of its lines the place of its part.  nft counts lines from 1, so what
-    stands at place 0 is of no use."""
+    """Assemble the script of all parts, and for each of its lines the place of its part.  nft counts lines
+    from 1, so what stands at place 0 is of no use."""
     owners = [-1, *(place for place, part in enumerate(parts) for _ in part.lines)]
     return "".join(f"{line}\n" for part in parts for line in part.lines), owners

@@ -160,7 +160,7 @@ def longer_than(size: int) -> Match:
 
 @dataclass(frozen=True, slots=True)
 class FilterRule:
-    """What happens to the packets of a namespace that pass this hook and meet all conditions."""
+    """The action on the packets of a namespace that pass this hook and meet all conditions."""
 
     netns: str
     hook: Hook

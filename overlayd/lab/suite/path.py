@@ -147,8 +147,8 @@ def _ifreq_mtu(pod: ProbeEndpoint, request: int, mtu: int) -> int:
 
 
 async def routers(topology: Topology, pairs: tuple[ProbePair, ...], limits: Limits) -> Outcomes:
-    """A datagram whose time to live is too short is answered by the router where it ends: the pod's own node
-    first, the target's node last, and none in between stays silent.
+    """Check that a datagram whose time to live is too short is answered by the router where it ends: the pod's own
+    node first, the target's node last, and none in between stays silent.
 
     The first router is asked once for each source, not for each pair: all pairs of a source share it."""
     outcomes: Outcomes = {}

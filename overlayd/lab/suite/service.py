@@ -103,7 +103,8 @@ def script(network: str, services: Mapping[ProbeEndpoint, IPv4Address]) -> str:
 async def translating(
     node: LabNode, network: str, services: Mapping[ProbeEndpoint, IPv4Address]
 ) -> AsyncGenerator[None, None]:
-    """While open, the services can be reached from this node and its pods.  Raises CannotShow without nft.
+    """Make the services reachable from this node and its pods while the context is open.  Raises CannotShow
+    without nft.
 
     The route is for the node's own packets, which would not get as far as to be translated without any."""
     await _nft(node, script(network, services))

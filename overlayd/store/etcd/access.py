@@ -25,7 +25,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user of etcd's and the file with the password."""
+    """A user name for etcd and the file with the password."""
 
     username: str
     password_file: Path
@@ -41,7 +41,7 @@ ANONYMOUS = Access()
 
 
 def make_login(username: str | None, password_file: Path | None) -> Login | None:
-    """Raises AccessError for one without the other."""
+    """Make a login of both; raises AccessError for one without the other."""
     if username is None and password_file is None:
         return None
     if username is None:
@@ -52,7 +52,7 @@ def make_login(username: str | None, password_file: Path | None) -> Login | None
 
 
 def check_tls(files: TlsFiles, endpoints: Sequence[EtcdEndpoint]) -> bool:
-    """Whether the endpoints are spoken to with TLS.  Raises AccessError where that is unclear."""
+    """Tell whether the endpoints are spoken to with TLS.  Raises AccessError where that is unclear."""
     if files.cert is not None and files.key is None:
         raise AccessError(f"--etcd-certfile {files.cert} has no key: add --etcd-keyfile")
     if files.key is not None and files.cert is None:

@@ -53,7 +53,7 @@ class CertificateFiles:
         self._complaint = ""
 
     def doubt(self) -> None:
-        """A call failed: it may be that the files are new, so look before the next."""
+        """Read the files again before the next call: one failed, perhaps because they are new."""
         self._look_at = self._clock()
 
     def current(self) -> Certificates:
@@ -93,7 +93,7 @@ def read_certificates(files: TlsFiles, known: Certificates | None = None) -> Cer
 
 
 def find_system_bundle() -> Path:
-    """The file with the authorities that this host trusts.  Raises AccessError where there is none."""
+    """Find the file with the authorities that this host trusts.  Raises AccessError where there is none."""
     own = ssl.get_default_verify_paths().cafile  # heeds $SSL_CERT_FILE
     candidates = (*([Path(own)] if own else []), *SYSTEM_BUNDLES)
     for candidate in candidates:
@@ -138,7 +138,7 @@ def _check_pair(cert_file: Path, key_file: Path, cert: bytes, key: bytes) -> Non
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """A name for bytes that never were on a disk, as OpenSSL reads keys from files alone."""
+    """Provide a file name for bytes without writing them to a disk: OpenSSL reads keys from files alone."""
     descriptor = os.memfd_create("pem")
     try:
         with open(descriptor, "wb", closefd=False) as file:
@@ -149,5 +149,5 @@ def _as_file(content: bytes) -> Iterator[str]:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    """What OpenSSL says beyond "PEM lib", if it does."""
+    """Return the reason that OpenSSL gives beyond "PEM lib", if it does."""
     return f" ({error.reason.replace('_', ' ').lower()})" if error.reason else ""

@@ -47,7 +47,7 @@ PAGE = 128
 async def open_etcd(
     endpoints: Sequence[str], prefix: str, *, access: Access = ANONYMOUS
 ) -> AsyncGenerator[EtcdStore]:
-    """The store below a prefix of the etcd cluster whose members listen at `endpoints` (see parse_endpoint).
+    """Open the store below a prefix of the etcd cluster whose members listen at `endpoints` (see parse_endpoint).
 
     Opening it asks nothing of etcd.  Raises ValueError for a wrong endpoint or prefix, AccessError (a ValueError)
     for certificates or a password that can't be used.
@@ -72,7 +72,7 @@ class EtcdStore:
 
     Each member of the cluster has a connection of its own.  (gRPC would take all addresses in one, but it leaves
     a member only when the line breaks: never one that answers and has lost its quorum.  And it would look for the
-    name of the first in everybody's certificate.)  Calls go to one member until it fails, then to the next.
+    name of the first in every member's certificate.)  Calls go to one member until it fails, then to the next.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class EtcdStore:
         return Snapshot(revision, next(iter(config), None), subnets, own)
 
     async def _rest(self, end: bytes, part: Any, revision: int) -> tuple[Record, ...]:
-        """The records of a range, of which `part` is the first page."""
+        """Return the records of a range, of which `part` is the first page."""
         found = [*part.kvs]
         while part.more:
             page = rpc.RangeRequest(key=found[-1].key + b"\0", range_end=end, limit=PAGE, revision=revision)
@@ -177,7 +177,7 @@ class EtcdStore:
         raise Unreached("; ".join(unreached))
 
     def _turn_from(self, connection: Connection, error: StoreError) -> None:
-        """After an error that is the member's or the line's, it is another member's turn."""
+        """Turn to another member after an error of the member or of the connection."""
         if isinstance(error, StoreRefused | Compacted):
             return
         if connection is self._connections[0]:

@@ -92,7 +92,7 @@ class EtcdTransport:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """For as long as the block runs, the wire stays open though it be retired."""
+        """Keep the connection open while the block runs, even if it is retired."""
         self._users += 1
         try:
             yield

@@ -102,7 +102,7 @@ def no_answer(where: str, seconds: float) -> StoreError:
 
 
 def translate(where: str, error: Any, seconds: float) -> StoreError:
-    """The StoreError for a gRPC error of a call to `where`, which was given `seconds` to answer."""
+    """Make the StoreError for a gRPC error of a call to `where`, which was given `seconds` to answer."""
     code, details = error.code(), error.details() or "it gave no reason"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED or details == _ITS_CLOCK_RAN_OUT:
         return no_answer(where, seconds)
@@ -126,7 +126,8 @@ def refusal(where: str, said: str) -> StoreRefused:
 
 
 def translate_cancel(where: str, reason: str) -> StoreError:
-    """The StoreError for a watch that etcd cancels, which it says in an answer and not as an error of gRPC's.
+    """Make the StoreError for a watch that etcd cancels, which it says in an answer and not as an error in
+    gRPC.
 
     Older servers say "permission denied" of an expired token, too, so here that may mean either.
     """

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 
 def parse_prefix(text: str) -> str:
-    """The prefix without trailing slashes.  Raises ValueError where nothing is left: the whole of etcd is
-    nobody's to claim."""
+    """Parse the prefix without trailing slashes.  Raises ValueError where nothing is left: no one may claim
+    the whole of etcd."""
     prefix = text.strip().rstrip("/")
     if not prefix:
         raise ValueError(f"etcd prefix {text!r} is empty; write it like /coreos.com/network")
@@ -24,8 +24,8 @@ class Keyspace:
         return f"{self.prefix}/{name}".encode()
 
     def name(self, key: bytes) -> str:
-        """The name of a key in here.  A byte that is not UTF-8 shows as `\\xff`: such a key is nobody's
-        subnet, but it must be possible to name it in a problem."""
+        """Return the name of a key in here.  A byte that is not UTF-8 shows as `\\xff`: such a key is no
+        subnet, but a problem must be able to name it."""
         return key[len(self.prefix.encode()) + 1 :].decode(errors="backslashreplace")
 
     @property
@@ -34,10 +34,12 @@ class Keyspace:
         return self.key(""), _after(self.key(""))
 
     def below(self, prefix: str) -> tuple[bytes, bytes]:
-        """First key and end of the range of all names that begin with this prefix, which ends in a slash."""
+        """Return the first key and the end of the range of all names that begin with this prefix, which ends in a
+        slash."""
         return self.key(prefix), _after(self.key(prefix))
 
 
 def _after(prefix: bytes) -> bytes:
-    """The end of the range of all keys with this prefix; its last byte is a slash, so there is one above it."""
+    """Return the end of the range of all keys with this prefix; its last byte is a slash, so there is one above
+    it."""
     return prefix[:-1] + bytes([prefix[-1] + 1])

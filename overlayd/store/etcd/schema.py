@@ -27,7 +27,7 @@ _SERIALIZED = re.compile(r"serialized_pb=_b\(('(?:[^'\\]|\\.)*')\)")
 
 
 def parse_schema(source: str) -> bytes:
-    """The serialized FileDescriptorProto inside the text of a generated module.  Raises ValueError."""
+    """Parse the serialized FileDescriptorProto inside the text of a generated module.  Raises ValueError."""
     found = _SERIALIZED.search(source)
     if found is None:
         raise ValueError("no serialized_pb=_b('…') in it")
@@ -61,7 +61,7 @@ def load_schema(folder: Path) -> ModuleType:
 
 
 def _stub(service: descriptor_pb2.ServiceDescriptorProto, descriptor: Any) -> type:
-    """A stub class as protoc's gRPC plugin would have written it: one callable for each method."""
+    """Return a stub class as protoc's gRPC plugin would have written it: one callable for each method."""
 
     def connect(self: Any, channel: Any) -> None:
         for method in service.method:

@@ -1,7 +1,7 @@
-"""Who we are to etcd: the token that every call shows, got for the password, and renewed once it is refused.
+"""The session with etcd: the token of every call, fetched with the password, and renewed once it is refused.
 
 A token is refused when it has expired, when the member that made it up has forgotten it, and when any user, role
-or password of etcd's was changed since.  None of that is an error of ours, so a call is made once more with a new
+or password in etcd was changed since.  None of that is an error of ours, so a call is made once more with a new
 token.  It can be, even a write: etcd looks at the token before it does anything.
 """
 
@@ -50,7 +50,7 @@ class EtcdSession:
         return await attempt(await self._identify(wire))
 
     def forget(self, metadata: Metadata) -> None:
-        """A token was refused, unless another call has replaced it by now."""
+        """Forget a refused token, unless another call has replaced it by now."""
         if self._login is not None and self._metadata == metadata:
             self._metadata = None
 
@@ -76,7 +76,7 @@ async def _authenticate(wire: EtcdTransport, login: Login) -> Metadata:
 
 
 def read_password(path: Path) -> str:
-    """The password in the file, without the newline at its end.  Raises AccessError."""
+    """Read the password in the file, without the newline at its end.  Raises AccessError."""
     try:
         password = path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
     except OSError as error:

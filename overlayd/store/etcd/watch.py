@@ -1,4 +1,4 @@
-"""One watch: a stream of etcd's, read by a thread of its own, told as Changes.
+"""One watch: a stream from etcd, read by a thread of its own, told as Changes.
 
 gRPC's streams can only be read by a thread that blocks.  It hands each response over to trio and waits until
 there is room, so a slow reader slows etcd down and nothing piles up here.  Whoever leaves the watch closes the
@@ -41,7 +41,7 @@ def record(keys: Keyspace, kv: Any) -> Record:
 
 
 def read_response(keys: Keyspace, where: str, response: Any, seen: int) -> Changes:
-    """What a response says to a reader who has everything up to and including revision `seen`.
+    """Read a response for a reader who has everything up to and including revision `seen`.
 
     Raises Compacted or StoreError where the watch cannot go on.
     """
@@ -54,8 +54,8 @@ def read_response(keys: Keyspace, where: str, response: Any, seen: int) -> Chang
         raise translate_cancel(where, response.cancel_reason)
     if response.created and response.header.revision < seen:
         raise StoreError(
-            f"etcd at {where} stands at revision {response.header.revision}, before revision {seen} that it "
-            "had told already: a member that lags behind, or a store restored from an older copy"
+            f"etcd at {where} stands at revision {response.header.revision}, before revision {seen}, seen before: "
+            "the member lags behind, or was restored from a backup"
         )
     if not response.events:
         # The header's revision is no promise that everything up to it was sent: servers before 3.4.25 and
@@ -110,7 +110,7 @@ async def open_watch(
 
 
 def _items(call: Any) -> Any:
-    """The responses of a stream, and last the error or None that it ended with."""
+    """Yield the responses of a stream, and last the error or None that it ended with."""
     try:
         yield from call
     except grpc.RpcError as error:

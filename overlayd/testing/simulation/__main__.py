@@ -19,8 +19,10 @@ EVERY = 10.0
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m overlayd.testing.simulation", description=__doc__)
-    parser.add_argument("--scenarios", type=int, default=1000, help="how many (%(default)s)")
-    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first seed (%(default)s)")
+    parser.add_argument("--scenarios", type=int, default=1000, help="how many (default: %(default)s)")
+    parser.add_argument(
+        "--first", type=int, default=0, metavar="SEED", help="the first seed (default: %(default)s)"
+    )
     parser.add_argument("--trace", action="store_true", help="print every step of the first scenario alone")
     args = parser.parse_args()
     if args.trace:

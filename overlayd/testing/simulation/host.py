@@ -120,7 +120,7 @@ class SimulatedHost:
     # --- the machine
 
     def clock(self) -> float:
-        """CLOCK_BOOTTIME, in seconds: it counts through a suspension."""
+        """Return CLOCK_BOOTTIME, in seconds: it counts through a suspension."""
         return 1000.0 * self.number + trio.current_time() * self._rate
 
     @property
@@ -234,7 +234,7 @@ class SimulatedHost:
         return Belief.UNCLAIMED if self._daemon is None else belief(self.keeper, self.clock())
 
     def answer(self) -> StatusAnswer:
-        """What the daemon answers to a status query."""
+        """Return the daemon's answer to a status query."""
         return self.daemon.answer()
 
     # --- the daemon's edges
@@ -278,7 +278,7 @@ class _Driver(Driver):
 
     @asynccontextmanager
     async def watch(self, on_change: OnChange) -> AsyncGenerator[None, None]:
-        """A process that is stopped hears of changes once it goes on."""
+        """Watch for changes; a stopped process hears of them once it goes on."""
         send, receive = trio.open_memory_channel[Keys](math.inf)
 
         async def pass_on() -> None:

@@ -19,7 +19,7 @@
 #endif
 
 /* The reads of the TUN lie one behind the other, so that the packets of a train are one piece of memory, and begin
- * anew at the front when less than a packet's room is left behind them.  What waits then must not be overwritten by
+ * again at the front when less than a packet's room is left behind them.  What waits then must not be overwritten by
  * the next read: it begins in a superpacket at worst, and reaches a train's bytes beyond it at most. */
 #define ARENA (4 * 65536)
 _Static_assert(ARENA >= 3 * IPV4_MAX_PACKET + TRAIN_BYTES, "room for a read, what waits, and the rest behind it");
@@ -317,7 +317,7 @@ struct inbox {
     uint8_t datagrams[BATCH][DATAGRAM];
 };
 
-/* Makes the first so many messages ready to be received, anew as recvmmsg writes into what it is given. */
+/* Makes the first so many messages ready to be received, each time, as recvmmsg writes into them. */
 static void make_ready(struct inbox *inbox, int message_count)
 {
     for (int i = 0; i < message_count; i++) {

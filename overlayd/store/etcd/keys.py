@@ -30,7 +30,7 @@ class Keyspace:
 
     @property
     def everything(self) -> tuple[bytes, bytes]:
-        """First key and end of the range of all names."""
+        """Return the first key and the end of the range of all names."""
         return self.key(""), _after(self.key(""))
 
     def below(self, prefix: str) -> tuple[bytes, bytes]:

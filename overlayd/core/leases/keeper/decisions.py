@@ -31,7 +31,7 @@ from overlayd.core.network.addresses import Subnet
 
 @dataclass(frozen=True)
 class Situation:
-    """What is decided on.  What the later rules need is worked out once they are reached."""
+    """The input of a decision.  The input of later rules is computed once they are reached."""
 
     state: KeeperState
     view: StoreView

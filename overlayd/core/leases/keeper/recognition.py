@@ -31,7 +31,7 @@ RETRY_FIRST, RETRY_LAST = 0.5, 15.0
 
 
 def margin(ttl: float) -> float:
-    """Seconds that belief ends before the TTL does: 2 % for clocks of different rates, 10 s at least."""
+    """Return the seconds by which belief ends before the TTL: 2 % for clocks of different rates, 10 s at least."""
     return max(0.02 * ttl, 10.0)
 
 
@@ -70,7 +70,7 @@ def absorb(state: KeeperState, event: Event, now: float, chance: float) -> Keepe
 
 
 def _delayed(state: KeeperState, now: float, chance: float) -> KeeperState:
-    """After a write that came to nothing; a read that works is no reason to hurry."""
+    """Delay the next attempt after a failed write; a read that works is no reason to hurry."""
     pause = min(RETRY_FIRST * 2.0**state.failures, RETRY_LAST) * (0.5 + chance / 2)
     return replace(state, failures=min(state.failures + 1, 16), retry_at=now + pause)
 
@@ -86,8 +86,8 @@ def _renewed(state: KeeperState, ttl: int, sent_at: float) -> KeeperState:
 
 
 def _forget_revisions(state: KeeperState) -> KeeperState:
-    """The store went back: what it says now is news, however low its revision.  What it holds of this node may
-    be an earlier life's, so it is taken over as at the start of a life."""
+    """Forget all revisions: the store went back, and its content now is news, however low its revision.  What
+    it holds of this node may be an earlier life's, so it is taken over as at the start of a life."""
     phase = state.phase
     if isinstance(phase, Held | Missing):
         phase = replace(phase, record=replace(phase.record, mod_revision=0))
@@ -101,7 +101,7 @@ def _hold(state: KeeperState, result: LeaseRecord, revision: int) -> KeeperState
 
 
 def _gone(state: KeeperState) -> KeeperState:
-    """Our record is no longer there, and no one else's is in its place: serve on, and claim it again, once it
+    """Note that our record is gone, and no other is in its place: serve on, and claim it again, once it
     is known whether the grant is still alive."""
     if state.held is None:
         return state
@@ -163,8 +163,8 @@ def find_hold(store_view: StoreView, subnet: Subnet) -> Hold | None:
 
 
 def is_ours(state: KeeperState, record: LeaseRecord | Hold) -> bool:
-    """This life's record.  Before it has held anything, also what an earlier life of this node left, or what
-    flannel left on this node, which is known by its public address alone."""
+    """Tell whether a record is this run's own.  Before it has held anything, also what an earlier life of this
+    node left, or what flannel left on this node, which is known by its public address alone."""
     who = record.attributes if isinstance(record, LeaseRecord) else record
     if who.node_id:
         known = not state.has_held or who.incarnation in ("", state.incarnation)  # an operator names no life

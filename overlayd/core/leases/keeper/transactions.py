@@ -14,7 +14,7 @@ from overlayd.core.network.addresses import Subnet
 
 
 def claim(state: KeeperState, store_view: StoreView, subnet: Subnet, wanted: Attributes) -> AskCommit:
-    """A new key.  Under one config all subnets have one length, so what could collide has the same key; what
+    """Claim a new key.  Under one config all subnets have one length, so what could collide has the same key; what
     has another length was there before the config, and so was seen."""
     name = format_subnet_name(subnet)
     guards = [
@@ -32,7 +32,7 @@ def claim(state: KeeperState, store_view: StoreView, subnet: Subnet, wanted: Att
 
 
 def keep(state: KeeperState, store_view: StoreView, lease: LeaseRecord, wanted: Attributes) -> AskCommit:
-    """Write an existing record of ours anew: with what we want it to say, and on our grant, or, for a
+    """Write an existing record of ours again: with the wanted attributes, and on our grant, or, for a
     reservation, with a hold on our grant."""
     name, guards = format_subnet_name(lease.subnet), guards_of(lease)
     if state.held is None:
@@ -51,7 +51,7 @@ def keep(state: KeeperState, store_view: StoreView, lease: LeaseRecord, wanted: 
 
 
 def guards_of(lease: LeaseRecord) -> tuple[Guard, ...]:
-    """What must hold of a key for it to be the very record that we saw."""
+    """Return the guards by which a key is the very record that we saw."""
     name = format_subnet_name(lease.subnet)
     return (
         Guard(name, Field.CREATE_REVISION, lease.create_revision),
@@ -68,7 +68,7 @@ def _hold_guards(hold: Hold) -> tuple[Guard, ...]:
 
 
 def release(lease: LeaseRecord) -> Transaction:
-    """Deletes the key of this very lease; refused if it has been written since, by ourselves or another: a
+    """Delete the key of this very lease; refused if it has been written since, by ourselves or another: a
     release that is under way for long must not hit what was adopted meanwhile."""
     name = format_subnet_name(lease.subnet)
     guards = (*guards_of(lease), Guard(name, Field.MOD_REVISION, lease.mod_revision))

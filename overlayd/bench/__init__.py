@@ -1,6 +1,6 @@
 """`overlayd bench`: measures how fast backends carry packets, relative to each other.
 
-Each mode (host-gw, vxlan, udp in C, udp in Python, and `plain`, the baseline) has a lab of its own.  The modes
+Each mode has a lab of its own: host-gw, vxlan, udp in C and in Python, and the baselines for them.  The modes
 take turns, round after round, so that other load on the machine affects all of them.  Absolute figures belong to
 one machine and one hour; only ratios between modes of the same round are judged.
 

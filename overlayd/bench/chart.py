@@ -12,8 +12,14 @@ from overlayd.bench.table import show
 COLOURS = {
     Mode.HOST_GW: "#9aa5b1",
     Mode.VXLAN: "#5b7fa6",
+    Mode.VXLAN_1K: "#4b6d92",
+    Mode.VXLAN_10K: "#3b5b7e",
+    Mode.VXLAN_MASQ: "#7d6fa6",
     Mode.UDP_C: "#d9772b",
     Mode.UDP_PYTHON: "#e8b27d",
+    Mode.VXLAN_PLAIN: "#a9bdd2",
+    Mode.NAT_PLAIN: "#b9b1d2",
+    Mode.FLANNEL_LIKE: "#b4bcc4",
     Mode.PLAIN: "#c9ced4",
 }
 PANELS = (

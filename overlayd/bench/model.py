@@ -7,25 +7,79 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
+class Baseline(enum.Enum):
+    """How packets are carried past the daemons of a lab; see `baselines`."""
+
+    LOOP = enum.auto()
+    FLANNEL_LOOP = enum.auto()
+    VXLAN_BY_HAND = enum.auto()
+    VXLAN_AND_NAT_BY_HAND = enum.auto()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The lab of a mode.
+
+    `datapaths` are what its daemons are set to use, if it has a userspace datapath.  `peers` is how many leases
+    there are of nodes that do not exist.  With a `baseline` the packets do not take the routes of the lab.
+    """
+
+    backend: str = "host-gw"
+    datapaths: tuple[str, ...] = ()
+    ip_masq: bool = False
+    peers: int = 0
+    baseline: Baseline | None = None
+
+
 class Mode(enum.StrEnum):
-    """A way to carry packets, set up by real daemons except for the baseline."""
+    """A way to carry packets, set up by real daemons except for the baselines."""
 
     HOST_GW = "host-gw"
     VXLAN = "vxlan"
+    VXLAN_1K = "vxlan-1k"
+    VXLAN_10K = "vxlan-10k"
+    """vxlan with so many peers in the sets of the source check."""
+    VXLAN_MASQ = "vxlan-masq"
+    """vxlan with --ip-masq."""
     UDP_C = "udp-c"
     UDP_PYTHON = "udp-python"
+    VXLAN_PLAIN = "vxlan-plain"
+    """The baseline for vxlan: a device, an FDB entry, a neighbour and a route, made by hand, and no nftables."""
+    NAT_PLAIN = "nat-plain"
+    """The baseline for vxlan-masq: the same and one rule that masquerades."""
+    FLANNEL_LIKE = "flannel-like"
+    """The baseline for udp: the work of flannel's loop, see c/flannel_like.c."""
     PLAIN = "plain"
-    """The baseline: one packet a system call, see c/plain.c."""
+    """The floor for udp: one packet a system call, see c/plain.c."""
 
     @property
-    def backend(self) -> str:
-        """The backend of its lab.  The baseline's packets do not take the routes of its lab."""
-        return {Mode.VXLAN: "vxlan", Mode.UDP_C: "udp", Mode.UDP_PYTHON: "udp"}.get(self, "host-gw")
+    def setup(self) -> Setup:
+        return _SETUPS[self]
 
-    @property
-    def datapaths(self) -> tuple[str, ...]:
-        """The userspace datapath that its daemons are set to use, if it has one."""
-        return {Mode.UDP_C: ("c",), Mode.UDP_PYTHON: ("python",)}.get(self, ())
+
+_SETUPS = {
+    Mode.HOST_GW: Setup(),
+    Mode.VXLAN: Setup("vxlan"),
+    Mode.VXLAN_1K: Setup("vxlan", peers=1_000),
+    Mode.VXLAN_10K: Setup("vxlan", peers=10_000),
+    Mode.VXLAN_MASQ: Setup("vxlan", ip_masq=True),
+    Mode.UDP_C: Setup("udp", ("c",)),
+    Mode.UDP_PYTHON: Setup("udp", ("python",)),
+    Mode.VXLAN_PLAIN: Setup(baseline=Baseline.VXLAN_BY_HAND),
+    Mode.NAT_PLAIN: Setup(baseline=Baseline.VXLAN_AND_NAT_BY_HAND),
+    Mode.FLANNEL_LIKE: Setup(baseline=Baseline.FLANNEL_LOOP),
+    Mode.PLAIN: Setup(baseline=Baseline.LOOP),
+}
+USUAL = (
+    Mode.HOST_GW,
+    Mode.VXLAN,
+    Mode.UDP_C,
+    Mode.UDP_PYTHON,
+    Mode.VXLAN_PLAIN,
+    Mode.FLANNEL_LIKE,
+    Mode.PLAIN,
+)
+"""The modes of a bench that is not told which."""
 
 
 class WireSize(enum.StrEnum):
@@ -91,7 +145,7 @@ class BenchPlan:
     `trials`: at most so many rates are tried to find the one without loss.
     """
 
-    modes: tuple[Mode, ...] = tuple(Mode)
+    modes: tuple[Mode, ...] = USUAL
     wires: tuple[WireSize, ...] = tuple(WireSize)
     rounds: int = 3
     seconds: int = 3

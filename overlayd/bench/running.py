@@ -10,10 +10,11 @@ from contextlib import ExitStack
 from overlayd import __version__
 from overlayd.bench import tools
 from overlayd.bench.iperf import CONGESTION_CONTROL
+from overlayd.bench.labs import built
 from overlayd.bench.measuring import measure
 from overlayd.bench.model import BenchPlan, BenchRun, Mode, Sample, Surroundings, Turn
 from overlayd.bench.schedule import turns
-from overlayd.bench.topology import BenchTopology, built
+from overlayd.bench.topology import BenchTopology
 
 
 def run_bench(plan: BenchPlan, on_lab: Callable[[Mode], None], on_turn: Callable[[Turn], None]) -> BenchRun:

@@ -11,7 +11,7 @@ from overlayd.core.text.table import format_table
 SUMMARIES = {
     GoalOutcome.MET: "every ratio that was measured meets its goal",
     GoalOutcome.MISSED: "a ratio misses its goal",
-    GoalOutcome.VOID: "VOID: the baseline is too slow, so nothing can be compared with it",
+    GoalOutcome.VOID: "VOID: a baseline is too slow, so nothing can be compared with it",
 }
 BUSY = 0.5
 """The load average from which on a note warns of other work on the machine."""
@@ -27,7 +27,7 @@ def _lines(run: BenchRun, judgement: Judgement) -> Iterator[str]:
         yield from _align([_verdict_row(verdict) for verdict in judgement.goals])
         yield ""
     if judgement.honesty:
-        yield "is the baseline fast enough?"
+        yield "are the baselines fast enough?"
         yield from _align([_verdict_row(verdict) for verdict in judgement.honesty])
         yield ""
     if judgement.goals or judgement.honesty:

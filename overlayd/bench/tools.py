@@ -30,6 +30,7 @@ class Tools:
     """Paths of our own programs, each described at the head of its source."""
 
     plain: str
+    flannel_like: str
     packets: str
     pingpong: str
 
@@ -48,7 +49,9 @@ def compiled() -> Generator[Tools]:
     """Compile our own programs, for the time of the block.  Raises BenchError with the compiler's messages."""
     with tempfile.TemporaryDirectory(prefix="overlayd-bench-") as directory:
         Path(directory).chmod(0o755)
-        yield Tools(*(_compile(name, Path(directory)) for name in ("plain", "packets", "pingpong")))
+        yield Tools(
+            *(_compile(name, Path(directory)) for name in ("plain", "flannel_like", "packets", "pingpong"))
+        )
 
 
 def _compile(name: str, directory: Path) -> str:

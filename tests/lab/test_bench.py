@@ -13,10 +13,11 @@ import pytest
 
 from overlayd.bench import tools
 from overlayd.bench.judging import GoalOutcome
+from overlayd.bench.labs import built
 from overlayd.bench.measuring import transfer
 from overlayd.bench.model import Measure, Mode, WireSize
 from overlayd.bench.tools import NEEDED
-from overlayd.bench.topology import BenchTopology, built
+from overlayd.bench.topology import BenchTopology
 from overlayd.bench.wire import set_wire
 from support.lab import OVERLAYD, require_namespaces
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overlayd.bench.judging import GOALS, Goal, GoalOutcome, find_median, find_ratio, judge
-from overlayd.bench.model import BenchPlan, Measure, Mode, Sample, Turn, WireSize
+from overlayd.bench.model import USUAL, BenchPlan, Measure, Mode, Sample, Turn, WireSize
 from overlayd.bench.schedule import turns
+from overlayd.cli import main
 
 FAST = WireSize.SUPERPACKETS
 
@@ -50,7 +51,7 @@ def test_a_median_is_of_all_rounds() -> None:
     assert find_median([], FAST, Measure.TCP_1, Mode.VXLAN) is None
 
 
-@pytest.mark.parametrize("goal", GOALS, ids=lambda goal: f"{goal.mode} {goal.measure} {goal.wire}")
+@pytest.mark.parametrize("goal", GOALS, ids=lambda goal: f"{goal.mode} {goal.against} {goal.measure} {goal.wire}")
 def test_each_goal_is_met_on_its_own_side_of_its_factor(goal: Goal) -> None:
     less, more = goal.factor * 0.99, goal.factor * 1.01
     assert goal.is_met_by(goal.factor)
@@ -75,17 +76,34 @@ def test_a_bench_is_met_or_missed() -> None:
     assert [(verdict.goal.factor, verdict.ratio, verdict.is_met) for verdict in missed.goals] == [(7, 6, False)]
 
 
-@pytest.mark.parametrize("slow", [{Measure.TCP_1: 0.5e9}, {Measure.PACKETS_64: 50e3}])
-def test_slow_baseline_voids_the_bench_however_fast_the_others_look(slow: dict[Measure, float]) -> None:
-    good, plain, udp = honest_round(udp=100e9)
-    judgement = judge([good, sample(0, Mode.PLAIN, {**plain.figures, **slow}), udp])
-    assert judgement.outcome is GoalOutcome.VOID
+@pytest.mark.parametrize("baseline", [mode for mode in Mode if mode.setup.baseline is not None])
+@pytest.mark.parametrize("slow", [{Measure.TCP_1: 0.3e9}, {Measure.PACKETS_64: 40e3}])
+def test_slow_baseline_voids_the_bench_however_fast_the_others_look(
+    baseline: Mode, slow: dict[Measure, float]
+) -> None:
+    good, _, udp = honest_round(udp=100e9)
+    fast = {Measure.TCP_1: 8e9, Measure.PACKETS_64: 60e3}
+    assert judge([good, sample(0, baseline, fast), udp]).outcome is not GoalOutcome.VOID
+    assert judge([good, sample(0, baseline, fast | slow), udp]).outcome is GoalOutcome.VOID
 
 
 def test_baseline_is_not_judged_without_host_gw() -> None:
     judgement = judge(tcp(Mode.UDP_C, 8) + tcp(Mode.PLAIN, 1))
     assert judgement.honesty == ()
     assert judgement.outcome is GoalOutcome.MET
+
+
+def test_baselines_of_a_usual_bench_are_those_of_its_goals() -> None:
+    judged = {goal.against for goal in GOALS if goal.mode in USUAL}
+    assert judged <= set(USUAL)
+    assert Mode.HOST_GW in USUAL
+
+
+def test_help_names_the_modes_that_a_usual_bench_leaves_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "datapath", "--help"])
+    told = " ".join(capsys.readouterr().out.split()).partition("all but ")[2].partition(")")[0]
+    assert set(told.replace(" and ", ", ").split(", ")) == {mode.value for mode in Mode if mode not in USUAL}
 
 
 def test_modes_take_turns() -> None:
@@ -95,4 +113,4 @@ def test_modes_take_turns() -> None:
         *((1, Mode.PLAIN), (1, Mode.VXLAN)),
         *((2, Mode.VXLAN), (2, Mode.PLAIN)),
     ]
-    assert len(set(turns(BenchPlan()))) == 3 * len(WireSize) * len(Mode)
+    assert len(set(turns(BenchPlan()))) == 3 * len(WireSize) * len(USUAL)

@@ -44,11 +44,11 @@ def shown(run: BenchRun) -> str:
 
 
 def test_ratios_come_first_then_the_figures_then_where_it_was() -> None:
-    text = shown(made(host_gw=1, vxlan=1, udp_c=0.5, plain=0.1))
+    text = shown(made(host_gw=1, vxlan_plain=1, udp_c=0.6, plain=0.1))
     rows = [" ".join(line.split()) for line in text.splitlines()]
     assert rows[0] == "ratios"
-    assert "udp-c ÷ plain TCP, 1 stream superpacket wire 5 ≥ 7 MISSED" in rows
-    assert "udp-c ÷ vxlan TCP, 1 stream superpacket wire 0.5 ≥ 0.5 met" in rows
+    assert "udp-c ÷ plain TCP, 1 stream superpacket wire 6 ≥ 7 MISSED" in rows
+    assert "udp-c ÷ vxlan-plain TCP, 1 stream superpacket wire 0.6 ≥ 0.6 met" in rows
     assert "host-gw 8.00 9.00 0.25 123.4 120.0 100.0 99.0 50 1200" in rows
     assert rows[-1] == "udp-c: c, because it is there"
     assert "Linux 6.18.0" in text
@@ -56,8 +56,9 @@ def test_ratios_come_first_then_the_figures_then_where_it_was() -> None:
 
 
 def test_a_void_run_says_so() -> None:
-    assert "VOID: the baseline is too slow" in shown(made(host_gw=1, plain=0.01))
+    assert "VOID: a baseline is too slow" in shown(made(host_gw=1, plain=0.01))
     assert "VOID" not in shown(made(host_gw=1, plain=0.9))
+    assert "VOID: a baseline is too slow" in shown(made(host_gw=1, vxlan_plain=0.01, plain=0.9))
 
 
 def test_modes_that_took_no_part_are_not_judged() -> None:
@@ -87,6 +88,11 @@ def test_the_chart_has_a_bar_for_each_mode_in_each_panel_in_proportion() -> None
     assert all(0 <= float(rect.get("x", "0")) <= width for rect in root.iter(f"{svg}rect"))
     assert width < 1000
     assert height < 800
+
+
+def test_each_mode_has_a_colour_of_its_own() -> None:
+    assert COLOURS.keys() == set(Mode)
+    assert len(set(COLOURS.values())) == len(Mode)
 
 
 def test_a_chart_of_nothing_measured_has_no_bars_of_infinite_length() -> None:

@@ -29,7 +29,7 @@ _PATIENCE = 60.0
 
 
 def compose_leases(config: bytes, taken: Collection[str], count: int) -> Iterator[tuple[str, str]]:
-    """Compose flannel's records of leases, by name, in the first `count` subnets of the network that are not taken."""
+    """Compose flannel's records of leases, by name, in the first `count` subnets that are not taken."""
     span = parse_config(config).ranges[0]
     network = IPv4Network(str(span.network))
     node = FIRST_NODE

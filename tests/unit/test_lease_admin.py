@@ -119,7 +119,7 @@ async def test_what_is_refused_says_why(autojump_clock: trio.testing.MockClock, 
                 make_reservation(snapshot, subnet, who)
         with pytest.raises(ReservationError, match=r"no lease of 10.244.50.0/24"):
             make_release(snapshot, FREE, force=True)
-        with pytest.raises(ReservationError, match=r"leased to n1, who may be using it.*--force"):
+        with pytest.raises(ReservationError, match=r"leased to n1, and may be in use.*--force"):
             make_release(snapshot, mine, force=False)
 
 

@@ -207,7 +207,7 @@ def test_an_answer_survives_json() -> None:
 def test_a_datapath_is_shown_with_what_it_dropped_and_why_it_stopped() -> None:
     datapath = DatapathStatus(
         "python",
-        "the C datapath is not there",
+        "the C datapath is missing",
         ("checksum", "tso"),
         {"tx_packets": 90, "tx_sends": 3, "rx_packets": 50, "rx_writes": 7},
         {"unknown_sender": 12, "truncated": 0, "bad_source": 5},
@@ -216,7 +216,7 @@ def test_a_datapath_is_shown_with_what_it_dropped_and_why_it_stopped() -> None:
     lines = render(
         StatusAnswer(NOW, Verdict.HEALTHY, "", replace(GOOD, backend="udp", datapath=datapath))
     ).splitlines()
-    start = lines.index("datapath python (the C datapath is not there), with checksum, tso")
+    start = lines.index("datapath python (the C datapath is missing), with checksum, tso")
     assert lines[start + 1 : start + 4] == [
         "         sent 90 packets in 3 sends, received 50 in 7 writes",
         "dropped  5 bad_source, 12 unknown_sender",

@@ -242,8 +242,8 @@ def test_an_implementation_is_chosen_and_says_why(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(implementation, "_EXTENSION", "overlayd_backends.udp.absent")
     chosen = choose_implementation(None)
     assert chosen.name == "python"
-    assert "the C datapath is not there" in chosen.reason
-    with pytest.raises(DatapathUnavailableError, match="install overlayd again where a C compiler"):
+    assert "the C datapath is missing" in chosen.reason
+    with pytest.raises(DatapathUnavailableError, match="install overlayd again with a C compiler"):
         choose_implementation("c")
 
 
@@ -253,6 +253,6 @@ def test_a_daemon_that_is_to_use_what_is_not_there_says_how_to_get_it(
     monkeypatch.setattr(implementation, "_EXTENSION", "overlayd_backends.udp.absent")
     assert main(["run", "--datapath", "c"]) == 2
     said = capsys.readouterr().err
-    assert "the C datapath is not there" in said
+    assert "the C datapath is missing" in said
     assert "--datapath python" in said
     assert "Traceback" not in said

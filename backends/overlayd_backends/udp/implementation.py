@@ -92,7 +92,7 @@ def choose_implementation(wanted: str | None) -> Implementation:
                 f"the C datapath is missing ({error}): run with --datapath python, or install overlayd "
                 "again with a C compiler and Python's headers (apt-get install gcc python3-dev)"
             ) from error
-        return Implementation("python", f"the C datapath is not there ({error})", _make_python_loop)
+        return Implementation("python", f"the C datapath is missing ({error})", _make_python_loop)
 
     def make_c_loop(levels: Levels, tun_fd: int, udp_fd: int, stop_fd: int) -> Loop:
         loop: Loop = extension.Loop(extension.Engine(*_engine_options(levels)), tun_fd, udp_fd, stop_fd)

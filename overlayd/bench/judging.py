@@ -32,7 +32,7 @@ _RATES = (Measure.TCP_1, Measure.TCP_4, Measure.PACKETS_64, Measure.PACKETS_1400
 
 
 def _near(mode: Mode, against: Mode, rate: float, p50: float, p99: float) -> tuple[Goal, ...]:
-    """Goals for a mode that does the same as another one, and a little more."""
+    """List the goals for a mode that does the same as another one, and a little more."""
     return (
         Goal(mode, Measure.RTT_P50, against, p50),
         Goal(mode, Measure.RTT_P99, against, p99),

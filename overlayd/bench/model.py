@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 class Baseline(enum.Enum):
-    """How packets are carried past the daemons of a lab; see `baselines`."""
+    """A carrier of packets past the daemons of a lab; see `baselines`."""
 
     LOOP = enum.auto()
     FLANNEL_LOOP = enum.auto()

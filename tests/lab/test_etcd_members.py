@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -75,16 +76,20 @@ def test_the_daemons_outlive_the_leader(lab: RunningLab) -> None:
     wait_until(lambda: not problems(lab))
 
 
+def is_stopped(lab: RunningLab, pid: int | None) -> bool:
+    stat = subprocess.run(
+        lab.entrance(None, ["cat", f"/proc/{pid}/stat"]), capture_output=True, text=True, check=True
+    )
+    return stat.stdout.rpartition(") ")[2].startswith("T ")
+
+
 def test_members_are_paused_and_resumed_like_daemons(lab: RunningLab) -> None:
     lab.ask(Ask.PAUSE, "etcd1")
     lab.ask(Ask.PAUSE, "node1")
     assert state(lab, "etcd1") is ProcessState.PAUSED
     snapshot = lab.snapshot()
     for process in (snapshot.etcd[0].process, snapshot.node("node1").daemon):
-        stat = subprocess.run(
-            lab.entrance(None, ["cat", f"/proc/{process.pid}/stat"]), capture_output=True, text=True, check=True
-        )
-        assert stat.stdout.rpartition(") ")[2].startswith("T ")
+        wait_until(functools.partial(is_stopped, lab, process.pid))  # each thread stops at its next turn
     assert problems(lab)[:2] == (
         f"etcd1 is not running: paused. `overlayd lab logs --name {lab.name} etcd1` shows its log",
         "node1: its daemon does not run: paused",

@@ -126,6 +126,6 @@ def test_what_cleanup_can_not_do_it_says_in_a_sentence(lab: HeldLab, aside: str)
     assert "Traceback" not in done.stderr
     done = run_inside(lab, aside, "unshare", "--user", "overlayd", "cleanup")
     assert done.returncode == 1
-    assert "run it as root, or with CAP_NET_ADMIN" in done.stderr
+    assert "run this as root, or with CAP_NET_ADMIN" in done.stderr
     assert "Traceback" not in done.stderr
     out(lab, aside, "overlayd cleanup")

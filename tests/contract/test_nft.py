@@ -168,7 +168,7 @@ async def test_counts_outlive_every_change_but_that_of_the_table(world: NftWorld
         world.set_counter(counter, number)
     for state in (
         firewall(1, peers=range(2, 2 + FEW)) | others(FEW + 3),
-        firewall(1, peers=(2,)) | others(2),  # so many go that the set is made anew
+        firewall(1, peers=(2,)) | others(2),  # so many go that the set is replaced
         firewall(1, peers=(2, 3)) | others(4),
         firewall(2, peers=(3,)),
         firewall(2),

@@ -145,7 +145,7 @@ async def test_a_snapshot_shows_what_was_written_and_nothing_else(store: Store) 
 
 
 async def test_a_snapshot_of_many_large_records_is_whole_and_in_order(store: Store) -> None:
-    """More than one page of etcd's, and more than gRPC takes in one message by default."""
+    """More than one page from etcd, and more than gRPC takes in one message by default."""
     names = [f"subnets/10.{n // 256}.{n % 256}.0-24" for n in range(300)]
     rubbish = b"\xff" * (1 << 20)
     for n in range(0, 300, 100):

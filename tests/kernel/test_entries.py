@@ -41,7 +41,7 @@ async def observed(world: RealDriverWorld) -> KernelState:
 
 
 async def mended(world: RealDriverWorld, desired: Item) -> None:
-    """Do what a plan would do to reach the wish, and see it reached."""
+    """Do as a plan would to reach the desired state, and see it reached."""
     was = (await observed(world)).by_key.get(desired.key)
     assert was != desired
     outcomes = await world.driver.apply([Operation(Verb.CHANGE if was else Verb.ADD, desired, was)])

@@ -63,7 +63,7 @@ class CountingDriver(Driver):
 
 @asynccontextmanager
 async def kept(world: RealDriverWorld, desired: DesiredState) -> AsyncGenerator[CountingDriver]:
-    """A reconciler at work on the world, which has reached the wish."""
+    """A reconciler at work on the world, which has reached the desired state."""
     driver = CountingDriver(world.driver)
 
     async def decide() -> Decision:

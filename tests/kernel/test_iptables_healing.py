@@ -129,7 +129,7 @@ async def test_a_reload_every_second_is_borne_with_patience(variant: Variant) ->
 
 
 async def test_what_else_happens_does_not_keep_it_from_looking() -> None:
-    """Whoever waits for several things begins anew whenever one of them came."""
+    """Whoever waits for several things begins again whenever one of them came."""
     require_iptables(Variant.LEGACY)
     with netns() as name, open_foreign_firewall_reader(name) as (driver, _):
         restore(name, Variant.LEGACY, *FOREIGN)

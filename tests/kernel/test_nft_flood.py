@@ -66,14 +66,14 @@ FORGERIES = {
     "a stranger as itself": FloodPacket("10.99.0.66", inner("10.99.0.66"), UNKNOWN_SENDER),
     "another peer's pod": FloodPacket("10.99.0.2", inner("10.244.3.9"), BAD_SOURCE),
     "another peer": FloodPacket("10.99.0.2", inner("10.99.0.3"), BAD_SOURCE),
-    "nobody's pod": FloodPacket("10.99.0.2", inner("10.244.200.9"), BAD_SOURCE),
+    "a pod of no node": FloodPacket("10.99.0.2", inner("10.244.200.9"), BAD_SOURCE),
     "the world": FloodPacket("10.99.0.2", inner("192.0.2.1"), BAD_SOURCE),
     "in fragments": FloodPacket("10.99.0.2", inner("10.244.3.9", load=bytes(3000)), BAD_SOURCE),
     "behind a tag": FloodPacket("10.99.0.2", on_vlan_0(inner("10.244.3.9")), BAD_SOURCE),
     "a node beside the node": FloodPacket("10.99.0.2", inner("10.99.0.7"), BAD_SOURCE),
     "a node beside one that looks like a prefix": FloodPacket("10.99.1.0", inner("10.99.1.7"), BAD_SOURCE),
     "beside a wide prefix": FloodPacket("10.99.0.3", inner("10.60.128.1"), BAD_SOURCE),
-    "in a wide prefix of another's": FloodPacket("10.99.0.2", inner("10.60.3.1"), BAD_SOURCE),
+    "in a wide prefix of another peer": FloodPacket("10.99.0.2", inner("10.60.3.1"), BAD_SOURCE),
     "to another node": FloodPacket("10.99.0.2", inner("10.244.2.9", FAR), NOT_OURS, far=True),
 }
 SILENT = {

@@ -26,7 +26,7 @@ WISH = DesiredState(firewall(), {Subnet((subnet(n),)): KernelState.of(senders(n)
 
 
 class Passes:
-    """What the reconciler reported, and how often it did."""
+    """The reports of the reconciler, and their number."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -39,7 +39,7 @@ class Passes:
 
 @asynccontextmanager
 async def kept(driver: Driver, desired: DesiredState = WISH) -> AsyncGenerator[Passes]:
-    """A reconciler at work, which has reached the wish."""
+    """A reconciler at work, which has reached the desired state."""
     passes = Passes()
 
     async def decide() -> Decision:
@@ -112,7 +112,7 @@ async def test_a_firewall_that_is_reloaded_over_and_over_is_borne_with_patience(
 async def test_an_nft_that_lists_otherwise_than_it_writes_is_not_written_to_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Such as one of another version.  It is a refusal, tried again ever more seldom, and the peers are served."""
+    """Such as one of another version.  It is a refusal, retried with backoff, and the peers are served."""
     require_nft()
     run = program.run_nft
 

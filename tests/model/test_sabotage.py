@@ -28,7 +28,7 @@ BACK = ModelScenario(
 )
 LIVES = ModelScenario("a life after another", (ONE,), Budget(faults=2, crash=1, linger=1), nodes=1, brisk=True)
 RESERVED = ModelScenario(
-    "a reservation, given anew",
+    "a reservation, given again",
     (ONE,),
     Budget(reserve=2),
     nodes=2,

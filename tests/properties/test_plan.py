@@ -98,7 +98,7 @@ def test_at_no_step_of_a_plan_a_chain_drops_what_is_to_be_let_in(
     desired: KernelState, actual: KernelState
 ) -> None:
     """A chain drops what comes from nobody in the set: all that lasts must be there as long as the chain is, and
-    all that is wished for when it comes."""
+    all that is desired when it comes."""
     state = dict(actual.by_key)
 
     def senders(items: Iterable[Item]) -> set[Item]:

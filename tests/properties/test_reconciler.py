@@ -1,4 +1,4 @@
-"""The reconciler over the fake kernel: whatever is done to the kernel, it ends at the wish, and harms no one."""
+"""The reconciler over the fake kernel: it reaches the desired state after any change, and harms no one."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ async def test_one_refused_entry_delays_no_other(autojump_clock: trio.testing.Mo
         tries = sum(operation.item == bad for operation, _ in world.kernel.applied)
         await trio.sleep(600)
         more = sum(operation.item == bad for operation, _ in world.kernel.applied) - tries
-        assert 5 <= more <= 30, "it is tried again, ever more seldom"
+        assert 5 <= more <= 30, "it is retried with backoff"
         nursery.cancel_scope.cancel()
 
 

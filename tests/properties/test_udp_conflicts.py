@@ -2,7 +2,7 @@
 
 Three nodes look at one store, each at its own pace.  Whatever snapshot a node saw last: each address is forwarded
 to the one holder that the rule names in that snapshot, or to nobody; so never to a former holder.  The rule is
-told here a second time, as a slow list over the records, that knows nothing of books, wishes and tables.
+told here a second time, as a slow list over the records, that knows nothing of books, plans and tables.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def test_one_seed_gives_one_trace() -> None:
 
 
 def test_the_order_of_sets_shows_nowhere() -> None:
-    """Python salts the hashes of strings anew in each process; a run must not notice."""
+    """Python salts the hashes of strings in each process; a run must not notice."""
     told = set()
     for salt in ("1", "2", "3"):
         command = [sys.executable, "-m", "overlayd.testing.simulation", "--trace", "--first", str(SEED)]

@@ -47,7 +47,7 @@ class ForgetfulSource(RecordSource):
 
 
 class OwnView:
-    """What one node decides on: its own record alone, as it is at this instant."""
+    """The knowledge of one node: its own record alone, as it is at this instant."""
 
     def __init__(self, store: SimulatedStore, number: int) -> None:
         self._store = store
@@ -66,7 +66,7 @@ class OwnView:
 
 
 class Small:
-    """What of a daemon asks the store: the real loops, with the little to decide on that they need."""
+    """The part of a daemon that asks the store: the real loops, with the little to decide on that they need."""
 
     def __init__(self, number: int, store: SimulatedStore, network: trio.Nursery, asked: Counter[int]) -> None:
         self._chance = random.Random(number)

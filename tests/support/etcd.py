@@ -40,7 +40,7 @@ def find_programs() -> Path:
 class Etcd:
     """One member: a process and its data; the data and the ports outlive the process.  `with Etcd() as etcd:`
 
-    `options` are more of etcd's, `tls` is its certificate, `clients` the authority whose certificates its clients
+    `options` are for etcd, `tls` is its certificate, `clients` the authority whose certificates its clients
     must show.  `ctl_options` are etcdctl's, to be let in.
     """
 

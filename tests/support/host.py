@@ -45,7 +45,7 @@ class Done(NamedTuple):
 
 
 class Struck(NamedTuple):
-    """What came of a command that was struck by a signal: its exit status, None where it had ended before; and
+    """The fate of a command that was struck by a signal: its exit status, None where it had ended before; and
     the footprint in the instant before."""
 
     status: int | None

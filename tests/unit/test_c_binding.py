@@ -33,7 +33,7 @@ def datapath() -> ModuleType:
 
 
 class Ends:
-    """What a loop is attached to, with a socket pair in the place of the TUN."""
+    """The ends that a loop is attached to, with a socket pair in the place of the TUN."""
 
     def __init__(self) -> None:
         self.pods, self.tun = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -232,7 +232,7 @@ async def test_a_reservation_that_its_node_had_to_leave_is_not_served_beside_its
         assert "subnets/10.244.50.0-24" in {record.name for record in (await store.snapshot()).subnets}
         await write_config(store, VXLAN)
         await trio.sleep(60)
-        assert subnet_of(node) == "10.244.50.0/24", "the operator's wish, once it fits again"
+        assert subnet_of(node) == "10.244.50.0/24", "the operator's choice, once it fits again"
         assert routes(other) == {subnet_of(node)}
 
 

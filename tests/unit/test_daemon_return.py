@@ -208,7 +208,7 @@ async def test_subnets_become_smaller_on_a_node_with_pods(
         node.kernel.add_route(ForeignRoute(old, "cni0"))
         node.kernel.hint()
         await trio.sleep(60)
-        assert node.answer().verdict is Verdict.HEALTHY, "its own pods are in nobody's way"
+        assert node.answer().verdict is Verdict.HEALTHY, "its own pods are in no one's way"
         await write_config(store, b'{"Network":"10.244.0.0/16","SubnetLen":26,"Backend":{"Type":"vxlan"}}')
         await trio.sleep(120)
         assert subnet_of(node).endswith("/26")

@@ -283,7 +283,7 @@ DROPPED_COMING_IN = {
     "shorter than it says, and the checksum wrong": (A, bytes(replace(INSIDE, header_off_by=1))[:-1], "truncated"),
     "the source another peer's": (A, bytes(replace(INSIDE, source="10.244.3.5")), "bad_source"),
     "the source ours": (A, bytes(replace(INSIDE, source="10.244.2.5")), "bad_source"),
-    "the source nobody's": (A, bytes(replace(INSIDE, source="10.244.9.5")), "bad_source"),
+    "the source of no node": (A, bytes(replace(INSIDE, source="10.244.9.5")), "bad_source"),
     "the destination another peer's": (A, bytes(replace(INSIDE, destination="10.244.3.7")), "not_ours"),
     "the destination the sender's": (A, bytes(replace(INSIDE, destination="10.244.1.7")), "not_ours"),
 }

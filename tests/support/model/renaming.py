@@ -1,6 +1,6 @@
 """Which names a world may be told by, and what it is with other names.
 
-Nothing in the keeper reckons with revisions or ids of leases: it compares them.  So two worlds are the same if
+Nothing in the keeper computes with revisions or ids of leases: it compares them.  So two worlds are the same if
 they differ only in *which* numbers stand for the revisions (their order kept), for the leases, and in which node
 is called what.  `rename` gives any value of a world other names; `names_in` tells which ones it has.
 

@@ -103,6 +103,6 @@ RESTORED = ModelScenario(
 )
 """Outside the promise: what freezing the claims is worth.  No lease ends.
 
-Here no two revisions are alike, and a node whose belief ended writes its record anew, again and again: without an
+Here no two revisions are alike, and a node whose belief ended writes its record again and again: without an
 end to the time there would be none to the states.
 """

@@ -23,7 +23,7 @@ Step = Callable[[KeeperState, Event, float, float], tuple[KeeperState, Command |
 
 
 class Budget(NamedTuple):
-    """How often each of these may still happen; those before `end` together `faults` times, where that is less."""
+    """The remaining count of each of these; those before `end` together `faults` times, where that is less."""
 
     faults: int = 0
     lose: int = 0

@@ -22,7 +22,7 @@ from overlayd.lab.suite.sabotage import SABOTAGES
 from support.lab import Labs
 
 PATIENCE = 180
-"""Seconds for a whole campaign, which takes some 20."""
+"""Seconds for a whole campaign on a busy machine."""
 
 
 @contextmanager

@@ -23,10 +23,10 @@ from overlayd.lab.suite.run import run
 from overlayd.lab.suite.sabotage import SABOTAGES, Sabotage
 from overlayd.lab.suite.topology import NotReady, Topology
 
-_LIMITS = Limits(answer=2.0, leave=6.0)
-"""Shorter than usual, as every failing pair takes the whole limit."""
-_RECOVERY = Limits(leave=60.0)
-"""Longer than usual, for a daemon that was cut off from etcd."""
+_FAULTY = Limits(answer=2.0, leave=15.0)
+"""While a fault is in place: shorter than usual, as the failing pair takes the whole limit."""
+_SOUND = Limits(leave=60.0)
+"""Without a fault: longer than usual, for a daemon that was cut off from etcd, and for a busy machine."""
 
 Red = dict[tuple[str, PairNames], str]
 """By check and pair, why it failed."""
@@ -36,15 +36,15 @@ async def self_test(topology: Topology, sabotages: Sequence[Sabotage]) -> bool:
     """Run all steps; whether each was as expected."""
     proven = {sabotage.check for sabotage in sabotages}
     every = [check for check in choose_checks([]) if not check.apart or check.name in proven]
-    as_expected = _tell("no fault yet", set(), await _red(topology, every, _LIMITS))
+    as_expected = _tell("no fault yet", set(), await _red(topology, every, _SOUND))
     for sabotage in sabotages:
         victim = sabotage.victim(topology)
         checks = [check for check in every if not check.apart or sabotage.check == check.name]
         with sabotage.rule(topology, victim).in_force():
-            red = await _red(topology, checks, _LIMITS)
+            red = await _red(topology, checks, _FAULTY)
         own = (sabotage.check, (victim.source.name, victim.target.name))
         as_expected &= _tell(sabotage.fault, {own}, red)
-    return _tell("no fault any more", set(), await _red(topology, every, _RECOVERY)) and as_expected
+    return _tell("no fault any more", set(), await _red(topology, every, _SOUND)) and as_expected
 
 
 async def _red(topology: Topology, checks: Sequence[Check], limits: Limits) -> Red:
